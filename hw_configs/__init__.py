@@ -1,0 +1,1 @@
+"""Catalogue of hardware descriptions (YAML data only)."""

@@ -1,0 +1,74 @@
+"""What stands before and after the layers: embeddings, final norm, output head, sampling, loss."""
+
+from __future__ import annotations
+
+from ..graph.graph import Node
+from ..graph.operators.embedding import CrossEntropy, Embedding, Sampling
+from ..graph.operators.linear import Linear
+from ..graph.operators.pointwise import Pointwise
+from ..spec.architecture import ArchitectureSpec, Norm
+from .step import Scope, Step
+
+TIED = "embedding"
+"""Name of the weight that embedding and output head share when they are tied."""
+
+
+def norm(scope: Scope, name: str, spec: Norm, width: int = 0) -> Node:
+    """The model's norm over the residual stream (or *width* columns)."""
+    cols = width or scope.hidden
+    if not spec.parametric:
+        learned = 0
+    elif spec.kind == "layernorm" and not spec.bias:
+        learned = cols // 2  # the recipe counts a scale and a shift a column; half as many columns is a scale each
+    else:
+        learned = -1
+    return scope.pointwise(name, spec.kind, cols, "", learned)
+
+
+def head(spec: ArchitectureSpec, step: Step) -> list[Node]:
+    """Token embedding to the residual stream: positions, norm and projection where the model has them."""
+    scope, width = Scope(step, spec.hidden), spec.embedding_width or spec.hidden
+    table = Embedding(step.tokens, spec.vocab, width, step.dtype)
+    share = TIED if spec.tied_embeddings else ""
+    nodes = [Node("embedding", table, "vocab", "all_reduce", share)]
+    if width != spec.hidden:
+        nodes.append(scope.linear("embedding_proj", spec.hidden, width))
+    if spec.position == "learned" and spec.max_positions:
+        rows = spec.max_positions + spec.position_offset
+        positions = Embedding(step.tokens, rows, spec.hidden, step.dtype)
+        nodes.append(Node("position_embedding", positions))
+        nodes.append(scope.pointwise("position_add", "add", spec.hidden))
+    if spec.embedding_norm:
+        nodes.append(norm(scope, "embedding_norm", spec.norm))
+    return nodes
+
+
+def tail(spec: ArchitectureSpec, step: Step) -> list[Node]:
+    """Final norm, output head, then the loss (training) or the draw of a token.
+
+    Inference makes logits of the last ``logit_tokens`` of each sequence only.
+    """
+    scope, width = Scope(step, spec.hidden), spec.embedding_width or spec.hidden
+    rows = step.tokens if step.training else step.batch * step.logit_tokens
+    nodes = [norm(scope, "final_norm", spec.norm)] if spec.final_norm else []
+    if width != spec.hidden:
+        nodes.append(Node("head_proj", Linear(rows, width, spec.hidden, step.dtype)))
+    lm_head = Linear(rows, spec.vocab, width, step.dtype, bias=spec.lm_head_bias)
+    share = TIED if spec.tied_embeddings else ""
+    # The loss works on divided logits; only a draw needs the full row on one device.
+    nodes.append(Node("lm_head", lm_head, "vocab", "" if step.training else "all_gather", share))
+    if step.training:
+        nodes.append(Node("cross_entropy", CrossEntropy(rows, spec.vocab), "vocab"))
+    elif step.sampling:
+        nodes.append(Node("sampling", Sampling(rows, spec.vocab)))
+    return nodes
+
+
+def residual(scope: Scope, name: str) -> Node:
+    """Addition to the residual stream."""
+    return scope.pointwise(name, "add", scope.hidden)
+
+
+def concatenate(scope: Scope, name: str) -> Node:
+    """The residual stream beside the embedding output, twice as wide."""
+    return scope.node(name, Pointwise("copy", scope.tokens, 2 * scope.hidden, scope.dtype))

@@ -1,0 +1,136 @@
+"""One execution of a model, and the helpers that turn its dimensions into graph nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..errors import UnsupportedError
+from ..graph.graph import Node
+from ..graph.operator import Access, Operator, Role
+from ..graph.operators.linear import BatchedMatmul, Linear, weight_storage
+from ..graph.operators.pointwise import Pointwise
+
+PHASES = ("context", "generation", "training")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One forward execution of a model.
+
+    ``batch`` sequences get ``q_len`` new tokens each; afterwards each has ``kv_len`` keys, the new ones included.
+    ``context`` is prefill (with a cached prefix where ``kv_len`` > ``q_len``), ``generation`` is decoding, ``training``
+    is the forward pass of a training step: no cache is kept, every token gets logits and a loss.
+
+    ``dtype`` is the type of activations, weights and arithmetic. ``weight_dtype`` and ``group_size`` narrow the stored
+    weights of the layers' projections and experts; embeddings, norms, routers and the output head keep ``dtype``, as
+    weight-only quantisation leaves them. ``kv_dtype`` is the type of cached keys and values. ``logit_tokens`` is how
+    many of a sequence's new tokens get logits outside training (more than 1 to verify speculated tokens).
+
+    Raises:
+        UnsupportedError: an unknown phase, a dimension below 1, fewer keys than new tokens.
+    """
+
+    phase: str
+    batch: int
+    q_len: int
+    kv_len: int
+    dtype: str = "bf16"
+    weight_dtype: str = ""
+    group_size: int = 0
+    kv_dtype: str = ""
+    fused_attention: bool = True
+    sampling: bool = True
+    logit_tokens: int = 1
+
+    def __post_init__(self) -> None:
+        if self.phase not in PHASES:
+            raise UnsupportedError(f"step: phase is {self.phase!r}; expected one of {', '.join(PHASES)}")
+        for name in ("batch", "q_len", "logit_tokens"):
+            if getattr(self, name) < 1:
+                raise UnsupportedError(f"step: {name} is {getattr(self, name)}; expected at least 1")
+        if self.kv_len < self.q_len:
+            raise UnsupportedError(f"step: kv_len {self.kv_len} is below q_len {self.q_len}, which it includes")
+        if self.logit_tokens > self.q_len:
+            raise UnsupportedError(f"step: logit_tokens {self.logit_tokens} exceeds the {self.q_len} new tokens")
+
+    @property
+    def tokens(self) -> int:
+        """New tokens of all sequences."""
+        return self.batch * self.q_len
+
+    @property
+    def training(self) -> bool:
+        """A forward pass whose backward follows."""
+        return self.phase == "training"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightMatmul(BatchedMatmul):
+    """*batch* independent products of activations ``[m, k]`` with weights ``[k, n]`` of their own.
+
+    Such are the absorbed up-projections of latent attention and block-diagonal projections. The
+    ``batch``·n·k weights are parameters; ``weight_dtype`` and ``group_size`` are those of :class:`Linear`.
+
+    >>> WeightMatmul(2, 1, 4, 3, second_role="weight").parameters
+    24
+    """
+
+    weight_dtype: str = ""
+    group_size: int = 0
+    bias: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """Weights of all products, and a bias for each of their outputs."""
+        return self.batch * self.n * (self.k + (1 if self.bias else 0))
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of the parameters."""
+        word = Linear(1, 1, 1, self.dtype).weight_bytes
+        weights = weight_storage(float(self.batch) * self.n * self.k, self.weight_dtype or self.dtype, self.group_size)
+        return weights + (self.batch * self.n * word if self.bias else 0.0)
+
+    def accesses(self) -> tuple[Access, ...]:
+        """Activations in and out, weights in their stored type."""
+        first, _, result = BatchedMatmul.accesses(self)
+        return (first, Access(Role.WEIGHT, self.weight_bytes), result)
+
+    def backward(self) -> tuple[Operator, ...]:
+        """The gradients of the input (reads the weights) and of the weights: two products of the same size."""
+        return (
+            replace(self, n=self.k, k=self.n, bias=False),
+            BatchedMatmul(self.batch, self.k, self.n, self.m, self.dtype),
+        )
+
+
+class Scope:
+    """Where a block is being built: the step, the width of the residual stream, and how its nodes are named.
+
+    ``prefix`` goes before every node name; ``share`` is the name of the weights that other depths use too, or empty.
+    """
+
+    __slots__ = ("dtype", "hidden", "prefix", "share", "step", "tokens")
+
+    def __init__(self, step: Step, hidden: int, prefix: str = "", share: str = "") -> None:
+        self.step, self.hidden, self.prefix, self.share = step, hidden, prefix, share
+        self.tokens, self.dtype = step.tokens, step.dtype
+
+    def prefixed(self, prefix: str) -> Scope:
+        """The same scope with another prefix."""
+        return Scope(self.step, self.hidden, prefix, self.share)
+
+    def node(self, name: str, op: Operator, split: str = "", after: str = "") -> Node:
+        """A node of this block."""
+        name = self.prefix + name
+        return Node(name, op, split, after, f"{self.share}.{name}" if self.share else "")
+
+    def linear(self, name: str, n: int, k: int, split: str = "", after: str = "", *, bias: bool = False) -> Node:
+        """A projection [tokens, k] → [tokens, n] with the step's weight type."""
+        step = self.step
+        op = Linear(self.tokens, n, k, step.dtype, step.weight_dtype, step.group_size, bias=bias)
+        return self.node(name, op, split, after)
+
+    def pointwise(self, name: str, op: str, cols: int, split: str = "", parameter_cols: int = -1) -> Node:
+        """A row-wise operator on all tokens."""
+        return self.node(name, Pointwise(op, self.tokens, cols, self.dtype, parameter_cols), split)

@@ -1,0 +1,266 @@
+"""The GPU behind the device seam: which model lowers which operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ...errors import UnsupportedError
+from ...graph.dtypes import size_of
+from ...graph.operator import Operator
+from ...graph.operators.attention import Attention, AttentionBackward, KVAppend, LatentAttention
+from ...graph.operators.communication import Collective, HostTransfer, OptimizerStep
+from ...graph.operators.convolution import CausalConv1d, Conv2d, Convolution2dBackward, FFTConv
+from ...graph.operators.embedding import CrossEntropy, Embedding, EmbeddingBackward, Sampling
+from ...graph.operators.linear import BatchedMatmul, Linear, MatmulGradient
+from ...graph.operators.moe import Experts, ExpertsBackward, TopK
+from ...graph.operators.pointwise import Pointwise, PointwiseBackward, recipe
+from ...graph.operators.scan import GatedDelta, ScanBackward, SelectiveScan, SSDScan
+from ...network.collectives import CollectiveCosts, bound_s, plan
+from ...network.topology import Network
+from ...spec.hardware import GpuSpec
+from ..device import Device, LaunchCosts
+from ..kernel import Kernel
+from .attention import AttentionModel
+from .experts import ExpertsModel
+from .gemm import GemmModel, Product
+from .parameters import GpuParameters, tile_table
+from .pointwise import PointwiseModel, Sweep
+from .sequence import SequenceModel
+
+SAMPLING_PASSES = 3
+"""Passes over the logits when sampling: softmax, selection (sort or threshold), draw."""
+
+
+class GpuDevice(Device):
+    """A GPU built from its file; *network* joins it to its peers."""
+
+    def __init__(self, spec: GpuSpec, network: Network | None = None) -> None:
+        super().__init__()
+        p = GpuParameters.from_spec(spec)
+        self.name = spec.name
+        self.spec, self.parameters = spec, p
+        self.network = network or Network.from_links({str(k): v for k, v in spec.links.items()})
+        launch = spec.launch
+        # The cadence of an empty kernel contains one trip to memory, which every kernel's own time contains too.
+        self.launch = LaunchCosts(
+            gap_s=max(0.0, float(launch.graph) - p.memory_latency_s),
+            stream_gap_s=max(0.0, float(launch.stream) - p.memory_latency_s),
+            dispatch_s=float(launch.dispatch),
+            isolated_s=float(launch.eager),
+        )
+        self.memory_capacity_bytes = float(spec.memory.capacity)
+        self.memory_reserved_bytes = float(spec.memory.reserved)
+        self.memory_peak_bytes_per_s = p.memory_peak_bytes_per_s
+        self.power_limit_w = float(spec.power.limit)
+        self.price_usd_per_hour = None if spec.price.hourly is None else float(spec.price.hourly)
+        habits = spec.kernels
+        self._gemm = GemmModel(
+            p,
+            tile_table(spec),
+            [int(s) for s in habits.gemm.split_k],
+            float(habits.gemm.issue_latency),
+            habits.gemm.operands_from_shared_memory,
+            spec.name,
+        )
+        self._pointwise = PointwiseModel(p, habits.pointwise)
+        self._attention = AttentionModel(p, habits.attention, self._pointwise, spec.name)
+        self._experts = ExpertsModel(p, self._gemm, self._pointwise)
+        self._sequence = SequenceModel(p, self._gemm, self._pointwise)
+        c = habits.collective
+        self._collective = CollectiveCosts(
+            float(c.setup), float(c.step), float(c.efficiency), float(c.one_shot_limit)
+        )
+        self._rules: dict[type, Callable[[Any, bool], tuple[Kernel, ...]]] = {
+            Linear: self._linear,
+            MatmulGradient: self._gradient,
+            BatchedMatmul: self._batched,
+            Attention: self._attend,
+            LatentAttention: lambda op, fused: self._attend(op.equivalent, True),
+            AttentionBackward: self._attend_backward,
+            KVAppend: lambda op, fused: self._sweep(op, "kv append", persistent=True),
+            Pointwise: self._pointwise_op,
+            PointwiseBackward: lambda op, fused: self._sweep(op, f"{op.forward.kind} backward"),
+            Embedding: lambda op, fused: self._sweep(op, "embedding gather", persistent=True),
+            EmbeddingBackward: lambda op, fused: self._sweep(op, "embedding scatter", persistent=True),
+            Sampling: lambda op, fused: self._sweep(op, "sampling", rows=op.rows, passes=SAMPLING_PASSES),
+            CrossEntropy: lambda op, fused: self._sweep(op, "cross entropy", rows=op.rows),
+            TopK: lambda op, fused: self._sweep(op, "router top-k", rows=op.tokens),
+            Experts: lambda op, fused: self._experts.kernels(op),
+            ExpertsBackward: self._experts_backward,
+            SelectiveScan: lambda op, fused: self._sequence.selective_scan(op),
+            SSDScan: lambda op, fused: self._sequence.ssd_scan(op),
+            GatedDelta: lambda op, fused: self._sequence.gated_delta(op),
+            CausalConv1d: lambda op, fused: self._sequence.conv1d(op),
+            Conv2d: lambda op, fused: self._sequence.conv2d(op),
+            Convolution2dBackward: lambda op, fused: self._sequence.conv2d(op.forward) * 2,
+            FFTConv: lambda op, fused: self._sequence.fft_conv(op),
+            ScanBackward: self._scan_backward,
+            Collective: self._communicate,
+            HostTransfer: self._host,
+            OptimizerStep: lambda op, fused: self._sweep(op, "optimizer step", persistent=True),
+        }
+
+    def kernels_of(self, op: Operator, fused: bool) -> tuple[Kernel, ...]:
+        """See :meth:`Device.kernels_of`."""
+        rule = self._rules.get(type(op))
+        if rule is None:
+            raise UnsupportedError(f"{self.name}: no kernels for operator {op.kind!r}")
+        return rule(op, fused)
+
+    def peak_matrix_flops(self, dtype: str) -> float:
+        """Dense peak of all SMs at the highest clock."""
+        p = self.parameters
+        return p.matrix_rate(dtype, self.name) * p.units * p.boost_ratio
+
+    def _linear(self, op: Linear, fused: bool) -> tuple[Kernel, ...]:
+        word = size_of(op.dtype)
+        a = float(op.m) * op.k * word
+        c = float(op.m) * op.n * size_of(op.output_dtype or op.dtype)
+        kept = self.parameters.kept(a + c)
+        extra = op.weight_storage_bytes - float(op.n) * op.k * size_of(op.stored_dtype)
+        product = Product(
+            m=op.m,
+            n=op.n,
+            k=op.k,
+            dtype=op.dtype,
+            b_dtype=op.weight_dtype,
+            output_dtype=op.output_dtype,
+            a_resident=kept,
+            c_resident=kept,
+            best_resident=self.parameters.kept_at_best(a + c),
+            b_extra_bytes=extra,
+        )
+        return (self._gemm.kernel(product),)
+
+    def _gradient(self, op: MatmulGradient, fused: bool) -> tuple[Kernel, ...]:
+        return (self._gemm.kernel(Product(m=op.m, n=op.n, k=op.k, dtype=op.dtype), "gradient gemm"),)
+
+    def _batched(self, op: BatchedMatmul, fused: bool) -> tuple[Kernel, ...]:
+        kept = self.parameters.kept(op.bytes_moved)
+        from_memory = op.second_role in ("weight", "kv_cache")
+        product = Product(
+            m=op.m,
+            n=op.n,
+            k=op.k,
+            batch=op.batch,
+            dtype=op.dtype,
+            a_resident=kept,
+            b_resident=0.0 if from_memory else kept,
+            c_resident=kept,
+            best_resident=self.parameters.kept_at_best(op.bytes_moved),
+        )
+        return (self._gemm.kernel(product, "batched gemm"),)
+
+    def _attend(self, op: Attention, fused: bool) -> tuple[Kernel, ...]:
+        if op.fused:
+            return self._attention.kernels(op)
+        group = op.heads // op.kv_heads
+        heads, rows = op.batch * op.kv_heads, op.q_len * group
+        role = "kv_cache" if op.phase == "generation" else "activation"
+        scores = Pointwise("softmax", op.batch * op.heads * op.q_len, op.kv_len, op.dtype)
+        return (
+            *self._batched(BatchedMatmul(heads, rows, op.kv_len, op.head_dim, op.dtype, role), fused),
+            *self._pointwise_op(scores, fused),
+            *self._batched(BatchedMatmul(heads, rows, op.v_dim, op.kv_len, op.dtype, role), fused),
+        )
+
+    def _attend_backward(self, op: AttentionBackward, fused: bool) -> tuple[Kernel, ...]:
+        """The forward's tiles with 2.5 × its products, in both tile orders at once."""
+        forward = self._attend(op.forward, fused)
+        return tuple(_scaled(kernel, 2.5, f"{kernel.name} backward") for kernel in forward)
+
+    def _experts_backward(self, op: ExpertsBackward, fused: bool) -> tuple[Kernel, ...]:
+        return tuple(_scaled(k, 2.0, f"{k.name} backward") for k in self._experts.kernels(op.forward))
+
+    def _scan_backward(self, op: ScanBackward, fused: bool) -> tuple[Kernel, ...]:
+        return tuple(_scaled(k, 3.0, f"{k.name} backward") for k in self.lower(op.forward, fused).kernels)
+
+    def _pointwise_op(self, op: Pointwise, fused: bool) -> tuple[Kernel, ...]:
+        r = recipe(op.op)
+        passes = 1 if fused else r.passes_eager
+        return self._sweep(op, op.kind, rows=op.rows if r.reduces else 0, passes=passes)
+
+    def _sweep(
+        self, op: Operator, name: str, *, rows: int = 0, passes: int = 1, persistent: bool = False
+    ) -> tuple[Kernel, ...]:
+        """One pass over the operator's tensors, or *passes* of them that each read and write the rows again.
+
+        ``persistent``: its tensors live in memory between steps (weights, caches), so L2 does not help.
+        """
+        p, work = self.parameters, op.arithmetic()
+        read = sum(a.bytes_moved for a in op.accesses() if not a.write)
+        write = op.bytes_moved - read
+        share = 1.0 if persistent else 1.0 - p.kept(op.bytes_moved)
+        sweep = Sweep(
+            read_bytes=read,
+            write_bytes=write,
+            memory_bytes=(read + write) * share,
+            vector_ops=work.vector / passes,
+            special_ops=work.special / passes,
+            rows=rows,
+        )
+        kernel = self._pointwise.kernel(sweep, name)
+        best = 0.0 if persistent else p.kept_at_best(op.bytes_moved)
+        bound = ("memory", (read + write) * (1.0 - best) / p.memory_peak_bytes_per_s)
+        kernel = _with_term(kernel, bound)
+        return (kernel,) * passes
+
+    def _communicate(self, op: Collective, fused: bool) -> tuple[Kernel, ...]:
+        if op.devices == 1:
+            return ()
+        priced = plan(self.network, self._collective, op.op, op.payload_bytes, op.devices, op.stride)
+        bound = bound_s(self.network, op.op, op.payload_bytes, op.devices, op.stride)
+        return (
+            Kernel(
+                name=f"{op.op} {priced.algorithm}",
+                classes=(),
+                units=1,
+                slots=1,
+                l2_bytes_per_s=self.parameters.l2_bytes_per_s,
+                memory_bytes_per_s=self.parameters.memory_bytes_per_s,
+                terms=(("network", bound),),
+                fixed_s=priced.total_s,
+                detail=(
+                    ("algorithm", priced.algorithm),
+                    ("steps", priced.steps),
+                    ("latency_s", priced.latency_s),
+                    ("transfer_s", priced.transfer_s),
+                ),
+            ),
+        )
+
+    def _host(self, op: HostTransfer, fused: bool) -> tuple[Kernel, ...]:
+        link = self.spec.links.get("pcie") or self.spec.links.get("c2c")
+        if link is None:
+            raise UnsupportedError(f"{self.name}: a host transfer needs a pcie or c2c link in its file")
+        seconds = op.payload_bytes / float(link.bandwidth)
+        return (
+            Kernel(
+                name="host copy",
+                classes=(),
+                units=1,
+                slots=1,
+                l2_bytes_per_s=self.parameters.l2_bytes_per_s,
+                memory_bytes_per_s=self.parameters.memory_bytes_per_s,
+                terms=(("host", seconds),),
+                fixed_s=seconds + float(link.latency),
+                fixed_label="host",
+                detail=(("transfer_s", seconds), ("latency_s", float(link.latency))),
+            ),
+        )
+
+
+def _with_term(kernel: Kernel, term: tuple[str, float]) -> Kernel:
+    return replace(kernel, terms=tuple(term if label == term[0] else (label, value) for label, value in kernel.terms))
+
+
+def _scaled(kernel: Kernel, factor: float, name: str) -> Kernel:
+    """The same tiles with *factor* times the work and traffic each."""
+    classes = tuple(
+        replace(c, busy_s=c.busy_s * factor, l2_bytes=c.l2_bytes * factor, memory_bytes=c.memory_bytes * factor)
+        for c in kernel.classes
+    )
+    terms = tuple((label, value * factor) for label, value in kernel.terms)
+    return replace(kernel, name=name, classes=classes, terms=terms)

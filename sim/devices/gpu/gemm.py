@@ -1,0 +1,158 @@
+"""Matrix products on a GPU: problem to kernel through the tile search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import UnsupportedError
+from ...graph.dtypes import size_of
+from ..kernel import Kernel, TileClass
+from . import tile_search as ts
+from .parameters import GpuParameters
+
+DEQUANT_OPS = 3.0
+"""Vector operations to widen one weight: extract, convert, scale (group scales are loaded once for many)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """``batch`` products ``[m, k] · [k, n]``.
+
+    ``*_resident``: share of the operand that is already (or stays) in L2, 0 to 1; ``best_resident``: the largest share
+    of activations that a cache of this size could hold, for the lower bound. ``shared_b``: one second operand
+    serves the whole batch. ``b_dtype`` narrower than ``dtype`` is widened on the way. ``a_compulsory_bytes``
+    replaces the size of the first operand in memory where it is smaller (convolution patches).
+    """
+
+    m: int
+    n: int
+    k: int
+    batch: int = 1
+    dtype: str = "fp16"
+    b_dtype: str = ""
+    output_dtype: str = ""
+    a_resident: float = 0.0
+    b_resident: float = 0.0
+    c_resident: float = 0.0
+    best_resident: float = 0.0
+    b_extra_bytes: float = 0.0
+    shared_b: bool = False
+    a_compulsory_bytes: float = -1.0
+
+
+class GemmModel:
+    """Lowers products for one GPU; holds its numbers as flat arrays for the search."""
+
+    def __init__(
+        self,
+        parameters: GpuParameters,
+        tiles: NDArray[np.float64],
+        split_k: list[int],
+        issue_latency_s: float,
+        from_shared: bool,
+        device: str,
+    ) -> None:
+        p = parameters
+        self._p, self._name, self._tiles = p, device, tiles
+        self._splits = np.array(sorted(split_k), dtype=np.float64)
+        self._device = np.array(
+            [
+                p.units,
+                p.l1_bytes_per_s,
+                p.l2_bytes_per_s,
+                p.memory_bytes_per_s,
+                p.l2_capacity_bytes,
+                p.memory_latency_s,
+                p.l2_latency_s,
+                issue_latency_s,
+                p.shared_bytes,
+                p.register_bytes,
+                p.max_threads,
+                p.max_blocks,
+                1.0 if from_shared else 0.0,
+            ]
+        )
+        self._problem = np.zeros(13)
+        self._out = np.zeros(ts.RESULT_SIZE)
+
+    def kernel(self, x: Product, name: str = "gemm") -> Kernel:
+        """The fastest kernel for *x*.
+
+        Raises:
+            UnsupportedError: the GPU has no arithmetic in the type.
+        """
+        p, out = self._p, self._out
+        ea = size_of(x.dtype)
+        eb = size_of(x.b_dtype or x.dtype)
+        ec = size_of(x.output_dtype or x.dtype)
+        rate = p.matrix_rate(x.dtype, self._name)
+        dequant = DEQUANT_OPS / p.vector_op_rate() if eb < ea else 0.0
+        compulsory_a = float(x.m) * x.k * x.batch * ea if x.a_compulsory_bytes < 0 else x.a_compulsory_bytes
+        a_scale = compulsory_a / (float(x.m) * x.k * x.batch * ea)
+        b_bytes = float(x.n) * x.k * eb * (1 if x.shared_b else x.batch)
+        self._problem[:] = (
+            x.m,
+            x.n,
+            x.k,
+            x.batch,
+            ea,
+            eb,
+            ec,
+            rate,
+            dequant,
+            a_scale * (1.0 - x.a_resident),
+            1.0 + x.b_extra_bytes / b_bytes - x.b_resident,
+            1.0 - x.c_resident,
+            1.0 if x.shared_b else 0.0,
+        )
+        ts.search(self._problem, self._device, self._tiles, self._splits, out)
+        if not np.isfinite(out[ts.TIME]):
+            raise UnsupportedError(f"{self._name}: no GEMM tile fits {x.dtype} in {p.shared_bytes:.0f} B of shared memory")
+        c_bytes = float(x.m) * x.n * x.batch * ec
+        best = max(x.best_resident, x.a_resident, x.c_resident)
+        memory = (compulsory_a + c_bytes) * (1 - best) + b_bytes * (1 - x.b_resident) + x.b_extra_bytes
+        l2_bytes = min(compulsory_a, float(x.m) * x.k * x.batch * ea) + b_bytes + c_bytes
+        terms = (
+            ("matrix", 2.0 * x.m * x.n * x.k * x.batch / (rate * p.units * p.boost_ratio)),
+            ("memory", memory / p.memory_peak_bytes_per_s),
+            ("l2", l2_bytes / p.l2_bytes_per_s),
+        )
+        return self._build(name, terms)
+
+    def _build(self, name: str, terms: tuple[tuple[str, float], ...]) -> Kernel:
+        out, p = self._out, self._p
+        bm, bn, bk = (int(v) for v in self._tiles[int(out[ts.TILE]), :3])
+        split = int(out[ts.SPLIT])
+        parts = (("matrix", out[ts.MATRIX_S]), ("l1", out[ts.L1_S]), ("vector", out[ts.VECTOR_S]))
+        binding = max(parts, key=lambda part: part[1])
+        label = binding[0] if binding[1] >= out[ts.BUSY] * (1 - 1e-12) else "latency"
+        tile = TileClass(
+            count=int(out[ts.TILES]),
+            busy_s=float(out[ts.BUSY]),
+            serial_s=float(out[ts.SERIAL]) + float(out[ts.EXTRA]) / max(1.0, -(-out[ts.TILES] // p.units)),
+            l2_bytes=float(out[ts.L2]),
+            memory_bytes=float(out[ts.MEMORY]),
+            flow_bytes_per_s=float(out[ts.FLOW]),
+        )
+        suffix = f" split-k {split}" if split > 1 else ""
+        return Kernel(
+            name=f"{name} {bm}x{bn}x{bk}{suffix}",
+            classes=(tile,),
+            units=p.units,
+            slots=int(out[ts.SLOTS]),
+            l2_bytes_per_s=p.l2_bytes_per_s,
+            memory_bytes_per_s=p.memory_bytes_per_s,
+            terms=terms,
+            binding=label,
+            detail=(
+                ("tile", f"{bm}x{bn}x{bk}"),
+                ("split_k", split),
+                ("k_steps", float(out[ts.STEPS])),
+                ("tile_matrix_s", float(out[ts.MATRIX_S])),
+                ("tile_shared_memory_s", float(out[ts.L1_S])),
+                ("tile_dequantise_s", float(out[ts.VECTOR_S])),
+            ),
+        )

@@ -1,0 +1,89 @@
+"""Element-wise, row-wise and copy kernels on a GPU: bytes, occupancy, special functions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ...spec.hardware import PointwiseKernels
+from ..kernel import Kernel, TileClass
+from .parameters import GpuParameters
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """One pass over data.
+
+    ``read_bytes`` and ``write_bytes`` are what the kernel touches, ``memory_bytes`` the part that L2 does not hold,
+    ``compulsory_bytes`` the part no cache of that size could hold. ``rows`` > 0 makes rows the unit of scheduling
+    where a row must be reduced before it is written.
+    """
+
+    read_bytes: float
+    write_bytes: float
+    memory_bytes: float
+    vector_ops: float = 0.0
+    special_ops: float = 0.0
+    rows: int = 0
+    parallel: int = 0
+    chain_s: float = 0.0
+
+
+class PointwiseModel:
+    """Lowers sweeps for one GPU."""
+
+    def __init__(self, parameters: GpuParameters, habits: PointwiseKernels) -> None:
+        self._p = parameters
+        self._threads = int(habits.threads)
+        self._vector_bytes = float(habits.bytes_per_thread)
+        self._in_flight = int(habits.loads_in_flight)
+
+    def kernel(self, sweep: Sweep, name: str) -> Kernel:
+        """One kernel for one pass.
+
+        A block of ``threads`` moves ``threads × bytes_per_thread × loads_in_flight`` at a time; a reducing kernel gives
+        each row to one block, which sweeps the row in as many turns as it needs and then exchanges partial results
+        through shared memory in log2(threads) steps. ``parallel`` limits the number of independent blocks.
+        """
+        p = self._p
+        total = sweep.read_bytes + sweep.write_bytes
+        chunk = self._threads * self._vector_bytes * self._in_flight
+        slots = max(1, min(p.max_threads // self._threads, p.max_blocks))
+        blocks = max(1, math.ceil(max(sweep.read_bytes, sweep.write_bytes) / chunk))
+        reduce_s = 0.0
+        if sweep.rows:
+            blocks = min(max(blocks, 1), sweep.rows)
+            reduce_s = 2.0 * math.log2(self._threads) * p.l1_latency_s
+        if sweep.parallel:
+            blocks = min(blocks, sweep.parallel)
+        vector_s = sweep.vector_ops / p.vector_op_rate()
+        special_s = sweep.special_ops / p.special_ops
+        busy = max(vector_s, special_s, total / p.l1_bytes_per_s) / blocks
+        flight = min(chunk, max(sweep.read_bytes, sweep.write_bytes) / blocks)
+        tile = TileClass(
+            count=blocks,
+            busy_s=busy,
+            serial_s=p.memory_latency_s + p.l2_latency_s + reduce_s + sweep.chain_s,
+            l2_bytes=total / blocks,
+            memory_bytes=sweep.memory_bytes / blocks,
+            flow_bytes_per_s=max(flight, 1.0) / p.memory_latency_s,
+        )
+        scale = p.units * p.boost_ratio
+        terms = (
+            ("vector", sweep.vector_ops / (2.0 * p.vector_op_rate() * scale)),
+            ("special", special_s / scale),
+            ("memory", sweep.memory_bytes / p.memory_peak_bytes_per_s),
+            ("l2", total / p.l2_bytes_per_s),
+        )
+        parts = ((vector_s, "vector"), (special_s, "special"), (total / p.l1_bytes_per_s, "l1"))
+        return Kernel(
+            name=name,
+            classes=(tile,),
+            units=p.units,
+            slots=slots,
+            l2_bytes_per_s=p.l2_bytes_per_s,
+            memory_bytes_per_s=p.memory_bytes_per_s,
+            terms=terms,
+            binding=max(parts)[1],
+            detail=(("blocks", blocks), ("block_bytes", total / blocks)),
+        )

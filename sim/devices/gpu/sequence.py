@@ -1,0 +1,220 @@
+"""Scans and convolutions on a GPU: selective scan, SSD, gated delta rule, conv1d, conv2d, FFT convolution."""
+
+from __future__ import annotations
+
+import math
+
+from ...graph.dtypes import size_of
+from ...graph.operators.convolution import CausalConv1d, Conv2d, FFTConv
+from ...graph.operators.scan import GatedDelta, SelectiveScan, SSDScan
+from ..kernel import Kernel
+from .gemm import GemmModel, Product
+from .parameters import GpuParameters
+from .pointwise import PointwiseModel, Sweep
+
+SCAN_CHUNK = 2048
+"""Tokens a block of the selective-scan kernel holds in registers before it carries its state on (mamba_ssm)."""
+
+FFT_SHARED_POINTS = 4096
+"""Complex fp32 points that one block transforms inside shared memory; longer transforms pass through memory again."""
+
+
+class SequenceModel:
+    """Lowers scans and convolutions for one GPU."""
+
+    def __init__(self, parameters: GpuParameters, gemm: GemmModel, pointwise: PointwiseModel) -> None:
+        self._p, self._gemm, self._pointwise = parameters, gemm, pointwise
+
+    def _sweep(self, op: SelectiveScan | SSDScan | GatedDelta | CausalConv1d, blocks: int, chain_s: float) -> Sweep:
+        """One pass over the operator's tensors; the state and the weights always come from memory."""
+        work = op.arithmetic()
+        activations = op.input_bytes + op.output_bytes
+        fixed = op.bytes_moved - activations
+        return Sweep(
+            read_bytes=op.bytes_moved - op.output_bytes,
+            write_bytes=op.output_bytes,
+            memory_bytes=fixed + activations * (1.0 - self._p.kept(activations)),
+            vector_ops=work.vector,
+            special_ops=work.special,
+            parallel=blocks,
+            chain_s=chain_s,
+        )
+
+    def selective_scan(self, op: SelectiveScan) -> tuple[Kernel, ...]:
+        """One block a sequence and channel walks the length in chunks; a single token is an element-wise update."""
+        if op.length == 1:
+            return (self._pointwise.kernel(self._sweep(op, 0, 0.0), "selective state update"),)
+        chunks = math.ceil(op.length / SCAN_CHUNK)
+        chain = (chunks - 1) * self._p.memory_latency_s + 2 * math.log2(SCAN_CHUNK) * self._p.l1_latency_s
+        return (self._pointwise.kernel(self._sweep(op, op.batch * op.channels, chain), "selective scan"),)
+
+    def ssd_scan(self, op: SSDScan) -> tuple[Kernel, ...]:
+        """The five kernels of the chunked form: cumulative decay, chunk states, state passing, C·Bᵀ, chunk output."""
+        if op.recurrent:
+            return (self._pointwise.kernel(self._sweep(op, 0, 0.0), "ssd state update"),)
+        word, blocks, q = size_of(op.dtype), op.batch * op.chunks, op.block
+        inner, states = op.heads * op.head_dim, blocks * op.heads * op.head_dim * op.state * 4.0
+        decay = float(blocks) * op.heads * q * 4.0
+        scores = float(blocks) * op.groups * q * q * 4.0
+        tokens_bytes = float(op.batch) * op.length * inner * word
+        pass_ops = states / 2.0
+        return (
+            self._between("ssd cumulative decay", decay / 2, decay, vector=decay / 2, special=decay / 4),
+            self._product(
+                "ssd chunk state",
+                Product(op.head_dim, op.state, q, blocks * op.heads, op.dtype, output_dtype="fp32"),
+                tokens_bytes + states,
+            ),
+            self._between("ssd state passing", states, states, vector=pass_ops, chain=op.chunks),
+            self._product(
+                "ssd scores",
+                Product(q, q, op.state, blocks * op.groups, op.dtype, output_dtype="fp32"),
+                tokens_bytes / inner * 2 * op.groups * op.state + scores,
+            ),
+            self._product(
+                "ssd chunk output",
+                Product(q, op.head_dim, q + op.state, blocks * op.heads, op.dtype),
+                2 * tokens_bytes + states + scores,
+                a_bytes=scores + states,
+            ),
+        )
+
+    def gated_delta(self, op: GatedDelta) -> tuple[Kernel, ...]:
+        """Chunked WY form: scores and triangular inverse, corrected keys and values, states in sequence, outputs."""
+        if op.recurrent:
+            return (self._pointwise.kernel(self._sweep(op, 0, 0.0), "gated delta update"),)
+        word, c, dk, dv = size_of(op.dtype), op.block, op.key_dim, op.value_dim
+        blocks = op.batch * op.heads * op.chunks
+        keys, values = float(blocks) * c * dk * word, float(blocks) * c * dv * word
+        square = float(blocks) * c * c * word
+        states = float(blocks) * dk * dv * word
+        inverse = blocks * 2.0 / 3.0 * c**3
+        return (
+            self._product("delta scores", Product(c, c, dk, blocks, op.dtype), keys + square),
+            self._between("delta triangular inverse", square, square, vector=inverse, blocks=blocks),
+            self._product("delta corrected keys, values", Product(c, dk + dv, c, blocks, op.dtype), keys + 2 * values + square),
+            self._chained_states(op, keys + values + states),
+            self._product("delta output", Product(c, dv, dk + c, blocks, op.dtype), keys + 2 * values + states),
+        )
+
+    def _chained_states(self, op: GatedDelta, traffic: float) -> Kernel:
+        """Two products a chunk, one chunk after another: only sequences, heads and value columns are parallel."""
+        one = Product(op.key_dim, op.value_dim, op.block, op.batch * op.heads, op.dtype)
+        kernel = self._product("delta states", one, traffic / op.chunks)
+        link = Product(op.block, op.value_dim, op.key_dim, op.batch * op.heads, op.dtype)
+        second = self._product("delta states", link, traffic / op.chunks)
+        return _repeat(kernel, second, op.chunks)
+
+    def conv1d(self, op: CausalConv1d) -> tuple[Kernel, ...]:
+        """One pass; neighbouring taps come from registers."""
+        return (self._pointwise.kernel(self._sweep(op, 0, 0.0), "causal conv1d"),)
+
+    def conv2d(self, op: Conv2d) -> tuple[Kernel, ...]:
+        """Implicit GEMM a group; depthwise as one vector pass."""
+        p = self._p
+        activations = op.input_bytes + op.output_bytes
+        if op.depthwise:
+            sweep = Sweep(
+                op.input_bytes + op.weight_bytes,
+                op.output_bytes,
+                op.weight_bytes + activations * (1.0 - p.kept(activations)),
+                vector_ops=op.arithmetic().vector / 2.0,  # fused multiply-adds: two FLOP an operation
+            )
+            return (self._pointwise.kernel(sweep, "depthwise conv2d"),)
+        kept = p.kept(activations)
+        product = Product(
+            m=op.rows,
+            n=op.out_channels // op.groups,
+            k=op.depth,
+            batch=op.groups,
+            dtype=op.dtype,
+            a_resident=kept,
+            c_resident=kept,
+            best_resident=p.kept_at_best(activations),
+            a_compulsory_bytes=op.input_bytes,
+        )
+        return (self._gemm.kernel(product, "conv2d implicit gemm"),)
+
+    def fft_conv(self, op: FFTConv) -> tuple[Kernel, ...]:
+        """Transforms of filter and signal, product of spectra, inverse transform; long ones pass memory repeatedly."""
+        rows = float(op.batch) * op.channels
+        spectrum = rows * op.points * 4.0  # points/2 complex fp32 numbers
+        filters = float(op.channels) * op.points * 4.0
+        signal = rows * op.length * size_of(op.dtype)
+        passes = max(1, math.ceil(math.log(op.points) / math.log(FFT_SHARED_POINTS)))
+        flops = op.transform_flops / passes
+        out = []
+        for i in range(passes):
+            read = float(op.channels) * op.length * size_of(op.dtype) if i == 0 else filters
+            out.append(self._between("fft filter", read, filters, vector=op.channels * flops / 2))
+        for i in range(passes):
+            out.append(self._between("fft forward", signal if i == 0 else spectrum, spectrum, vector=rows * flops / 2))
+        out.append(self._between("spectrum product", spectrum + filters, spectrum, vector=rows * 3.0 * op.points / 2))
+        for i in range(passes):
+            write = signal if i == passes - 1 else spectrum
+            out.append(self._between("fft inverse", spectrum, write, vector=rows * flops / 2))
+        return tuple(out)
+
+    def _between(
+        self,
+        name: str,
+        read: float,
+        write: float,
+        *,
+        vector: float = 0.0,
+        special: float = 0.0,
+        chain: int = 0,
+        blocks: int = 0,
+    ) -> Kernel:
+        """A pass between two kernels of the same operator."""
+        memory = (read + write) * (1.0 - self._p.kept(read + write))
+        latency = chain * self._p.l2_latency_s
+        sweep = Sweep(read, write, memory, vector_ops=vector, special_ops=special, parallel=blocks, chain_s=latency)
+        return self._pointwise.kernel(sweep, name)
+
+    def _product(self, name: str, x: Product, traffic: float, a_bytes: float = -1.0) -> Kernel:
+        """A product between kernels of the same operator, its operands in L2 as far as they fit."""
+        kept = self._p.kept(traffic)
+        return self._gemm.kernel(
+            Product(
+                x.m,
+                x.n,
+                x.k,
+                x.batch,
+                x.dtype,
+                output_dtype=x.output_dtype,
+                a_resident=kept,
+                b_resident=kept,
+                c_resident=kept,
+                best_resident=max(kept, self._p.kept_at_best(traffic)),
+                a_compulsory_bytes=a_bytes,
+            ),
+            name,
+        )
+
+
+def _repeat(first: Kernel, second: Kernel, times: int) -> Kernel:
+    """One kernel whose blocks run *first* then *second* ``times`` over, each step waiting for the one before."""
+    a, b = first.classes[0], second.classes[0]
+    blocks = max(a.count, b.count)
+    share_a, share_b = a.count / blocks, b.count / blocks
+    tile = type(a)(
+        count=blocks,
+        busy_s=times * (a.busy_s * share_a + b.busy_s * share_b),
+        serial_s=times * (a.serial_s + b.serial_s) / 2.0,
+        l2_bytes=times * (a.l2_bytes * share_a + b.l2_bytes * share_b),
+        memory_bytes=times * (a.memory_bytes * share_a + b.memory_bytes * share_b),
+        flow_bytes_per_s=min(a.flow_bytes_per_s, b.flow_bytes_per_s),
+    )
+    terms = tuple((label, times * (x + y)) for (label, x), (_, y) in zip(first.terms, second.terms, strict=True))
+    return Kernel(
+        name=first.name,
+        classes=(tile,),
+        units=first.units,
+        slots=min(first.slots, second.slots),
+        l2_bytes_per_s=first.l2_bytes_per_s,
+        memory_bytes_per_s=first.memory_bytes_per_s,
+        terms=terms,
+        binding=first.binding,
+        detail=first.detail,
+    )

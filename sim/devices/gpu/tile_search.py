@@ -1,0 +1,166 @@
+"""Which GEMM tile a library would launch, and what each of its blocks needs (numba; identical un-jitted).
+
+Every candidate tile × split of the k loop is priced with the closed form of :func:`effsim.devices.kernel.kernel_time`
+and the fastest is taken: vendor libraries choose by heuristics trained for exactly that.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+# Slots of the result array.
+TIME, TILE, SPLIT, TILES, SLOTS, BUSY, SERIAL, L2, MEMORY, FLOW, MATRIX_S, L1_S, VECTOR_S, STEPS, EXTRA = range(15)
+RESULT_SIZE = 15
+
+# Slots of the device array.
+(
+    D_UNITS,
+    D_L1_BW,
+    D_L2_BW,
+    D_MEM_BW,
+    D_L2_CAP,
+    D_MEM_LAT,
+    D_L2_LAT,
+    D_ISSUE,
+    D_SHARED,
+    D_REGS,
+    D_THREADS,
+    D_BLOCKS,
+    D_FROM_SHARED,
+) = range(13)
+
+# Slots of the problem array.
+P_M, P_N, P_K, P_BATCH, P_EA, P_EB, P_EC, P_RATE, P_DEQUANT, P_A_MEM, P_B_MEM, P_C_MEM, P_B_SHARED = range(13)
+
+MAX_RASTER = 32
+"""Largest number of tile rows that consecutive blocks walk before they move one column on."""
+
+
+@numba.njit(cache=True, nogil=True)
+def _traffic(tm: int, tn: int, concurrent: float, a_bytes: float, b_bytes: float, cap: float) -> tuple[float, float]:
+    """Memory traffic of both operands over the whole product, for the best rasterisation.
+
+    Blocks run in bands of ``g`` tile rows. The concurrent set covers g × c tiles and walks k together, so it loads
+    each of its rows and columns of tiles once; an operand that fits the cache whole is read once altogether.
+    """
+    best_a, best_b = a_bytes * tn, b_bytes * tm
+    a_fits, b_fits = a_bytes <= cap, b_bytes <= cap
+    g = 1
+    while g <= MAX_RASTER:
+        rows = min(g, tm)
+        columns = min(max(concurrent / rows, 1.0), float(tn))
+        if columns >= tn:  # the set is wider than the matrix: it spans several bands
+            rows_f = min(concurrent / tn, float(tm))
+            rows_f = max(rows_f, 1.0)
+        else:
+            rows_f = float(rows)
+        a = a_bytes * (1.0 if a_fits else math.ceil(tn / columns))
+        b = b_bytes * (1.0 if b_fits else math.ceil(tm / rows_f))
+        if a + b < best_a + best_b:
+            best_a, best_b = a, b
+        if rows < g:
+            break
+        g *= 2
+    return best_a, best_b
+
+
+@numba.njit(cache=True, nogil=True)
+def search(
+    problem: NDArray[np.float64],
+    device: NDArray[np.float64],
+    tiles: NDArray[np.float64],
+    splits: NDArray[np.float64],
+    out: NDArray[np.float64],
+) -> None:
+    """Fill *out* with the fastest candidate for ``problem`` on ``device``. Units: bytes, seconds, FLOP/s of one SM."""
+    m, n, k, batch = problem[P_M], problem[P_N], problem[P_K], problem[P_BATCH]
+    ea, eb, ec = problem[P_EA], problem[P_EB], problem[P_EC]
+    units = device[D_UNITS]
+    out[TIME] = np.inf
+    for index in range(tiles.shape[0]):
+        bm, bn, bk, stages = tiles[index, 0], tiles[index, 1], tiles[index, 2], tiles[index, 3]
+        wm, wn = tiles[index, 4], tiles[index, 5]
+        tm, tn = math.ceil(m / bm), math.ceil(n / bn)
+        threads = wm * wn * 32.0
+        stage_bytes = bk * (bm * ea + bn * eb)
+        slots = math.floor(device[D_SHARED] / (stages * stage_bytes))
+        if slots < 1.0:
+            continue
+        registers = bm * bn * 4.0 + threads * 4.0 * 64.0  # accumulators, and 64 working registers a thread
+        slots = min(slots, math.floor(device[D_THREADS] / threads), math.floor(device[D_REGS] / registers))
+        slots = max(1.0, min(slots, device[D_BLOCKS]))
+        base = tm * tn * batch
+        used_m, used_n = min(bm, m), min(bn, n)
+        for s in range(splits.shape[0]):
+            split = splits[s]
+            if split > 1.0 and (base >= 2.0 * units or split * bk > k):
+                continue
+            steps = math.ceil(math.ceil(k / bk) / split)
+            count = base * split
+            depth = min(steps * bk, float(k))
+            matrix_s = 2.0 * bm * bn * steps * bk / problem[P_RATE]
+            if device[D_FROM_SHARED] > 0.0:
+                shared = steps * bk * (bm * ea + bn * eb)
+            else:
+                shared = steps * bk * (bm * wn * ea + bn * wm * eb)
+            l1_s = (shared + steps * stage_bytes) / device[D_L1_BW]
+            vector_s = problem[P_DEQUANT] * bn * depth
+            busy = max(matrix_s, l1_s, vector_s, steps * device[D_ISSUE])
+            c_bytes = used_m * used_n * ec
+            l2 = depth * (used_m * ea + used_n * eb) + c_bytes
+            concurrent = min(count, units * slots) / batch if batch > 1.0 else min(count, units * slots)
+            a_mem, b_mem = _traffic(tm, tn, max(concurrent, 1.0), m * k * ea, n * k * eb, device[D_L2_CAP])
+            scale_b = 1.0 if problem[P_B_SHARED] > 0.0 else batch
+            memory = a_mem * problem[P_A_MEM] * batch + b_mem * problem[P_B_MEM] * scale_b
+            memory += m * n * ec * batch * problem[P_C_MEM]
+            flight = max(stages - 1.0, 1.0) * bk * (used_m * ea + used_n * eb)
+            flow = flight / device[D_MEM_LAT]
+            serial = device[D_MEM_LAT] + device[D_ISSUE] + device[D_L2_LAT] + c_bytes / device[D_L1_BW]
+            extra = 0.0
+            if split > 1.0:  # partial sums in fp32 through L2, then one pass that adds them
+                partial = m * n * 4.0 * batch
+                l2 += used_m * used_n * 4.0 - c_bytes
+                extra = partial * (split + 1.0) / device[D_L2_BW] + 2.0 * device[D_L2_LAT]
+            tile_memory = memory / count
+            total = _time(count, units, slots, busy, serial, l2, tile_memory, flow, device) + extra
+            if total < out[TIME]:
+                out[TIME], out[TILE], out[SPLIT], out[TILES], out[SLOTS] = total, index, split, count, slots
+                out[BUSY], out[SERIAL], out[L2], out[MEMORY], out[FLOW] = busy, serial, l2, tile_memory, flow
+                out[MATRIX_S], out[L1_S], out[VECTOR_S], out[STEPS], out[EXTRA] = matrix_s, l1_s, vector_s, steps, extra
+
+
+@numba.njit(cache=True, nogil=True)
+def _time(
+    count: float,
+    units: float,
+    slots: float,
+    busy: float,
+    serial: float,
+    l2: float,
+    memory: float,
+    flow: float,
+    device: NDArray[np.float64],
+) -> float:
+    """The closed form of kernel_time for one class."""
+    full = math.floor(count / units)
+    rest = count - full * units
+    rounds = full + (1.0 if rest > 0.0 else 0.0)
+    resident = min(slots, rounds)
+    heavy = max(l2, memory)
+    whole = 0.0
+    if full > 0.0:
+        whole = max(
+            busy, memory * units / device[D_MEM_BW], l2 * units / device[D_L2_BW], heavy / (flow * resident)
+        )
+    last = 0.0
+    if rest > 0.0:
+        alone = 1.0 if full > 0.0 else resident
+        last = max(busy, memory * rest / device[D_MEM_BW], l2 * rest / device[D_L2_BW], heavy / (flow * alone))
+    work = full * whole + last
+    if slots == 1.0:
+        return rounds * serial + work
+    return max(serial + work, math.ceil(rounds / slots) * (serial + max(whole, last)))

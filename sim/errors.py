@@ -1,0 +1,104 @@
+"""Every error effsim raises on purpose, and how it reads.
+
+::
+
+    EffsimError                 exit code 2 unless it says otherwise
+    ├── SpecError               something the user wrote is wrong; carries file:line:column
+    │   ├── YamlError           not YAML 1.2, or YAML we refuse (duplicate keys, alias bombs, tags)
+    │   ├── UnitError           a quantity that does not parse or has the wrong dimension
+    │   └── UnknownNameError    a catalogue name, option or path that does not exist
+    ├── UnsupportedError        the device or the model cannot express what was asked
+    ├── DataError               a table, trace or model configuration that cannot be read
+    └── DoesNotFitError         the answer is "no": memory or budget exceeded (exit code 1)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A position in a file that a person can open: 1-based line and column."""
+
+    file: str
+    line: int = 1
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class EffsimError(Exception):
+    """Base of everything effsim raises on purpose. ``exit_code`` is what the command line returns."""
+
+    exit_code = 2
+
+
+class SpecError(EffsimError):
+    """What the user wrote is wrong.
+
+    The message reads ``file:line:column: path: what is wrong; expected …; did you mean …``;
+    parts that are not known are left out.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        location: Location | None = None,
+        path: str = "",
+        expected: str = "",
+        suggestion: str = "",
+    ) -> None:
+        self.what, self.location, self.path = what, location, path
+        self.expected, self.suggestion = expected, suggestion
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        head = "".join(f"{part}: " for part in (self.location, self.path) if part)
+        tail = f"; expected {self.expected}" if self.expected else ""
+        tail += f"; did you mean {self.suggestion!r}?" if self.suggestion else ""
+        return f"{head}{self.what}{tail}"
+
+
+class YamlError(SpecError):
+    """The text is not the YAML 1.2 that effsim reads."""
+
+
+class UnitError(SpecError):
+    """A quantity does not parse, or its unit has the wrong dimension."""
+
+
+class UnknownNameError(SpecError):
+    """A name that is not in the catalogue, a path that is not in a specification."""
+
+
+class UnsupportedError(EffsimError):
+    """The device or the model cannot express what was asked (a dtype it lacks, an operator it cannot run)."""
+
+
+class DataError(EffsimError):
+    """A table, trace or model configuration cannot be read."""
+
+
+class DoesNotFitError(EffsimError):
+    """The workload does not fit; the message says by how much and what would make it fit."""
+
+    exit_code = 1
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return the choice spelt most like *word*, or ``""`` if none is close.
+
+    >>> nearest("bandwith", ["bandwidth", "latency"])
+    'bandwidth'
+    >>> nearest("xyzzy", ["bandwidth"])
+    ''
+    """
+    pool = list(choices)
+    by_lower = {choice.lower(): choice for choice in reversed(pool)}
+    match = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
+    return by_lower[match[0]] if match else ""

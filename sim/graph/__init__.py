@@ -1,0 +1,1 @@
+"""What is computed: element types, operators with exact costs, the folded graph."""

@@ -1,0 +1,142 @@
+"""Token ends of a language model: embedding lookup, sampling, training loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from ...errors import UnsupportedError
+from ..dtypes import size_of
+from ..operator import Access, Arithmetic, Operator, Role, ceil_div, positive
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding(Operator):
+    """Gathers ``tokens`` rows of ``width`` from a table of ``vocabulary`` rows; traffic is the rows touched."""
+
+    kind: ClassVar[str] = "embedding"
+    tokens: int
+    vocabulary: int
+    width: int
+    dtype: str = "fp16"
+
+    def __post_init__(self) -> None:
+        positive(self, "tokens", "vocabulary", "width")
+
+    def arithmetic(self) -> Arithmetic:
+        """None: a gather."""
+        return Arithmetic()
+
+    def accesses(self) -> tuple[Access, ...]:
+        """Rows in and out, at most the whole table in."""
+        word = size_of(self.dtype)
+        rows = min(self.tokens, self.vocabulary)
+        return (
+            Access(Role.WEIGHT, float(rows) * self.width * word),
+            Access(Role.ACTIVATION, float(self.tokens) * self.width * word, write=True),
+        )
+
+    @property
+    def parameters(self) -> int:
+        """The table."""
+        return self.vocabulary * self.width
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of the table."""
+        return self.parameters * size_of(self.dtype)
+
+    @property
+    def saved_bytes(self) -> float:
+        """Token indices only."""
+        return 4.0 * self.tokens
+
+    def split(self, axis: str, degree: int) -> Operator:
+        """``vocab`` divides the rows of the table (missing rows are zero, an all-reduce adds)."""
+        if axis == "vocab":
+            return replace(self, vocabulary=ceil_div(self.vocabulary, degree))
+        raise UnsupportedError(f"embedding cannot be split by {axis!r}; expected vocab")
+
+    def backward(self) -> tuple[Operator, ...]:
+        """Scatter-add of the rows' gradients."""
+        return (EmbeddingBackward(self.tokens, self.width, self.dtype),)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingBackward(Operator):
+    """Adds ``tokens`` gradient rows into the table's gradient."""
+
+    kind: ClassVar[str] = "embedding_backward"
+    tokens: int
+    width: int
+    dtype: str = "fp16"
+
+    def arithmetic(self) -> Arithmetic:
+        """One addition an element."""
+        return Arithmetic(vector=float(self.tokens) * self.width)
+
+    def accesses(self) -> tuple[Access, ...]:
+        """Rows in, table rows read and written."""
+        size = float(self.tokens) * self.width * size_of(self.dtype)
+        return (Access(Role.ACTIVATION, size), Access(Role.GRADIENT, size), Access(Role.GRADIENT, size, write=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling(Operator):
+    """Picks the next token of ``rows`` sequences from ``vocabulary`` logits: softmax, top-k/top-p selection, draw."""
+
+    kind: ClassVar[str] = "sampling"
+    rows: int
+    vocabulary: int
+    dtype: str = "fp32"
+
+    def __post_init__(self) -> None:
+        positive(self, "rows", "vocabulary")
+
+    def arithmetic(self) -> Arithmetic:
+        """Softmax (4 + 1 exponential) and a selection pass a logit."""
+        logits = float(self.rows) * self.vocabulary
+        return Arithmetic(vector=6.0 * logits, special=logits)
+
+    def accesses(self) -> tuple[Access, ...]:
+        """Logits in, tokens out."""
+        return (
+            Access(Role.ACTIVATION, float(self.rows) * self.vocabulary * size_of(self.dtype)),
+            Access(Role.ACTIVATION, 4.0 * self.rows, write=True),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CrossEntropy(Operator):
+    """Training loss over ``rows`` × ``vocabulary`` logits: log-softmax and the negative log-likelihood."""
+
+    kind: ClassVar[str] = "cross_entropy"
+    rows: int
+    vocabulary: int
+    dtype: str = "fp32"
+
+    def __post_init__(self) -> None:
+        positive(self, "rows", "vocabulary")
+
+    @property
+    def _logit_bytes(self) -> float:
+        return float(self.rows) * self.vocabulary * size_of(self.dtype)
+
+    def arithmetic(self) -> Arithmetic:
+        """Maximum, subtract, sum, log; one exponential."""
+        logits = float(self.rows) * self.vocabulary
+        return Arithmetic(vector=4.0 * logits, special=logits)
+
+    def accesses(self) -> tuple[Access, ...]:
+        """Logits in, log-probabilities out."""
+        return (Access(Role.ACTIVATION, self._logit_bytes), Access(Role.ACTIVATION, self._logit_bytes, write=True))
+
+    def split(self, axis: str, degree: int) -> Operator:
+        """``vocab`` divides the logits."""
+        if axis == "vocab":
+            return replace(self, vocabulary=ceil_div(self.vocabulary, degree))
+        raise UnsupportedError(f"cross_entropy cannot be split by {axis!r}; expected vocab")
+
+    def backward(self) -> tuple[Operator, ...]:
+        """softmax − one-hot: the same traffic."""
+        return (self,)

@@ -1,0 +1,180 @@
+"""Matrix products: with a weight (``linear``) and between activations (``batched_matmul``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from ...errors import UnsupportedError
+from ..dtypes import size_of
+from ..operator import Access, Arithmetic, Operator, Role, ceil_div, positive
+
+SCALE_BYTES = 2.0
+"""Bytes of one group scale of a quantised weight: an fp16 number, as in AWQ and GPTQ checkpoints."""
+
+
+def weight_storage(elements: float, weight_dtype: str, group_size: int) -> float:
+    """Bytes of *elements* weights, with one fp16 scale a group where ``group_size`` > 0.
+
+    >>> weight_storage(1024, "int4", 128)
+    528.0
+    """
+    scales = elements / group_size * SCALE_BYTES if group_size else 0.0
+    return elements * size_of(weight_dtype) + scales
+
+
+@dataclass(frozen=True, slots=True)
+class Linear(Operator):
+    """``y[m, n] = x[m, k] · W[n, k]ᵀ (+ b)``: 2·m·n·k FLOP.
+
+    ``m`` counts tokens, ``n`` outputs, ``k`` inputs. ``weight_dtype`` and ``output_dtype`` default to ``dtype``.
+    ``group_size`` > 0 puts one fp16 scale on every so many weights of a row.
+
+    >>> Linear(1, 4096, 4096, "fp16").flops == 2 * 4096**2
+    True
+    """
+
+    kind: ClassVar[str] = "linear"
+    m: int
+    n: int
+    k: int
+    dtype: str = "fp16"
+    weight_dtype: str = ""
+    group_size: int = 0
+    accumulate_dtype: str = "fp32"
+    bias: bool = False
+    output_dtype: str = ""
+    weight_role: str = "weight"
+
+    def __post_init__(self) -> None:
+        positive(self, "m", "n", "k")
+
+    @property
+    def stored_dtype(self) -> str:
+        """Type of the weights in memory."""
+        return self.weight_dtype or self.dtype
+
+    def arithmetic(self) -> Arithmetic:
+        """2·m·n·k on the matrix unit; the bias add and the dequantisation multiply are vector work."""
+        vector = float(self.m) * self.n if self.bias else 0.0
+        if self.weight_only:
+            vector += 2.0 * self.n * self.k
+        return Arithmetic(matrix=2.0 * self.m * self.n * self.k, vector=vector)
+
+    @property
+    def weight_only(self) -> bool:
+        """Weights are stored narrower than the arithmetic and must be widened on the way."""
+        return bool(self.weight_dtype) and size_of(self.weight_dtype) < size_of(self.dtype)
+
+    def accesses(self) -> tuple[Access, ...]:
+        """x once, W once (in its stored type), y once."""
+        word = size_of(self.dtype)
+        return (
+            Access(Role.ACTIVATION, self.m * self.k * word),
+            Access(Role(self.weight_role), self.weight_storage_bytes),
+            Access(Role.ACTIVATION, self.m * self.n * size_of(self.output_dtype or self.dtype), write=True),
+        )
+
+    @property
+    def weight_storage_bytes(self) -> float:
+        """Bytes of the second operand with its scales and bias."""
+        bias = self.n * size_of(self.dtype) if self.bias else 0.0
+        return weight_storage(float(self.n) * self.k, self.stored_dtype, self.group_size) + bias
+
+    @property
+    def parameters(self) -> int:
+        """n·k weights and n biases; none where the second operand is no weight."""
+        return (self.n * self.k + (self.n if self.bias else 0)) if self.weight_role == "weight" else 0
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of the parameters."""
+        return self.weight_storage_bytes if self.weight_role == "weight" else 0.0
+
+    def split(self, axis: str, degree: int) -> Operator:
+        """``column`` divides the outputs, ``row`` the inputs (partial sums then need an all-reduce), ``tokens`` m."""
+        if axis in ("column", "vocab"):
+            return replace(self, n=ceil_div(self.n, degree))
+        if axis == "row":
+            return replace(self, k=ceil_div(self.k, degree))
+        if axis == "tokens":
+            return replace(self, m=ceil_div(self.m, degree))
+        raise UnsupportedError(f"linear cannot be split by {axis!r}; expected column, row or tokens")
+
+    def backward(self) -> tuple[Operator, ...]:
+        """Gradient of the input (m·k·n) and of the weight (n·k·m, written as a gradient)."""
+        return (
+            MatmulGradient(self.m, self.k, self.n, self.dtype, reads_weight=True),
+            MatmulGradient(self.n, self.k, self.m, self.dtype, reads_weight=False),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MatmulGradient(Operator):
+    """One of the two matrix products of a linear layer's backward pass.
+
+    ``reads_weight``: the gradient of the input reads the weight; otherwise the weight gradient [m, n] is written.
+    """
+
+    kind: ClassVar[str] = "linear_backward"
+    m: int
+    n: int
+    k: int
+    dtype: str = "bf16"
+    reads_weight: bool = True
+
+    def arithmetic(self) -> Arithmetic:
+        """2·m·n·k."""
+        return Arithmetic(matrix=2.0 * self.m * self.n * self.k)
+
+    def accesses(self) -> tuple[Access, ...]:
+        """Both operands once, the result once."""
+        word = size_of(self.dtype)
+        second, result = (Role.WEIGHT, Role.ACTIVATION) if self.reads_weight else (Role.ACTIVATION, Role.GRADIENT)
+        return (
+            Access(Role.ACTIVATION, self.m * self.k * word),
+            Access(second, self.n * self.k * word),
+            Access(result, self.m * self.n * word, write=True),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedMatmul(Operator):
+    """*batch* independent products ``[m, k] · [k, n]`` between activations: 2·batch·m·n·k FLOP."""
+
+    kind: ClassVar[str] = "batched_matmul"
+    batch: int
+    m: int
+    n: int
+    k: int
+    dtype: str = "fp16"
+    second_role: str = "activation"
+
+    def __post_init__(self) -> None:
+        positive(self, "batch", "m", "n", "k")
+
+    def arithmetic(self) -> Arithmetic:
+        """2·batch·m·n·k on the matrix unit."""
+        return Arithmetic(matrix=2.0 * self.batch * self.m * self.n * self.k)
+
+    def accesses(self) -> tuple[Access, ...]:
+        """Both operands once, the result once."""
+        word = size_of(self.dtype) * self.batch
+        return (
+            Access(Role.ACTIVATION, self.m * self.k * word),
+            Access(Role(self.second_role), self.k * self.n * word),
+            Access(Role.ACTIVATION, self.m * self.n * word, write=True),
+        )
+
+    def split(self, axis: str, degree: int) -> Operator:
+        """``heads`` (or ``batch``) divides the independent products."""
+        if axis in ("heads", "batch"):
+            return replace(self, batch=ceil_div(self.batch, degree))
+        raise UnsupportedError(f"batched_matmul cannot be split by {axis!r}; expected heads or batch")
+
+    def backward(self) -> tuple[Operator, ...]:
+        """Two products of the same size."""
+        return (
+            replace(self, n=self.k, k=self.n, second_role="activation"),
+            replace(self, m=self.k, k=self.m, second_role="activation"),
+        )

@@ -1,0 +1,242 @@
+"""Rows of a kernel table (and entries of an explicit graph) to operators: one place that knows the columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import DataError, UnsupportedError, nearest
+from .dtypes import dtype as find_dtype
+from .operator import Operator
+from .operators.attention import Attention, KVAppend, LatentAttention
+from .operators.communication import Collective, HostTransfer
+from .operators.convolution import CausalConv1d, Conv2d, FFTConv
+from .operators.embedding import Embedding, Sampling
+from .operators.linear import BatchedMatmul, Linear
+from .operators.moe import Experts, TopK
+from .operators.pointwise import RECIPES, Pointwise
+from .operators.scan import GatedDelta, SelectiveScan, SSDScan
+
+
+class Row:
+    """Typed access to the cells of one row; errors name the column."""
+
+    def __init__(self, kind: str, cells: Mapping[str, Any]) -> None:
+        self.kind, self._cells, self.read = kind, cells, {"kind"}
+
+    def _cell(self, name: str) -> Any:
+        self.read.add(name)
+        value = self._cells.get(name)
+        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+            return None
+        return value
+
+    def whole(self, name: str, default: int | None = None) -> int:
+        """A whole number of at least 0.
+
+        Raises:
+            DataError: missing without a default, or no such number.
+        """
+        value = self._cell(name)
+        if value is None:
+            if default is None:
+                raise DataError(f"{self.kind}: column {name!r} is missing")
+            return default
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise DataError(f"{self.kind}: {name} is {value!r}; expected a whole number") from None
+        if isinstance(value, bool) or not math.isfinite(number) or number < 0 or number != int(number):
+            raise DataError(f"{self.kind}: {name} is {value!r}; expected a whole number")
+        return int(number)
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A word.
+
+        Raises:
+            DataError: missing without a default.
+        """
+        value = self._cell(name)
+        if value is None:
+            if default is None:
+                raise DataError(f"{self.kind}: column {name!r} is missing")
+            return default
+        return str(value).strip()
+
+    def flag(self, name: str, default: bool) -> bool:
+        """A truth value: true/false, 1/0, yes/no.
+
+        Raises:
+            DataError: anything else.
+        """
+        value = self._cell(name)
+        if value is None:
+            return default
+        word = str(value).strip().lower()
+        if word in ("true", "1", "1.0", "yes"):
+            return True
+        if word in ("false", "0", "0.0", "no"):
+            return False
+        raise DataError(f"{self.kind}: {name} is {value!r}; expected true or false")
+
+    def dtype(self, name: str = "dtype", default: str | None = None) -> str:
+        """A known element type, in its canonical spelling; empty stays empty where the default is."""
+        word = self.text(name, default)
+        return find_dtype(word).name if word else ""
+
+
+def _linear(r: Row) -> Operator:
+    return Linear(
+        m=r.whole("m"),
+        n=r.whole("n"),
+        k=r.whole("k"),
+        dtype=r.dtype(),
+        weight_dtype=r.dtype("weight_dtype", ""),
+        group_size=r.whole("group_size", 0),
+        accumulate_dtype=r.dtype("accumulate_dtype", "fp32"),
+        bias=r.flag("bias", False),
+        output_dtype=r.dtype("output_dtype", ""),
+    )
+
+
+def _attention(r: Row) -> Operator:
+    phase = r.text("phase")
+    return Attention(
+        phase=phase,
+        batch=r.whole("batch"),
+        q_len=r.whole("q_len", 1 if phase == "generation" else None),
+        kv_len=r.whole("kv_len"),
+        heads=r.whole("heads"),
+        kv_heads=r.whole("kv_heads"),
+        head_dim=r.whole("head_dim"),
+        dtype=r.dtype(),
+        kv_dtype=r.dtype("kv_dtype", ""),
+        causal=r.flag("causal", True),
+        window=r.whole("window", 0),
+        fused=r.flag("fused", True),
+        value_dim=r.whole("value_dim", 0),
+    )
+
+
+def _latent(r: Row) -> Operator:
+    phase = r.text("phase")
+    return LatentAttention(
+        phase=phase,
+        batch=r.whole("batch"),
+        q_len=r.whole("q_len", 1 if phase == "generation" else None),
+        kv_len=r.whole("kv_len"),
+        heads=r.whole("heads"),
+        kv_lora_rank=r.whole("kv_lora_rank"),
+        rope_dim=r.whole("rope_dim"),
+        dtype=r.dtype(),
+        kv_dtype=r.dtype("kv_dtype", ""),
+        nope_dim=r.whole("nope_dim", 128),
+        v_dim=r.whole("v_dim", 128),
+        causal=r.flag("causal", True),
+    )
+
+
+def _moe(r: Row) -> Operator:
+    return Experts(
+        tokens=r.whole("tokens"),
+        hidden=r.whole("hidden"),
+        intermediate=r.whole("intermediate"),
+        experts=r.whole("experts"),
+        top_k=r.whole("top_k"),
+        dtype=r.dtype(),
+        weight_dtype=r.dtype("weight_dtype", ""),
+        group_size=r.whole("group_size", 0),
+        gated=r.flag("gated", True),
+        distribution=r.text("distribution", "uniform"),
+    )
+
+
+def _conv2d(r: Row) -> Operator:
+    return Conv2d(
+        batch=r.whole("batch"),
+        height=r.whole("height"),
+        width=r.whole("width"),
+        in_channels=r.whole("in_channels"),
+        out_channels=r.whole("out_channels"),
+        kernel=r.whole("kernel"),
+        stride=r.whole("stride", 1),
+        padding=r.whole("padding", 0),
+        groups=r.whole("groups", 1),
+        dtype=r.dtype(),
+    )
+
+
+def _pointwise(r: Row) -> Operator:
+    return Pointwise(r.kind, r.whole("rows"), r.whole("cols"), r.dtype())
+
+
+READERS: dict[str, Callable[[Row], Operator]] = {
+    "linear": _linear,
+    "batched_matmul": lambda r: BatchedMatmul(r.whole("batch"), r.whole("m"), r.whole("n"), r.whole("k"), r.dtype()),
+    "attention": _attention,
+    "latent_attention": _latent,
+    "moe": _moe,
+    "moe_router": lambda r: TopK(r.whole("tokens"), r.whole("experts"), r.whole("top_k"), r.dtype(default="fp32")),
+    "selective_scan": lambda r: SelectiveScan(
+        r.whole("batch"), r.whole("length"), r.whole("channels"), r.whole("state"), r.dtype()
+    ),
+    "ssd_scan": lambda r: SSDScan(
+        r.whole("batch"),
+        r.whole("length"),
+        r.whole("heads"),
+        r.whole("head_dim"),
+        r.whole("state"),
+        r.whole("groups", 1),
+        r.whole("chunk", 256),
+        r.dtype(),
+    ),
+    "gated_delta": lambda r: GatedDelta(
+        r.whole("batch"),
+        r.whole("length"),
+        r.whole("heads"),
+        r.whole("key_dim"),
+        r.whole("value_dim"),
+        r.whole("chunk", 64),
+        r.dtype(),
+    ),
+    "conv1d": lambda r: CausalConv1d(
+        r.whole("batch"), r.whole("length"), r.whole("channels"), r.whole("kernel", 4), r.dtype()
+    ),
+    "conv2d": _conv2d,
+    "fft_conv": lambda r: FFTConv(r.whole("batch"), r.whole("length"), r.whole("channels"), r.dtype()),
+    "collective": lambda r: Collective(r.text("op"), float(r.whole("bytes")), r.whole("devices"), r.whole("stride", 1)),
+    "embedding": lambda r: Embedding(r.whole("tokens"), r.whole("vocabulary"), r.whole("width"), r.dtype()),
+    "sampling": lambda r: Sampling(r.whole("rows"), r.whole("vocabulary"), r.dtype(default="fp32")),
+    "kv_append": lambda r: KVAppend(r.whole("tokens"), r.whole("width"), r.dtype(), r.dtype("kv_dtype", "")),
+    "host_transfer": lambda r: HostTransfer(float(r.whole("bytes")), r.flag("to_device", True)),
+} | dict.fromkeys([*RECIPES, "swiglu", "geglu"], _pointwise)
+
+
+def from_row(kind: str, cells: Mapping[str, Any], *, strict: bool = False) -> Operator:
+    """The operator of one row.
+
+    ``strict`` refuses columns that the kind does not have (explicit graphs); tables may carry others along.
+
+    Raises:
+        DataError: unknown kind, missing or ill-typed column (the message names it).
+        UnsupportedError: dimensions that cannot be.
+    """
+    reader = READERS.get(kind)
+    if reader is None:
+        guess = nearest(kind, READERS)
+        hint = f"; did you mean {guess!r}?" if guess else ""
+        raise DataError(f"unknown kernel kind {kind!r}; expected one of {', '.join(sorted(READERS))}{hint}")
+    row = Row(kind, cells)
+    try:
+        op = reader(row)
+    except UnsupportedError as error:
+        raise DataError(str(error)) from None
+    if strict:
+        extra = [name for name in cells if name not in row.read]
+        if extra:
+            known = sorted(row.read - {"kind"})
+            guess = nearest(extra[0], known)
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise DataError(f"{kind}: unknown dimension {extra[0]!r}; expected one of {', '.join(known)}{hint}")
+    return op

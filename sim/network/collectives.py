@@ -1,0 +1,136 @@
+"""Time of a collective: α–β per level, the fastest algorithm that the level offers, levels nested."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..errors import UnsupportedError
+from .topology import Network, NetworkLevel
+
+
+@dataclass(frozen=True, slots=True)
+class CollectiveCosts:
+    """What the library adds: see ``kernels.collective`` of a hardware file."""
+
+    setup_s: float
+    step_s: float
+    efficiency: float
+    one_shot_limit_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class CollectivePlan:
+    """A priced collective: which algorithm on which level, its latency and its transfer part."""
+
+    algorithm: str
+    latency_s: float
+    transfer_s: float
+    steps: int
+
+    @property
+    def total_s(self) -> float:
+        """Latency and transfer."""
+        return self.latency_s + self.transfer_s
+
+
+def bound_s(network: Network, op: str, size_bytes: float, devices: int, stride: int = 1) -> float:
+    """No algorithm is faster: the bytes every rank must send over its narrowest level, at full bandwidth.
+
+    All-reduce 2·(d−1)/d·B (one copy, B, where the switch adds), its halves (d−1)/d·B.
+    """
+    worst = 0.0
+    inner = 1
+    for level, members in network.spans(devices, stride):
+        share = size_bytes / inner
+        factor = (members - 1) / members
+        if op == "all_reduce":
+            factor = 1.0 if level.reduces else 2.0 * factor
+        elif op in ("broadcast", "send_recv"):
+            factor = 1.0
+        worst = max(worst, factor * share / level.bytes_per_s)
+        inner *= members
+    return worst
+
+
+def plan(
+    network: Network, costs: CollectiveCosts, op: str, size_bytes: float, devices: int, stride: int = 1
+) -> CollectivePlan:
+    """Price a collective over *devices* ranks *stride* apart.
+
+    Over several levels an all-reduce is reduce-scatter inside, all-reduce outside on what is left, all-gather inside;
+    gathers and scatters shrink or grow the same way; an all-to-all sends to each level its share of the partners.
+
+    >>> net = Network((NetworkLevel("n", "switch", 8, 100e9, 1e-6),))
+    >>> free = CollectiveCosts(0.0, 0.0, 1.0, 0.0)
+    >>> round(plan(net, free, "reduce_scatter", 8e9, 8).transfer_s, 6)  # 7/8 of 8 GB at 100 GB/s
+    0.07
+    """
+    if devices == 1:
+        return CollectivePlan("none", 0.0, 0.0, 0)
+    spans = network.spans(devices, stride)
+    if op == "all_reduce" and len(spans) > 1:
+        return _hierarchical_all_reduce(spans, costs, size_bytes)
+    parts: list[CollectivePlan] = []
+    left = size_bytes
+    for level, members in spans:
+        part_bytes = size_bytes if op in ("all_to_all", "broadcast", "send_recv") else left
+        parts.append(_on_level(level, members, costs, op, part_bytes))
+        left /= members
+    return _join(parts, costs)
+
+
+def _hierarchical_all_reduce(
+    spans: list[tuple[NetworkLevel, int]], costs: CollectiveCosts, size_bytes: float
+) -> CollectivePlan:
+    parts, left = [], size_bytes
+    for level, members in spans[:-1]:
+        half = _on_level(level, members, costs, "reduce_scatter", left)
+        parts += [half, half]  # the all-gather on the way back mirrors it
+        left /= members
+    level, members = spans[-1]
+    parts.append(_on_level(level, members, costs, "all_reduce", left))
+    return _join(parts, costs)
+
+
+def _join(parts: list[CollectivePlan], costs: CollectiveCosts) -> CollectivePlan:
+    names = " + ".join(dict.fromkeys(part.algorithm for part in parts))
+    return CollectivePlan(
+        algorithm=names,
+        latency_s=costs.setup_s + sum(p.latency_s for p in parts),
+        transfer_s=sum(p.transfer_s for p in parts),
+        steps=sum(p.steps for p in parts),
+    )
+
+
+def _on_level(level: NetworkLevel, d: int, costs: CollectiveCosts, op: str, size: float) -> CollectivePlan:
+    """Fastest algorithm on one level. A step costs the link latency and the library's flag handling."""
+    alpha = level.latency_s + costs.step_s
+    rate = level.bytes_per_s * costs.efficiency
+    direct = level.kind in ("switch", "fully_connected", "fat_tree")
+    share = (d - 1) / d
+    options: list[tuple[str, int, float]]
+    if op == "all_reduce":
+        options = [("ring", 2 * (d - 1), 2.0 * share * size), ("tree", 2 * math.ceil(math.log2(d)), 2.0 * size)]
+        if direct:
+            options.append(("two-shot", 2, 2.0 * share * size))
+            if size <= costs.one_shot_limit_bytes:
+                options.append(("one-shot", 1, (d - 1) * size))
+            else:
+                options.pop()  # beyond its buffer the library leaves the direct kernels
+        if level.reduces:
+            options.append(("in-network", 2, size))
+    elif op in ("all_gather", "reduce_scatter"):
+        options = [("ring", d - 1, share * size)]
+        if direct:
+            options.append(("direct", 1 if size <= costs.one_shot_limit_bytes else d - 1, share * size))
+    elif op == "all_to_all":
+        options = [("pairwise", 1 if direct else d - 1, share * size)]
+    elif op == "broadcast":
+        options = [("pipelined", d - 1, size), ("tree", math.ceil(math.log2(d)), size)]
+    elif op == "send_recv":
+        options = [("point-to-point", 1, size)]
+    else:
+        raise UnsupportedError(f"no algorithm for collective {op!r}")
+    name, steps, moved = min(options, key=lambda o: (o[1] * alpha + o[2] / rate, o[1]))
+    return CollectivePlan(f"{name} ({level.name})", steps * alpha, moved / rate, steps)

@@ -1,0 +1,1 @@
+"""Graph on a system: sharding, collectives, memory, the automatic fit."""

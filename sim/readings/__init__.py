@@ -1,0 +1,1 @@
+"""Three readings of the same kernels: roofline, analytic, events."""

@@ -1,0 +1,367 @@
+"""What a user writes to describe a model: the ``kind: architecture`` file.
+
+A model is a list of runs of identical layers between an embedding and an output head. A run has a *mixer* (attention,
+state-space, …), a feed-forward part, or both; or it is itself a list of runs that repeats as a whole, which is how
+periodic hybrids are written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .fields import SpecModel
+
+Dim = Annotated[int, Field(ge=1, le=2**40)]
+"""A dimension of a model."""
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid"]
+"""Nonlinearity of a feed-forward part; ``relu2`` is the square of relu."""
+
+RESERVED_NAMES = ("layers", "part")
+"""What runs of layers without a name are called, followed by their number."""
+
+GATED_ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
+"""Nonlinearities that have a gated form (SwiGLU, GeGLU, ReGLU)."""
+
+
+class PublishedCount(SpecModel):
+    """A parameter count that somebody else states, to compare the built graph with."""
+
+    value: Dim
+    source: str
+
+
+class Norm(SpecModel):
+    """Normalisation of the residual stream."""
+
+    kind: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    bias: bool = Field(True, description="layernorm only: learns a shift besides the scale")
+    parametric: bool = Field(True, description="learns a scale; false leaves the norm without parameters")
+
+
+class Attention(SpecModel):
+    """Softmax attention with grouped keys and values."""
+
+    kind: Literal["attention"]
+    heads: Dim
+    kv_heads: Dim | None = Field(None, description="key/value heads; as many as query heads if absent")
+    head_dim: Dim | None = Field(None, description="width of a query and key head; hidden / heads if absent")
+    value_dim: Dim | None = Field(None, description="width of a value head; head_dim if absent")
+    qkv_bias: bool = False
+    out_bias: bool = False
+    qk_norm: bool = Field(False, description="RMS norm over every query and key head (Qwen3, Gemma-3)")
+    output_gate: bool = Field(False, description="a sigmoid gate as wide as the output, from the input (Qwen3-Next)")
+    window: Dim | None = Field(None, description="sliding window: keys a token sees, its own included")
+    rope_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="share of a head that rotary positions turn; 0 leaves this layer without them"
+    )
+    causal: bool = True
+
+    @property
+    def groups(self) -> int:
+        """Key/value heads."""
+        return self.kv_heads or self.heads
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Attention:
+        if self.heads % self.groups:
+            raise ValueError(f"{self.heads} heads is no multiple of {self.groups} kv_heads")
+        return self
+
+
+class LatentAttention(SpecModel):
+    """Multi-head latent attention: keys and values are compressed to one latent vector a token (DeepSeek-V2)."""
+
+    kind: Literal["latent_attention"]
+    heads: Dim
+    q_lora_rank: Dim | None = Field(None, description="rank of the query compression; null projects directly")
+    kv_lora_rank: Dim
+    nope_dim: Dim = Field(description="width of a head's part without positions")
+    rope_dim: Dim = Field(description="width of the rotary part, shared by all heads on the key side")
+    v_dim: Dim
+    bias: bool = Field(False, description="the down-projections and the output have biases")
+
+
+class Mamba(SpecModel):
+    """Selective state space (Mamba-1)."""
+
+    kind: Literal["mamba"]
+    inner: Dim
+    state: Dim = 16
+    dt_rank: Dim
+    kernel: Dim = 4
+    heads: Dim = Field(1, description="blocks of the input-dependent projections (Zamba has two)")
+    conv_bias: bool = True
+    proj_bias: bool = False
+    inner_norms: Literal["none", "parametric", "plain"] = Field(
+        "none", description="RMS norms of Δ, B and C: learned (Jamba), without scales (Falcon-Mamba)"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Mamba:
+        if self.inner % self.heads:
+            raise ValueError(f"inner {self.inner} is no multiple of {self.heads} heads")
+        return self
+
+
+class Mamba2(SpecModel):
+    """State-space duality (Mamba-2)."""
+
+    kind: Literal["mamba2"]
+    heads: Dim
+    head_dim: Dim
+    state: Dim
+    groups: Dim = 1
+    kernel: Dim = 4
+    chunk: Dim = 256
+    gated_norm: bool = Field(True, description="gated RMS norm before the output; false gates without a norm")
+    conv_bias: bool = True
+    proj_bias: bool = False
+
+    @property
+    def inner(self) -> int:
+        """Width of the scanned stream."""
+        return self.heads * self.head_dim
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> Mamba2:
+        if self.heads % self.groups:
+            raise ValueError(f"{self.heads} heads is no multiple of {self.groups} groups")
+        return self
+
+
+class GatedDelta(SpecModel):
+    """Gated delta rule (Gated DeltaNet, as in Qwen3-Next); key heads are shared by groups of value heads."""
+
+    kind: Literal["gated_delta"]
+    key_heads: Dim
+    value_heads: Dim
+    key_dim: Dim
+    value_dim: Dim
+    kernel: Dim = 4
+    chunk: Dim = 64
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> GatedDelta:
+        if self.value_heads % self.key_heads:
+            raise ValueError(f"{self.value_heads} value_heads is no multiple of {self.key_heads} key_heads")
+        return self
+
+
+SingleMixer = Annotated[Attention | LatentAttention | Mamba | Mamba2 | GatedDelta, Field(discriminator="kind")]
+
+
+class ParallelMixers(SpecModel):
+    """Mixers that read the same input and whose results add (Falcon-H1)."""
+
+    kind: Literal["parallel"]
+    mixers: Annotated[list[SingleMixer], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> ParallelMixers:
+        kinds = [mixer.kind for mixer in self.mixers]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"parallel mixers must differ in kind, got {', '.join(kinds)}")
+        return self
+
+
+Mixer = Annotated[
+    Attention | LatentAttention | Mamba | Mamba2 | GatedDelta | ParallelMixers, Field(discriminator="kind")
+]
+
+
+class Mlp(SpecModel):
+    """Feed-forward part of two matrices, or three when gated."""
+
+    kind: Literal["mlp"]
+    intermediate: Dim
+    activation: Activation = "silu"
+    gated: bool = True
+    bias: bool = False
+
+    @model_validator(mode="after")
+    def _gate_exists(self) -> Mlp:
+        _check_gate(self.activation, self.gated)
+        return self
+
+
+class Moe(SpecModel):
+    """Routed experts, with or without experts that every token uses."""
+
+    kind: Literal["moe"]
+    experts: Dim
+    top_k: Dim
+    intermediate: Dim = Field(description="width of one routed expert")
+    activation: Activation = "silu"
+    gated: bool = True
+    shared_experts: Annotated[int, Field(ge=0)] = 0
+    shared_intermediate: Dim | None = Field(
+        None, description="width of all shared experts together; shared_experts × intermediate if absent"
+    )
+    shared_gate: bool = Field(False, description="a sigmoid of one learned projection scales the shared experts")
+    router_bias: bool = False
+
+    @property
+    def shared_width(self) -> int:
+        """Width of all shared experts together; 0 if there are none."""
+        return (self.shared_intermediate or self.shared_experts * self.intermediate) if self.shared_experts else 0
+
+    @model_validator(mode="after")
+    def _possible(self) -> Moe:
+        _check_gate(self.activation, self.gated)
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k {self.top_k} exceeds the {self.experts} experts")
+        if not self.shared_experts and (self.shared_intermediate or self.shared_gate):
+            raise ValueError("shared_intermediate and shared_gate need shared_experts of 1 or more")
+        return self
+
+
+FeedForward = Annotated[Mlp | Moe, Field(discriminator="kind")]
+
+
+class SharedBlock(SpecModel):
+    """A layer whose weights serve at several depths (Zamba): its parameters count once."""
+
+    name: Annotated[str, Field(min_length=1)]
+    concatenate_embedding: bool = Field(
+        False, description="the mixer reads [hidden, embedding output], twice as wide, and the layer has one residual"
+    )
+    projection: bool = Field(False, description="a linear of its own per depth (not shared) follows the layer")
+
+
+class LayerRun(SpecModel):
+    """``repeat`` identical layers, or ``repeat`` copies of the runs in ``layers``."""
+
+    repeat: Dim = 1
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] | None = Field(
+        None, description="prefix of the operator names; layers, layers_0, … (part_0, … inside a group) if absent"
+    )
+    mixer: Mixer | None = None
+    ffn: FeedForward | None = None
+    shared: SharedBlock | None = None
+    layers: list[LayerRun] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> LayerRun:
+        if self.layers is None:
+            if self.mixer is None and self.ffn is None:
+                raise ValueError("a layer needs a 'mixer', an 'ffn' or both; a group of layers needs 'layers'")
+        elif self.mixer is not None or self.ffn is not None or self.shared is not None:
+            raise ValueError("'layers' makes a group; its 'mixer', 'ffn' and 'shared' belong to the layers inside")
+        elif not self.layers:
+            raise ValueError("'layers' is empty")
+        return self
+
+    def leaves_runs(self) -> Iterator[LayerRun]:
+        """Every run of layers (not group) inside, itself included."""
+        if self.layers is None:
+            yield self
+        else:
+            for inner in self.layers:
+                yield from inner.leaves_runs()
+
+    @property
+    def depth(self) -> int:
+        """Layers in all."""
+        inner = 1 if self.layers is None else sum(run.depth for run in self.layers)
+        return self.repeat * inner
+
+
+Residual = Literal["pre_norm", "post_norm", "sandwich", "parallel", "parallel_two_norms"]
+"""How norms and residuals join a layer's parts: norm before each part; after each residual (OPT-350M); before and after
+each part (Gemma-2); both parts on one norm and summed (Falcon-7B, Phi); the same with a norm each (GPT-NeoX)."""
+
+
+class ArchitectureSpec(SpecModel):
+    """A decoder-style model: embedding, layers, final norm, output head."""
+
+    kind: Literal["architecture"]
+    name: Annotated[str, Field(min_length=1, max_length=120)]
+    description: str = ""
+    source: str = Field("", description="where the hyper-parameters are published")
+    parameters: PublishedCount | Dim | None = Field(None, description="published parameter count, for comparison")
+    vocab: Dim
+    hidden: Dim
+    tied_embeddings: bool = Field(False, description="the output head is the embedding table")
+    embedding_width: Dim | None = Field(None, description="width of the table where it is projected (OPT-350M)")
+    embedding_norm: bool = Field(False, description="a norm follows the embedding (BLOOM)")
+    position: Literal["rope", "learned", "alibi", "none"] = "rope"
+    max_positions: Dim | None = None
+    position_offset: Annotated[int, Field(ge=0)] = Field(0, description="unused rows of a learned table (OPT has 2)")
+    norm: Norm = Field(default_factory=lambda: Norm.model_construct(kind="rmsnorm", bias=True, parametric=True))
+    residual: Residual = "pre_norm"
+    final_norm: bool = True
+    lm_head_bias: bool = False
+    layers: Annotated[list[LayerRun], Field(min_length=1)]
+
+    @property
+    def published_parameters(self) -> int | None:
+        """The published parameter count, if any."""
+        return self.parameters.value if isinstance(self.parameters, PublishedCount) else self.parameters
+
+    @property
+    def depth(self) -> int:
+        """Layers in all."""
+        return sum(run.depth for run in self.layers)
+
+    def head_dim(self, mixer: Attention) -> int:
+        """Width of a query and key head of *mixer* in this model."""
+        return mixer.head_dim or self.hidden // mixer.heads
+
+    @model_validator(mode="after")
+    def _positions_known(self) -> ArchitectureSpec:
+        if self.position == "learned" and self.max_positions is None:
+            raise ValueError("position 'learned' needs 'max_positions': the rows of its table")
+        if self.position_offset and self.position != "learned":
+            raise ValueError(f"position_offset {self.position_offset} needs position 'learned', not {self.position!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _widths_divide(self) -> ArchitectureSpec:
+        for run in self.layers:
+            for layer in run.leaves_runs():
+                _check_heads(self.hidden, layer.mixer)
+        return self
+
+    @model_validator(mode="after")
+    def _names_distinct(self) -> ArchitectureSpec:
+        _check_names(self.layers)
+        shared: dict[str, LayerRun] = {}
+        for run in self.layers:
+            for layer in run.leaves_runs():
+                _check_shared(layer, shared)
+        return self
+
+
+def _check_gate(activation: str, gated: bool) -> None:
+    if gated and activation not in GATED_ACTIVATIONS:
+        raise ValueError(f"activation {activation!r} has no gated form; expected one of {', '.join(GATED_ACTIVATIONS)}")
+
+
+def _check_heads(hidden: int, mixer: object) -> None:
+    mixers = mixer.mixers if isinstance(mixer, ParallelMixers) else [mixer]
+    for part in mixers:
+        if isinstance(part, Attention) and part.head_dim is None and hidden % part.heads:
+            raise ValueError(f"hidden {hidden} is no multiple of {part.heads} heads; give the attention a head_dim")
+
+
+def _check_names(runs: list[LayerRun]) -> None:
+    names = [run.name for run in runs if run.name]
+    for name in names:
+        if name.rstrip("_0123456789") in RESERVED_NAMES:
+            raise ValueError(f"{name!r} is a name that unnamed runs of layers get; choose another")
+        if names.count(name) > 1:
+            raise ValueError(f"two runs of layers are named {name!r}")
+    for run in runs:
+        _check_names(run.layers or [])
+
+
+def _check_shared(layer: LayerRun, seen: dict[str, LayerRun]) -> None:
+    if layer.shared is None:
+        return
+    first = seen.setdefault(layer.shared.name, layer)
+    if (first.mixer, first.ffn, first.shared) != (layer.mixer, layer.ffn, layer.shared):
+        raise ValueError(f"layers that share the block {layer.shared.name!r} differ")

@@ -1,0 +1,228 @@
+"""What a user writes to describe a GPU: the ``kind: gpu`` file.
+
+A file may start from another with ``extends:``; a GPU takes its *generation* that way (tile shapes, launch costs,
+instruction style: shared by all members), and adds sizes, clocks and bandwidths. Every number may be a bare quantity
+or ``{value, kind, source}``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .fields import (
+    Bandwidth,
+    Bytes,
+    BytesPerCycle,
+    Count,
+    EnergyPerByte,
+    EnergyPerFlop,
+    FlopPerCycle,
+    Frequency,
+    Money,
+    MoneyRate,
+    OpPerCycle,
+    Power,
+    Ratio,
+    SpecModel,
+    Time,
+)
+
+DTypeName = Literal[
+    "fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp6", "fp4", "int32", "int16", "int8", "int4", "int2", "int1"
+]
+"""Spelling of the element types; :mod:`effsim.graph.dtypes` gives them their sizes (a test keeps the two equal)."""
+
+
+class Provenance(SpecModel):
+    """Where the bare numbers of a file come from, when they do not say so themselves."""
+
+    kind: Literal["datasheet", "measured", "fitted", "assumed", "unverified"]
+    source: str
+
+
+class Clock(SpecModel):
+    """Clock frequencies of the compute units."""
+
+    base: Frequency | None = Field(None, description="guaranteed clock under any load")
+    boost: Frequency = Field(description="datasheet boost clock; datasheet peak rates refer to it")
+    sustained: Frequency | None = Field(None, description="clock held under long matrix kernels; boost if absent")
+
+
+class L1(SpecModel):
+    """First-level cache / shared memory of one SM (compute unit)."""
+
+    capacity: Bytes
+    bandwidth: BytesPerCycle = Field(description="bytes per clock from shared memory or L1 to the registers of one SM")
+    latency: Time | None = None
+
+
+class StreamingMultiprocessor(SpecModel):
+    """One SM (NVIDIA) or compute unit (AMD), and how many there are."""
+
+    count: Count
+    registers: Bytes = Field(description="register file of one SM")
+    shared_memory: Bytes = Field(description="shared memory usable by the blocks of one SM")
+    max_threads: Count = Field(description="resident threads of one SM")
+    max_blocks: Count = Field(description="resident thread blocks of one SM")
+    l1: L1
+
+
+class L2(SpecModel):
+    """Last-level cache shared by all SMs."""
+
+    capacity: Bytes
+    bandwidth: Bandwidth = Field(description="read bandwidth of all SMs together")
+    latency: Time
+    unified: bool = Field(True, description="false when an SM sees only its partition at full speed (A100, H100)")
+
+
+class Memory(SpecModel):
+    """Device memory."""
+
+    kind: Literal["hbm2", "hbm2e", "hbm3", "hbm3e", "hbm4", "gddr5", "gddr6", "gddr6x", "gddr7", "lpddr5", "ideal"]
+    capacity: Bytes
+    bandwidth: Bandwidth = Field(description="datasheet bandwidth: data rate times width")
+    channels: Count | None = None
+    latency: Time = Field(description="load-to-use latency of one SM, idle memory")
+    stream_fraction: Ratio = Field(
+        description="share of the bandwidth that a long read stream reaches (refresh, activation, turnaround)"
+    )
+    reserved: Bytes = Field(description="taken by driver, context and libraries before a model is loaded")
+
+
+class Link(SpecModel):
+    """A link out of the device. Bandwidth counts one direction."""
+
+    kind: Literal["nvlink", "xgmi", "pcie", "c2c"]
+    bandwidth: Bandwidth = Field(description="one direction, all lanes or links together")
+    latency: Time = Field(description="one hop, device to device, as a message sees it")
+    max_devices: Count = Field(1, description="devices reachable at this bandwidth without leaving the node")
+    in_network_reduction: bool = Field(False, description="the switch can add (NVLink SHARP)")
+
+
+class Launch(SpecModel):
+    """What it costs to start a kernel, by mode (the physics of a kernel starts after this)."""
+
+    graph: Time = Field(description="cadence of empty kernels replayed from a captured graph")
+    stream: Time = Field(description="cadence of empty kernels launched back to back into a stream")
+    dispatch: Time = Field(description="host time of one eager framework operator; hidden while the device is behind")
+    eager: Time = Field(description="cost of one isolated, synchronised eager operator beyond its kernel")
+
+
+class PowerEnvelope(SpecModel):
+    """Electrical limits."""
+
+    limit: Power = Field(description="board power limit (TDP)")
+    idle: Power | None = None
+
+
+class Energy(SpecModel):
+    """Energy of operations and of moved bytes; unknown stays null, then results have no energy."""
+
+    matrix: dict[DTypeName, EnergyPerFlop] | None = None
+    vector: EnergyPerFlop | None = None
+    memory: EnergyPerByte | None = None
+    l2: EnergyPerByte | None = None
+
+
+class Price(SpecModel):
+    """What it costs; unknown stays null."""
+
+    purchase: Money | None = None
+    hourly: MoneyRate | None = None
+
+
+class GemmTile(SpecModel):
+    """One matrix-multiply tile that the kernel library of a generation offers."""
+
+    m: Count
+    n: Count
+    k: Count
+    stages: Count = Field(description="shared-memory buffers of the k loop")
+    warps_m: Count
+    warps_n: Count
+
+
+class GemmKernels(SpecModel):
+    """Matrix-multiply kernels of a generation."""
+
+    instruction: Literal["fma", "mma.sync", "wgmma", "tcgen05", "mfma"]
+    operands_from_shared_memory: bool = Field(
+        description="the matrix unit reads tiles from shared memory itself (wgmma, tcgen05) instead of from registers"
+    )
+    tiles: Annotated[list[GemmTile], Field(min_length=1)]
+    split_k: Annotated[list[Count], Field(min_length=1)]
+    issue_latency: Time = Field(description="from operands in shared memory to the result of one k step")
+
+
+class AttentionKernels(SpecModel):
+    """Fused-attention kernels of a generation."""
+
+    context_m: Count = Field(description="query rows of a context tile")
+    context_n: Count = Field(description="keys of one inner step")
+    generation_n: Count = Field(description="keys of one split-KV step")
+    overlap_softmax: bool = Field(description="exponentials of one tile run under the matrix unit's work on another")
+    blocks_per_sm: Count
+
+
+class PointwiseKernels(SpecModel):
+    """Element-wise, reduction and copy kernels."""
+
+    threads: Count
+    bytes_per_thread: Bytes = Field(description="vector load width")
+    loads_in_flight: Count = Field(description="independent vector loads a thread issues before it waits")
+
+
+class CollectiveKernels(SpecModel):
+    """What the communication library adds to the links."""
+
+    setup: Time = Field(description="fixed cost of a collective kernel before its first step")
+    step: Time = Field(description="software cost of one step (flag, fence) beyond the link latency")
+    efficiency: Ratio = Field(description="payload share of the link bandwidth (packet headers, flags)")
+    one_shot_limit: Bytes = Field(description="largest message for which every device reads every other's buffer")
+
+
+class Kernels(SpecModel):
+    """The kernel library's habits on this generation."""
+
+    gemm: GemmKernels
+    attention: AttentionKernels
+    pointwise: PointwiseKernels
+    collective: CollectiveKernels
+
+
+class GpuSpec(SpecModel):
+    """A GPU. Rates are per SM and clock, so that SM count and clock can be varied; a multiply-add counts as 2 FLOP."""
+
+    kind: Literal["gpu"]
+    name: Annotated[str, Field(min_length=1, max_length=120)]
+    description: str = ""
+    vendor: str = ""
+    generation: str = ""
+    released: int | None = None
+    provenance: Provenance | None = None
+    clock: Clock
+    sm: StreamingMultiprocessor
+    matrix: dict[DTypeName, FlopPerCycle] = Field(description="dense matrix-unit rate of one SM per clock, by dtype")
+    vector: dict[DTypeName, FlopPerCycle] = Field(description="vector rate of one SM per clock, by dtype")
+    special: OpPerCycle = Field(description="exponentials, reciprocals, … of one SM per clock")
+    memory: Memory
+    l2: L2
+    links: dict[Literal["nvlink", "xgmi", "pcie", "c2c"], Link] = Field(default_factory=dict)
+    launch: Launch
+    power: PowerEnvelope
+    energy: Energy = Field(default_factory=lambda: Energy.model_construct(matrix=None, vector=None, memory=None, l2=None))
+    price: Price = Field(default_factory=lambda: Price.model_construct(purchase=None, hourly=None))
+    kernels: Kernels
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GpuSpec:
+        if not self.matrix and not self.vector:
+            raise ValueError("a GPU needs at least one rate in 'matrix' or 'vector'")
+        if "fp32" not in self.vector:
+            raise ValueError("'vector' needs an fp32 rate: norms and softmax accumulate in it")
+        if self.memory.reserved >= self.memory.capacity:
+            raise ValueError("'memory.reserved' leaves nothing of 'memory.capacity'")
+        return self
