@@ -1,8 +1,8 @@
 """Model description × step → folded graph.
 
 Layers keep the structure they are written in: a run of N identical layers is one ``Repeat``, so that the cost of a
-graph grows with the number of *different* layers. The graph of a step is built anew for every step; nothing is cached,
-nothing is shared between calls.
+graph grows with the number of *different* layers; runs of equal layers at several places are built once. The graph of a
+step is built anew for every step; nothing is kept between calls.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def build_graph(spec: ArchitectureSpec, step: Step) -> Graph:
     Raises:
         UnsupportedError: a dimension that an operator refuses.
     """
-    runs = _runs(spec, step, spec.layers, "layers")
+    runs = _runs(spec, step, spec.layers, "layers", [])
     return Graph(spec.name, (*ends.head(spec, step), *runs, *ends.tail(spec, step)))
 
 
@@ -53,16 +53,32 @@ def parameter_count(spec: ArchitectureSpec) -> int:
 
 def layer_parameters(spec: ArchitectureSpec) -> int:
     """Parameters of the layers alone: without embeddings, final norm and output head; shared blocks once."""
-    return Graph(spec.name, _runs(spec, Step("generation", 1, 1, 1), spec.layers, "layers")).parameters
+    return Graph(spec.name, _runs(spec, Step("generation", 1, 1, 1), spec.layers, "layers", [])).parameters
 
 
-def _runs(spec: ArchitectureSpec, step: Step, runs: list[LayerRun], default: str) -> tuple[Item, ...]:
+_Built = list[tuple[LayerRun, tuple[Item, ...]]]
+"""Layers that one call has built already, so that equal ones share their nodes."""
+
+
+def _runs(spec: ArchitectureSpec, step: Step, runs: list[LayerRun], default: str, built: _Built) -> tuple[Item, ...]:
     items = []
     for index, run in enumerate(runs):
         name = run.name or (default if len(runs) == 1 else f"{default}_{index}")
-        body = _layer(spec, step, run) if run.layers is None else _runs(spec, step, run.layers, "part")
-        items.append(Repeat(name, tuple(body), run.repeat))
+        if run.layers is None:
+            body = _built_layer(spec, step, run, built)
+        else:
+            body = _runs(spec, step, run.layers, "part", built)
+        items.append(Repeat(name, body, run.repeat))
     return tuple(items)
+
+
+def _built_layer(spec: ArchitectureSpec, step: Step, run: LayerRun, built: _Built) -> tuple[Item, ...]:
+    for other, nodes in built:
+        if other.mixer == run.mixer and other.ffn == run.ffn and other.shared == run.shared:
+            return nodes
+    made = tuple(_layer(spec, step, run))
+    built.append((run, made))
+    return made
 
 
 def _layer(spec: ArchitectureSpec, step: Step, run: LayerRun) -> list[Node]:

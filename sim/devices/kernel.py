@@ -110,8 +110,10 @@ def kernel_time(kernel: Kernel) -> KernelTime:
 
         ``b(a) = max(busy, memory·a / BW_memory, l2·a / BW_L2, bytes / (resident · flow))``.
 
-    With one slot every round starts with its latency; with ``r`` slots the latency is covered as long as the other
-    ``r − 1`` tiles have work: ``T = max(serial + W, ⌈n/r⌉·(serial + b))`` with ``W = full·b(U) + b(rest)``.
+    With one slot every round starts with its latency. With ``r`` slots the latency is covered as long as the other
+    ``r − 1`` tiles have work; otherwise batches of ``r`` follow each other a latency apart:
+    ``T = max(serial + W, (B − 1)·(serial + b) + serial + (n − (B − 1)·r)·b)`` with ``n`` rounds, ``B = ⌈n/r⌉`` batches
+    and ``W = full·b(U) + b(rest)``.
     Several classes run one after another through the same processors: totals of each resource, plus half of the
     largest tile for the ragged end.
 
@@ -155,8 +157,10 @@ def _one_class(kernel: Kernel, c: TileClass) -> KernelTime:
     if slots == 1:
         total = rounds * c.serial_s + work
     else:
-        covered = -(-rounds // slots) * (c.serial_s + max(whole, last))
-        total = max(c.serial_s + work, covered)
+        batches, step = -(-rounds // slots), max(whole, last)
+        ends = (batches - 1) * (c.serial_s + step) + c.serial_s + (rounds - (batches - 1) * slots) * step
+        # With one batch the rounds of different length make `ends` an overestimate; the work itself is exact.
+        total = c.serial_s + work if batches == 1 else max(c.serial_s + work, ends)
     label = bound if full * whole >= last else last_bound
     if label == "latency" or total - work > work:
         return KernelTime(total, 0.0, total, "latency")

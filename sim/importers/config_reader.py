@@ -12,6 +12,9 @@ from ..errors import DataError
 MAX_CONFIG_BYTES: Final = 10 * 2**20
 """Largest configuration that is read; real ones have a few kilobytes."""
 
+MAX_LAYERS: Final = 1000
+"""Most layers that a configuration may have."""
+
 _REQUIRED: Final = object()
 _T = TypeVar("_T")
 
@@ -77,9 +80,25 @@ class ConfigReader:
             raise self.error(key, value, f"a whole number, {minimum} or more")
         return value
 
+    def layers(self) -> int:
+        """The number of layers, bounded so that a wrong one cannot exhaust memory."""
+        count = self.integer("num_hidden_layers", "n_layer")
+        if count > MAX_LAYERS:
+            raise self.error("num_hidden_layers", count, f"at most {MAX_LAYERS}")
+        return count
+
+    def rotary_fraction(self, key: str, default: float) -> float:
+        """The rotary share of a head, at *key* or (newer files) inside ``rope_parameters``."""
+        nested = self.section("rope_parameters") if "rope_parameters" in self else self
+        value = nested.number(key, default) if key not in self else self.number(key, default)
+        if not 0.0 <= value <= 1.0:
+            raise self.error(key, value, "a share from 0 to 1")
+        return value
+
     def optional_integer(self, *keys: str, default: int | None = None) -> int | None:
-        """A positive whole number, or None for null, 0 or an absent key."""
-        key, value = self._find(keys, default)
+        """A positive whole number, or None where the file says null or 0; *default* where it says nothing."""
+        key = next((key for key in keys if key in self._config), keys[0])
+        value = self._config.get(key, default)
         if value is None or value == 0:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:

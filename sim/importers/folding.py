@@ -43,4 +43,6 @@ def _best_repetition(layers: list[Layer], start: int) -> tuple[int, int]:
             count += 1
         if count > 1 and period * count > covered:
             best, covered = (period, count), period * count
+        if covered == len(layers) - start:
+            break
     return best

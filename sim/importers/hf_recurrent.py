@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from .config_reader import ConfigReader
 from .folding import Layer
 from .hf_transformers import Fields, attention, gated_mlp, mlp, model, qwen_experts, sparse_layers
@@ -43,13 +45,13 @@ def _mamba(k: ConfigReader, *, norms: str = "none") -> Fields:
 
 def mamba(k: ConfigReader) -> Fields:
     """Mamba: layers of a mixer alone, tied embeddings."""
-    layers: list[Layer] = [{"mixer": _mamba(k)}] * k.integer("num_hidden_layers")
+    layers: list[Layer] = [{"mixer": _mamba(k)}] * k.layers()
     return model(k, layers, tied=True, position="none")
 
 
 def falcon_mamba(k: ConfigReader) -> Fields:
     """Falcon-Mamba: Mamba with norms on Δ, B and C that have no scales."""
-    layers: list[Layer] = [{"mixer": _mamba(k, norms="plain")}] * k.integer("num_hidden_layers")
+    layers: list[Layer] = [{"mixer": _mamba(k, norms="plain")}] * k.layers()
     return model(k, layers, tied=True, position="none")
 
 
@@ -67,7 +69,7 @@ def mamba2(k: ConfigReader) -> Fields:
         "proj_bias": k.boolean("use_bias", False),
     }
     _check_inner(k, mixer, k.integer("expand", default=2) * k.integer("hidden_size"), "expand × hidden_size")
-    layers: list[Layer] = [{"mixer": mixer}] * k.integer("num_hidden_layers")
+    layers: list[Layer] = [{"mixer": mixer}] * k.layers()
     return model(k, layers, position="none")
 
 
@@ -106,7 +108,7 @@ def jamba(k: ConfigReader) -> Fields:
             "mixer": attend if index % period == offset else state,
             "ffn": experts if index % step == first and count > 1 else dense,
         }
-        for index in range(k.integer("num_hidden_layers"))
+        for index in range(k.layers())
     ]
     return model(k, layers, position="none")
 
@@ -144,9 +146,17 @@ def zamba(k: ConfigReader) -> Fields:
 def _zamba_types(k: ConfigReader) -> list[str]:
     period, offset = k.integer("attn_layer_period", default=6), k.integer("attn_layer_offset", default=4, minimum=0)
     head = ["mamba", "mamba", "hybrid"]
-    rest = range(k.integer("num_hidden_layers", minimum=len(head)) - len(head))
+    rest = range(k.layers() - len(head))
     rule = head + ["hybrid" if index % period == offset else "mamba" for index in rest]
-    return k.sequence("layers_block_type", str, rule)
+    kinds = [_LAYER_NAMES.get(kind, kind) for kind in k.sequence("layers_block_type", str, rule)]
+    _check_kinds(k, kinds, ("mamba", "hybrid"))
+    return kinds
+
+
+def _check_kinds(k: ConfigReader, kinds: list[str], known: Collection[str]) -> None:
+    unknown = sorted(set(kinds) - set(known))
+    if unknown:
+        raise k.problem(f"unknown layer type {unknown[0]!r}; expected one of {', '.join(known)}")
 
 
 def bamba(k: ConfigReader) -> Fields:
@@ -161,7 +171,7 @@ def bamba(k: ConfigReader) -> Fields:
         rope_fraction=PARTIAL_ROTARY_BAMBA,
     )
     ffn, depths = gated_mlp(k, bias=k.boolean("mlp_bias", False)), set(k.sequence("attn_layer_indices", int, []))
-    count = k.integer("num_hidden_layers")
+    count = k.layers()
     layers: list[Layer] = [{"mixer": attend if index in depths else state, "ffn": ffn} for index in range(count)]
     return model(k, layers)
 
@@ -178,7 +188,7 @@ def falcon_h1(k: ConfigReader) -> Fields:
     attend = attention(k, bias=bias, out_bias=bias, kv_heads=k.integer("num_key_value_heads", default=8))
     mixer: Fields = {"kind": "parallel", "mixers": [attend, state]}
     ffn = gated_mlp(k, bias=k.boolean("mlp_bias", False))
-    return model(k, [{"mixer": mixer, "ffn": ffn}] * k.integer("num_hidden_layers"))
+    return model(k, [{"mixer": mixer, "ffn": ffn}] * k.layers())
 
 
 def _mamba2_block(k: ConfigReader, inner: int, *, state: int) -> Fields:
@@ -214,9 +224,7 @@ def nemotron_h(k: ConfigReader) -> Fields:
     if "moe" in kinds or "E" in kinds:
         raise k.problem("Nemotron-H with routed experts is not supported")
     named = [_LAYER_NAMES.get(kind, kind) for kind in kinds]
-    unknown = sorted(set(named) - set(parts))
-    if unknown:
-        raise k.problem(f"unknown layer type {unknown[0]!r}; expected one of {', '.join(parts)}")
+    _check_kinds(k, named, parts)
     return model(k, [parts[kind] for kind in named], position="none")
 
 
@@ -267,13 +275,16 @@ def qwen3_next(k: ConfigReader) -> Fields:
         head_dim=256,
         qk_norm=True,
         output_gate=True,
-        rope_fraction=k.number("partial_rotary_factor", PARTIAL_ROTARY_QWEN3_NEXT),
+        rope_fraction=k.rotary_fraction("partial_rotary_factor", PARTIAL_ROTARY_QWEN3_NEXT),
     )
     shared = {
         "shared_experts": 1,
         "shared_intermediate": k.integer("shared_expert_intermediate_size", default=512),
         "shared_gate": True,
     }
-    interval = k.integer("full_attention_interval", default=FULL_ATTENTION_INTERVAL)
-    experts = qwen_experts(k, experts=512, top_k=10, width=512) | shared
-    return model(k, sparse_layers(k, [delta] * (interval - 1) + [attend], experts))
+    interval, count = k.integer("full_attention_interval", default=FULL_ATTENTION_INTERVAL), k.layers()
+    rule = ["full_attention" if not (index + 1) % interval else "linear_attention" for index in range(count)]
+    kinds = k.sequence("layer_types", str, rule)
+    _check_kinds(k, kinds, ("full_attention", "linear_attention"))
+    mixers = [attend if kind == "full_attention" else delta for kind in kinds]
+    return model(k, sparse_layers(k, mixers, qwen_experts(k, experts=512, top_k=10, width=512) | shared))

@@ -53,7 +53,7 @@ def model(k: ConfigReader, layers: list[Layer], *, tied: bool = False, norm: str
 
 def uniform(k: ConfigReader, mixer: Fields, ffn: Fields) -> list[Layer]:
     """The same layer ``num_hidden_layers`` times."""
-    return [{"mixer": mixer, "ffn": ffn}] * k.integer("num_hidden_layers")
+    return [{"mixer": mixer, "ffn": ffn}] * k.layers()
 
 
 def llama(k: ConfigReader) -> Fields:
@@ -78,7 +78,7 @@ def cohere(k: ConfigReader) -> Fields:
 
 def mistral(k: ConfigReader) -> Fields:
     """Mistral: a sliding window of 4096 keys unless the configuration says null."""
-    window = k.optional_integer("sliding_window")
+    window = k.optional_integer("sliding_window", default=4096)
     kv_heads = k.integer("num_key_value_heads", default=8)
     mixer = attention(k, bias=False, out_bias=False, window=window, kv_heads=kv_heads)
     return model(k, uniform(k, mixer, gated_mlp(k)))
@@ -147,13 +147,13 @@ def sparse_layers(k: ConfigReader, mixers: list[Fields], experts: Fields) -> lis
             "mixer": mixers[index % len(mixers)],
             "ffn": gated_mlp(k) if index in dense or (index + 1) % step else experts,
         }
-        for index in range(k.integer("num_hidden_layers"))
+        for index in range(k.layers())
     ]
 
 
 def _windowed(k: ConfigReader, mixer: Fields, ffn: Fields) -> list[Layer]:
     """Qwen's window, which is off unless ``use_sliding_window``, on layers from ``max_window_layers``."""
-    count = k.integer("num_hidden_layers")
+    count = k.layers()
     if not k.boolean("use_sliding_window", False):
         return uniform(k, mixer, ffn)
     first = k.integer("max_window_layers", default=28, minimum=0)
@@ -187,7 +187,7 @@ def _gemma_sandwich(k: ConfigReader, period: int, heads: int, *, qk_norm: bool) 
     full |= {"qk_norm": True} if qk_norm else {}
     sliding = full | {"window": k.integer("sliding_window", default=4096)}
     ffn = gated_mlp(k, "hidden_activation", "gelu_pytorch_tanh")
-    count = k.integer("num_hidden_layers")
+    count = k.layers()
     rule = ["full_attention" if not (index + 1) % period else "sliding_attention" for index in range(count)]
     types = k.sequence("layer_types", str, rule)
     layers = [{"mixer": sliding if kind == "sliding_attention" else full, "ffn": ffn} for kind in types]
@@ -197,7 +197,7 @@ def _gemma_sandwich(k: ConfigReader, period: int, heads: int, *, qk_norm: bool) 
 
 def phi(k: ConfigReader) -> Fields:
     """Phi-1, Phi-2: both parts on one layer norm, biases everywhere, the head included."""
-    fraction = k.number("partial_rotary_factor", 0.5)
+    fraction = k.rotary_fraction("partial_rotary_factor", 0.5)
     mixer = attention(k, bias=True, out_bias=True, rope_fraction=fraction, qk_norm=k.boolean("qk_layernorm", False))
     ffn = mlp(k.integer("intermediate_size"), k.activation("hidden_act", "gelu_new"), gated=False, bias=True)
     return model(k, uniform(k, mixer, ffn), norm="layernorm", residual="parallel", lm_head_bias=True)
@@ -206,7 +206,7 @@ def phi(k: ConfigReader) -> Fields:
 def phi3(k: ConfigReader) -> Fields:
     """Phi-3: as Llama, with an optional window."""
     mixer = attention(k, bias=False, out_bias=False, window=k.optional_integer("sliding_window"))
-    fraction = k.number("partial_rotary_factor", 1.0)
+    fraction = k.rotary_fraction("partial_rotary_factor", 1.0)
     if fraction != 1.0:
         mixer["rope_fraction"] = fraction
     return model(k, uniform(k, mixer, gated_mlp(k)))
@@ -218,10 +218,12 @@ def gpt2(k: ConfigReader) -> Fields:
     mixer = {"kind": "attention", "heads": heads, "qkv_bias": True, "out_bias": True}
     inner = k.optional_integer("n_inner") or 4 * hidden
     ffn = mlp(inner, k.activation("activation_function", "gelu_new"), gated=False, bias=True)
-    layers = [{"mixer": mixer, "ffn": ffn}] * k.integer("n_layer", "num_hidden_layers")
+    layers = [{"mixer": mixer, "ffn": ffn}] * k.layers()
     positions = k.integer("n_positions", "max_position_embeddings", default=1024)
     vocab = k.integer("vocab_size", default=50257)
-    return model(k, layers, tied=True, norm="layernorm", vocab=vocab, hidden=hidden, position="learned", positions=positions)
+    return model(
+        k, layers, tied=True, norm="layernorm", vocab=vocab, hidden=hidden, position="learned", positions=positions
+    )
 
 
 def gptj(k: ConfigReader) -> Fields:
@@ -231,7 +233,7 @@ def gptj(k: ConfigReader) -> Fields:
     mixer = {"kind": "attention", "heads": heads, "rope_fraction": fraction}
     inner = k.optional_integer("n_inner") or 4 * hidden
     ffn = mlp(inner, k.activation("activation_function", "gelu_new"), gated=False, bias=True)
-    layers = [{"mixer": mixer, "ffn": ffn}] * k.integer("n_layer", "num_hidden_layers")
+    layers = [{"mixer": mixer, "ffn": ffn}] * k.layers()
     more: Fields = {"hidden": hidden, "positions": k.integer("n_positions", default=2048), "residual": "parallel"}
     return model(k, layers, norm="layernorm", lm_head_bias=True, **more)
 
@@ -239,7 +241,7 @@ def gptj(k: ConfigReader) -> Fields:
 def gpt_neox(k: ConfigReader) -> Fields:
     """GPT-NeoX, Pythia: both parts parallel with a norm each."""
     bias = k.boolean("attention_bias", True)
-    mixer = attention(k, bias=bias, out_bias=bias, rope_fraction=k.number("rotary_pct", 0.25))
+    mixer = attention(k, bias=bias, out_bias=bias, rope_fraction=k.rotary_fraction("rotary_pct", 0.25))
     ffn = mlp(k.integer("intermediate_size"), k.activation("hidden_act", "gelu"), gated=False, bias=True)
     residual = "parallel_two_norms" if k.boolean("use_parallel_residual", True) else "pre_norm"
     return model(k, uniform(k, mixer, ffn), norm="layernorm", residual=residual)
@@ -267,7 +269,7 @@ def bloom(k: ConfigReader) -> Fields:
     hidden, heads = k.integer("hidden_size", "n_embed"), k.integer("n_head", "num_attention_heads")
     mixer = {"kind": "attention", "heads": heads, "qkv_bias": True, "out_bias": True}
     ffn = mlp(4 * hidden, "gelu_tanh", gated=False, bias=True)
-    layers = [{"mixer": mixer, "ffn": ffn}] * k.integer("n_layer", "num_hidden_layers")
+    layers = [{"mixer": mixer, "ffn": ffn}] * k.layers()
     return model(k, layers, tied=True, norm="layernorm", hidden=hidden, position="alibi", embedding_norm=True)
 
 
@@ -286,7 +288,7 @@ def falcon(k: ConfigReader) -> Fields:
     norms = k.integer("num_ln_in_parallel_attn", default=2 if new else 1)
     parallel = "parallel_two_norms" if norms == 2 else "parallel"
     residual = parallel if new or k.boolean("parallel_attn", True) else "pre_norm"
-    layers = [{"mixer": mixer, "ffn": ffn}] * k.integer("num_hidden_layers", "n_layer")
+    layers = [{"mixer": mixer, "ffn": ffn}] * k.layers()
     position = "alibi" if k.boolean("alibi", False) else "rope"
     return model(k, layers, tied=True, norm="layernorm", hidden=hidden, position=position, residual=residual)
 
@@ -306,7 +308,7 @@ def _deepseek(k: ConfigReader, *, top_k: int, first: int, shared: int, router_bi
     mixer: Fields = {
         "kind": "latent_attention",
         "heads": k.integer("num_attention_heads"),
-        "q_lora_rank": k.optional_integer("q_lora_rank"),
+        "q_lora_rank": k.optional_integer("q_lora_rank", default=1536),
         "kv_lora_rank": k.integer("kv_lora_rank", default=512),
         "nope_dim": k.integer("qk_nope_head_dim", default=128),
         "rope_dim": k.integer("qk_rope_head_dim", default=64),
@@ -325,6 +327,6 @@ def _deepseek(k: ConfigReader, *, top_k: int, first: int, shared: int, router_bi
     dense, step = k.integer("first_k_dense_replace", default=first, minimum=0), k.integer("moe_layer_freq", default=1)
     layers = [
         {"mixer": mixer, "ffn": gated_mlp(k) if index < dense or index % step else experts}
-        for index in range(k.integer("num_hidden_layers"))
+        for index in range(k.layers())
     ]
     return model(k, layers)

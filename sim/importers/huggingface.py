@@ -62,8 +62,11 @@ SUPPORTED: Final[tuple[str, ...]] = tuple(_FAMILIES)
 _LEGACY: Final = {"RefinedWeb": "falcon", "RefinedWebModel": "falcon", "kimi_k2": "deepseek_v3"}
 """Older or derived names of the same architectures."""
 
-_WIDTH = 120
+_WIDTH: Final = 120
 """Longest line of a written YAML."""
+
+MAX_NAME: Final = 120
+"""Longest name of an architecture; a longer one (a path) is cut."""
 
 
 def from_config(config: Mapping[str, Any], *, name: str = "", file: str = "") -> ArchitectureSpec:
@@ -78,7 +81,7 @@ def from_config(config: Mapping[str, Any], *, name: str = "", file: str = "") ->
     """
     outer = ConfigReader(config, file)
     reader = outer.section("text_config") if "text_config" in outer else outer
-    given = reader.text("model_type", outer.text("model_type"))
+    given = reader.text("model_type") if "model_type" in reader else outer.text("model_type")
     model_type = _LEGACY.get(given, given)
     family = _FAMILIES.get(model_type)
     if family is None:
@@ -87,12 +90,16 @@ def from_config(config: Mapping[str, Any], *, name: str = "", file: str = "") ->
     source = f"{file or 'a Hugging Face configuration'} (model_type {given})"
     title = name or outer.text("_name_or_path", "") or (Path(file).parent.name if file else "") or given
     try:
-        return ArchitectureSpec.model_validate({"kind": "architecture", "name": title[:120], "source": source, **fields})
+        return ArchitectureSpec.model_validate(
+            {"kind": "architecture", "name": title[:120], "source": source, **fields}
+        )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         what = str(first["msg"]).removeprefix("Value error, ")
-        raise outer.problem(f"the configuration describes no possible model: {f'{where}: ' if where else ''}{what}") from None
+        raise outer.problem(
+            f"the configuration describes no possible model: {f'{where}: ' if where else ''}{what}"
+        ) from None
 
 
 def load_architecture(name_or_path: str) -> ArchitectureSpec:
@@ -109,17 +116,15 @@ def load_architecture(name_or_path: str) -> ArchitectureSpec:
 
 
 def to_yaml(spec: ArchitectureSpec) -> str:
-    """The native YAML of an architecture: keys in the order of the specification, defaults left out.
+    """The native YAML of an architecture: what was given, in the order of the specification, after a line of origin.
 
     Raises:
         DataError: the architecture cannot be written (never for one that was built from data).
     """
-    fields = spec.model_dump(mode="json", exclude_defaults=True)
-    fields = {"kind": spec.kind, **fields, "norm": {"kind": spec.norm.kind, **fields.get("norm", {})}}
-    order = [key for key in ArchitectureSpec.model_fields if key in fields]
+    fields = _without_nulls(spec.model_dump(mode="json", exclude_unset=True))
     try:
         body = yaml.safe_dump(
-            {key: _with_kinds(fields[key]) for key in order},
+            {key: fields[key] for key in ArchitectureSpec.model_fields if key in fields},
             sort_keys=False,
             default_flow_style=None,
             allow_unicode=True,
@@ -127,21 +132,22 @@ def to_yaml(spec: ArchitectureSpec) -> str:
         )
     except yaml.YAMLError as error:
         raise DataError(f"{spec.name}: cannot be written as YAML: {error}") from None
-    origin = " ".join(spec.source.split())
+    origin = "".join(c for c in " ".join(spec.source.split()) if c.isprintable())
     return (f"# From {origin}\n" if origin else "") + body
 
 
-def _with_kinds(value: Any) -> Any:
-    """A copy without empty mappings and null values, which stand for absent keys."""
+def _without_nulls(value: Any) -> Any:
+    """A copy without null values, which stand for absent keys."""
     if isinstance(value, dict):
-        return {key: _with_kinds(item) for key, item in value.items() if item is not None}
-    return [_with_kinds(item) for item in value] if isinstance(value, list) else value
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _unknown(model_type: str, file: str) -> str:
     guess = nearest(model_type, SUPPORTED)
     hint = f"; did you mean {guess!r}?" if guess else ""
+    where = f"{file}: " if file else ""
     return (
-        f"{f'{file}: ' if file else ''}unsupported model_type {model_type!r}; supported are {', '.join(SUPPORTED)}{hint}. "
-        "Any other model can be written as an architecture YAML, or as a workload YAML with an explicit 'operators:' list"
+        f"{where}unsupported model_type {model_type!r}; supported are {', '.join(SUPPORTED)}{hint}. Any other model can be "
+        "written as an architecture YAML, or as a workload YAML with an explicit 'operators:' list"
     )

@@ -73,7 +73,7 @@ def build_by_kind(models: Mapping[str, type[T]], document: Document, *, root: st
             location=kind.location,
             path=path,
             expected=choices,
-            suggestion=nearest(str(kind.data), models),
+            suggestion=nearest(kind.content[:_MAX_SHOWN], models) if isinstance(kind.content, str) else "",
         )
     return build(models[kind.content], document, root=root)
 
@@ -96,11 +96,11 @@ def read_origin(document: Document, *, root: str) -> tuple[str, str] | None:
     if kind not in ORIGINS:
         path, where = _dotted(root, ("provenance", "kind")), document.location(("provenance", "kind"))
         raise SpecError(
-            f"unknown kind {kind!r}",
+            f"unknown kind {_shown(kind)}",
             location=where,
             path=path,
             expected=_either(ORIGINS),
-            suggestion=nearest(kind, ORIGINS),
+            suggestion=nearest(kind[:_MAX_SHOWN], ORIGINS),
         )
     return kind, source
 
@@ -147,6 +147,8 @@ def _fill_origins(built: SpecModel, document: Document, root: str) -> None:
 def _first(model: type[BaseModel], document: Document, root: str, errors: list[ErrorDetails]) -> SpecError:
     """Return the first error by position; misspelt keys come before the missing keys they explain."""
     found = [_Problem(model, document, error) for error in errors]
+    strays = [problem.loc[:-1] for problem in found if problem.is_stray]
+    found = [problem for problem in found if not any(problem.loc[: len(stray)] == stray for stray in strays)] or found
     spoilt = {problem.path[:-1] for problem in found if problem.kind == "extra_forbidden"}
     telling = [p for p in found if not (p.kind == "missing" and p.path[:-1] in spoilt)]
     first = min(telling, key=lambda problem: problem.order)
@@ -158,6 +160,7 @@ class _Problem:
 
     def __init__(self, model: type[BaseModel], document: Document, error: ErrorDetails) -> None:
         self.kind: str = error["type"]
+        self.loc = error["loc"]
         self.detail = error
         self.context: dict[str, Any] = error.get("ctx", {})
         self.is_key = bool(error["loc"]) and error["loc"][-1] == "[key]"
@@ -173,6 +176,13 @@ class _Problem:
         """Sort key: the main file before those it extends, then by position."""
         where = self.location
         return where.file != self._document.file, where.line, where.column
+
+    @property
+    def is_stray(self) -> bool:
+        """Whether this only says that a member of a union is not the one whose ``kind`` the document names."""
+        if self.kind != "literal_error" or self.path[-1:] != ("kind",):
+            return False
+        return any(_says_kind(parent, self.detail["input"]) for parent in self._parents())
 
     def error(self, root: str) -> SpecError:
         """Return the error as users see it."""
@@ -280,12 +290,15 @@ def _of_kind(types: list[object], kind: Node | None) -> list[object]:
     """Keep the models whose ``kind`` is that of the document, if any of them is."""
     if kind is None or len(types) < 2:
         return types
-    fitting = []
-    for candidate in types:
-        field = candidate.model_fields.get("kind") if isinstance(candidate, type(BaseModel)) else None
-        if field is not None and kind.content in get_args(field.annotation):
-            fitting.append(candidate)
-    return fitting or types
+    return [candidate for candidate in types if _says_kind(candidate, kind.content)] or types
+
+
+def _says_kind(candidate: object, kind: object) -> bool:
+    """Tell whether a type is a model with *kind* among the values of its ``kind`` field."""
+    if not isinstance(candidate, type) or not issubclass(candidate, BaseModel):
+        return False
+    field = candidate.model_fields.get("kind")
+    return field is not None and kind in get_args(field.annotation)
 
 
 def describe_field(field: FieldInfo) -> str:

@@ -33,6 +33,7 @@ _FOLDERS: Final = MappingProxyType(
 SECTIONS: Final = ("hardware", "workloads", "architectures", "techniques")
 _EXTENDABLE: Final = MappingProxyType({"hardware": ("hardware", "generations")})
 _SUFFIXES: Final = (".yaml", ".yml")
+_MAX_SHOWN: Final = 120
 _QUANTITY_KEYS: Final = frozenset({"value", "kind", "source"})
 
 
@@ -56,9 +57,9 @@ def find(section: str, name_or_path: str) -> Path:
         return bundled[stem]
     wanted = f"a path or a name from 'effsim list {section}'"
     if not name_or_path or _has_separator(name_or_path):
-        raise UnknownNameError(f"no such file {name_or_path!r}", expected=wanted)
-    what = f"no file {name_or_path!r} and no bundled {section} of that name"
-    raise UnknownNameError(what, expected=wanted, suggestion=nearest(stem, bundled))
+        raise UnknownNameError(f"no such file {_short(name_or_path)}", expected=wanted)
+    what = f"no file {_short(name_or_path)} and no bundled {section} of that name"
+    raise UnknownNameError(what, expected=wanted, suggestion=nearest(stem[:_MAX_SHOWN], bundled))
 
 
 def load_document(section: str, name_or_path: str) -> Document:
@@ -131,10 +132,10 @@ def _parent(section: str, path: Path, extends: Node) -> Path:
     if stem in choices:
         return choices[stem]
     raise UnknownNameError(
-        f"no file {name!r} beside this one and no bundled file of that name",
+        f"no file {_short(name)} beside this one and no bundled file of that name",
         location=extends.location,
         path="extends",
-        suggestion=nearest(stem, choices),
+        suggestion=nearest(stem[:_MAX_SHOWN], choices),
     )
 
 
@@ -166,6 +167,10 @@ def _bundled(section: str) -> Mapping[str, Path]:
     if folder:
         entries = [item for entry in entries if entry.name == folder and entry.is_dir() for item in entry.iterdir()]
     return {_stem(entry.name): Path(str(entry)) for entry in entries if entry.name.endswith(_SUFFIXES)}
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}…")
 
 
 def _stem(name: str) -> str:

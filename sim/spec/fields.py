@@ -93,15 +93,14 @@ class QuantityType:
             raise self._fail("missing 'value'", (), self.expected())
         kind, source = value.get("kind"), value.get("source")
         if kind is not None and kind not in ORIGINS:
-            raise self._fail(
-                f"unknown kind {kind!r}", ("kind",), "one of " + ", ".join(ORIGINS), nearest(str(kind), ORIGINS)
-            )
+            close = nearest(str(kind)[:60], ORIGINS)
+            raise self._fail(f"unknown kind {_shown(kind)}", ("kind",), "one of " + ", ".join(ORIGINS), close)
         if source is not None and (not isinstance(source, str) or not source.strip()):
-            raise self._fail(f"{source!r} is not a source", ("source",), "text that says where the value is from")
+            raise self._fail(f"{_shown(source)} is not a source", ("source",), "text that says where the value is from")
         return self._number(value["value"], kind, source, ("value",))
 
     def _number(self, value: object, kind: str | None, source: str | None, below: tuple[str, ...]) -> AnyQuantity:
-        if value is None or not isinstance(value, str | int | float):
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise self._fail(f"{_shown(value)} is not a quantity", below, self.expected())
         try:
             # A quantity is already in SI: no unit to ask for, however small it is.

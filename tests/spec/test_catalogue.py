@@ -92,7 +92,7 @@ def test_errors_point_at_the_file_that_wrote_the_value(tmp_path: Path, data: Pat
     with pytest.raises(UnknownNameError, match=r"child\.yaml:1:10: extends: no file 'parent' beside this one"):
         catalogue.load_document("hardware", str(child))
     child.write_text("extends: parent.yaml\nname: x\n")
-    with pytest.raises(SpecError, match=r"parent\.yaml:24:10: hardware\.special: '16 GB' is an amount of data"):
+    with pytest.raises(SpecError, match=r"parent\.yaml:21:10: hardware\.special: '16 GB' is an amount of data"):
         build(GpuSpec, catalogue.load_document("hardware", str(child)), root="hardware")
     child.write_text("extends: parent.yaml\nname: x\nspecial: 16 OP/clk\nmemory: {latency: null}\n")
     with pytest.raises(SpecError, match=r"child\.yaml:4:9: hardware\.memory: missing 'latency'"):

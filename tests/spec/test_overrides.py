@@ -99,7 +99,7 @@ def test_what_is_set_is_assumed(edited: Edited) -> None:
         ("hardware..name=x",
          "'hardware..name' is not a path; expected path=value, such as hardware.memory.bandwidth=4TB/s"),
         ("hardware.memory.kind=hbm5", "hardware.memory.kind: unknown value 'hbm5'; expected 'hbm2', 'hbm2e', 'hbm3', "
-         "'hbm3e', 'hbm4', 'gddr5', 'gddr6', 'gddr6x', 'gddr7', 'lpddr5' or 'ideal'; did you mean 'hbm2'?"),
+         "'hbm3e', 'hbm4', 'gddr5', 'gddr6', 'gddr6x', 'gddr7', 'lpddr5' or 'ideal'; did you mean 'hbm4'?"),
     ],
 )  # fmt: skip
 def test_messages(edited: Edited, assignment: str, message: str) -> None:

@@ -163,4 +163,8 @@ def _time(
     work = full * whole + last
     if slots == 1.0:
         return rounds * serial + work
-    return max(serial + work, math.ceil(rounds / slots) * (serial + max(whole, last)))
+    batches = math.ceil(rounds / slots)
+    if batches == 1.0:
+        return serial + work
+    step = max(whole, last)
+    return max(serial + work, (batches - 1.0) * (serial + step) + serial + (rounds - (batches - 1.0) * slots) * step)

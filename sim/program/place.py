@@ -1,0 +1,283 @@
+"""From a workload to a program: degrees of parallelism (given, or the smallest that fit), phases, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import DoesNotFitError, UnsupportedError
+from ..graph.dtypes import size_of
+from ..graph.graph import Graph, Node
+from ..graph.operators.communication import Collective
+from ..spec.architecture import ArchitectureSpec
+from ..spec.engine import EngineSpec
+from ..spec.workload import WorkloadSpec
+from ..transforms.fusion import fuse_residual_norm
+from ..transforms.shard import shard
+from ..transforms.training import TrainingPlan, training_step
+from ..units import format_quantity
+from .memory import Capacity, inference_memory, stage, training_memory
+from .program import Degrees, Execution, Memory, Phase, Program
+from .source import explicit_graph, load_model, model_graph, truncated
+
+
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    """One workload on one kind of device, for any degrees."""
+
+    workload: WorkloadSpec
+    engine: EngineSpec
+    model: ArchitectureSpec | None
+    capacity: Capacity
+
+    def graph(self, degrees: Degrees, phase: str, q_len: int, kv_len: int) -> Graph:
+        """The graph that one device of a tensor group runs."""
+        if self.model is None:
+            whole = explicit_graph(self.workload)
+        else:
+            batch = -(-int(self.workload.batch) // (degrees.data * degrees.microbatches))
+            whole = model_graph(self.model, self.workload, phase, batch, q_len, kv_len)
+        if self.engine.fused_residual_norm and phase != "training":
+            whole = fuse_residual_norm(whole)
+        part = shard(whole, degrees.tensor, degrees.expert, degrees.data)
+        if degrees.pipeline > 1 and phase != "training":
+            part = _with_sends(part, degrees)
+        return part
+
+    def memory(self, degrees: Degrees) -> Memory:
+        """Fullest moment on one device."""
+        w = self.workload
+        if w.task == "training_step":
+            forward = stage(self.graph(degrees, "training", int(w.prompt), int(w.prompt)), degrees.pipeline)
+            held = min(degrees.pipeline, degrees.microbatches)
+            return training_memory(forward, self.training_plan(degrees), self.capacity, held)
+        if w.task in ("operators", "prefill"):
+            graph = self.graph(degrees, "context", int(w.prompt), int(w.prompt))
+            return inference_memory(graph, self.capacity, degrees.pipeline)
+        total = int(w.prompt) + int(w.generate)
+        last = self.graph(degrees, "generation", 1, total)
+        widest = self.graph(degrees, "context", int(w.prompt), int(w.prompt)) if w.task == "generate" else last
+        return inference_memory(last, self.capacity, degrees.pipeline, widest)
+
+    def training_plan(self, degrees: Degrees) -> TrainingPlan:
+        """Training choices of the workload with the data ranks of *degrees*."""
+        t = self.workload.training
+        return TrainingPlan(
+            optimizer=t.optimizer,
+            master_weights=t.master_weights,
+            recompute=t.recompute,
+            zero=t.zero,
+            data=degrees.data,
+            data_stride=degrees.tensor * degrees.pipeline,
+            gradient_dtype=t.gradient_dtype,
+            dtype=self.workload.precision.activations,
+        )
+
+
+def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: Path | None = None) -> Program:
+    """Place a workload on devices of one kind.
+
+    Raises:
+        DoesNotFitError: it does not fit; says by how much and what would make it fit.
+        UnsupportedError: the model cannot be divided as asked.
+    """
+    model = None
+    if workload.model is not None:
+        model = truncated(load_model(workload.model, base), None if workload.layers is None else int(workload.layers))
+    if workload.attention is None and not engine.fused_attention:
+        workload = workload.model_copy(update={"attention": "unfused"})
+    builder = _Builder(workload, engine, model, capacity)
+    if workload.parallelism == "auto":
+        degrees, memory, note = _smallest_fit(builder)
+    else:
+        p = workload.parallelism
+        degrees = Degrees(int(p.tensor), int(p.pipeline), int(p.data), int(p.expert), int(p.microbatches))
+        if degrees.devices > capacity.devices:
+            raise DoesNotFitError(
+                f"parallelism asks for {degrees.devices} devices; {capacity.device} joins at most {capacity.devices}"
+            )
+        memory, note = builder.memory(degrees), ""
+        if not memory.fits:
+            raise DoesNotFitError(_why_not(builder, degrees, memory))
+    return Program(
+        name=workload.name,
+        phases=_phases(builder, degrees),
+        degrees=degrees,
+        memory=memory,
+        launch=engine.launch,
+        fused_pointwise=engine.fused_pointwise,
+        host_per_step_s=float(engine.host_per_step or 0.0),
+        host_per_sequence_s=float(engine.host_per_sequence or 0.0),
+        notes=(note,) if note else (),
+    )
+
+
+def _candidates(capacity: Capacity) -> Iterator[Degrees]:
+    """Tensor degrees inside the innermost level first, then pipelines over several of them."""
+    tensor = 1
+    while tensor <= capacity.inner_devices:
+        yield Degrees(tensor=tensor)
+        tensor *= 2
+    widest = tensor // 2
+    pipeline = 2
+    while widest * pipeline <= capacity.devices:
+        yield Degrees(tensor=widest, pipeline=pipeline)
+        pipeline *= 2
+
+
+def _smallest_fit(builder: _Builder) -> tuple[Degrees, Memory, str]:
+    best: tuple[Degrees, Memory] | None = None
+    alone: Memory | None = None
+    for degrees in _candidates(builder.capacity):
+        try:
+            memory = builder.memory(degrees)
+        except UnsupportedError:
+            if alone is None:
+                raise
+            continue
+        alone = alone or memory
+        best = (degrees, memory)
+        if memory.fits:
+            return degrees, memory, _fit_note(builder, degrees, alone)
+    assert best is not None
+    raise DoesNotFitError(_why_not(builder, *best))
+
+
+def _fit_note(builder: _Builder, degrees: Degrees, alone: Memory) -> str:
+    if degrees.devices == 1:
+        return ""
+    need, have = _bytes(alone.used_bytes), _bytes(alone.capacity_bytes)
+    ways = " × ".join(f"{name} {n}" for name, n in degrees.shown().items() if n > 1)
+    return (
+        f"{need} do not fit the {have} of one {builder.capacity.device}: "
+        f"sharded over {degrees.devices} devices ({ways}), the smallest that fits"
+    )
+
+
+def _why_not(builder: _Builder, degrees: Degrees, memory: Memory) -> str:
+    over = memory.used_bytes - memory.capacity_bytes
+    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in memory.parts().items())
+    head = (
+        f"{builder.workload.name} does not fit {degrees.devices} × {builder.capacity.device}: "
+        f"{_bytes(memory.used_bytes)} a device of {_bytes(memory.capacity_bytes)}, {_bytes(over)} too much ({parts})"
+    )
+    remedies = _remedies(builder, degrees)
+    return f"{head}; would fit with {', or '.join(remedies)}" if remedies else f"{head}; no single change makes it fit"
+
+
+def _remedies(builder: _Builder, degrees: Degrees) -> list[str]:
+    """Single changes that make the workload fit, each checked with the same memory model."""
+    w = builder.workload
+    out: list[str] = []
+
+    def fits(changed: WorkloadSpec, capacity: Capacity | None = None, d: Degrees = degrees) -> bool:
+        try:
+            return replace(builder, workload=changed, capacity=capacity or builder.capacity).memory(d).fits
+        except UnsupportedError:
+            return False
+
+    word = size_of(w.precision.weights or w.precision.activations)
+    if w.model is not None and w.task != "training_step":
+        for name in ("fp8", "int4"):
+            precision = w.precision.model_copy(update={"weights": name, "group_size": 128 if name == "int4" else 0})
+            if size_of(name) < word and fits(w.model_copy(update={"precision": precision})):
+                out.append(f"{name} weights (precision.weights: {name})")
+                break
+    shorter = _largest(lambda n: fits(w.model_copy(update={"prompt": n})), int(w.prompt))
+    if shorter:
+        out.append(f"a prompt of at most {shorter} tokens")
+    fewer = _largest(lambda n: fits(w.model_copy(update={"batch": n})), int(w.batch))
+    if fewer:
+        out.append(f"a batch of at most {fewer}")
+    more = _more_devices(builder, w, degrees)
+    if more:
+        out.append(f"{more} devices")
+    return out
+
+
+def _more_devices(builder: _Builder, w: WorkloadSpec, degrees: Degrees) -> int:
+    """Smallest number of devices, joined as these are, that would hold the workload; 0 if none up to 1024."""
+    for factor in (2, 4, 8, 16, 32, 64, 128):
+        for grown in (
+            replace(degrees, tensor=degrees.tensor * factor),
+            replace(degrees, pipeline=degrees.pipeline * factor),
+        ):
+            try:
+                if grown.devices <= 1024 and builder.memory(grown).fits:
+                    return grown.devices
+            except UnsupportedError:
+                continue
+    return 0
+
+
+def _largest(fits: Callable[[int], bool], limit: int) -> int:
+    """Largest whole number below *limit* that fits; 0 if none (bisection: memory grows with it)."""
+    low, high = 0, limit
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _bytes(size: float) -> str:
+    return format_quantity(size, "bytes")
+
+
+def _with_sends(graph: Graph, degrees: Degrees) -> Graph:
+    """Adds the activations' way between pipeline stages: one message a boundary."""
+    residual = max((n.op.output_bytes for _, n, _ in graph.walk() if n.op.kind in ("add", "embedding")), default=0.0)
+    send = Collective("send_recv", residual, 2, degrees.tensor)
+    sends = tuple(Node(f"stage_send_{i}", send) for i in range(degrees.pipeline - 1))
+    return Graph(graph.name, (*graph.items, *sends))
+
+
+def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
+    w = builder.workload
+    batch, prompt, new = int(w.batch), int(w.prompt), int(w.generate)
+    copies = degrees.tensor * degrees.data
+    if w.task == "training_step":
+        return (_training(builder, degrees),)
+    if w.task == "operators":
+        graph = builder.graph(degrees, "context", prompt, prompt)
+        return (Phase("step", (Execution(graph, 1.0, copies),), 1.0, 1.0, batch),)
+    phases: list[Phase] = []
+    if w.task in ("prefill", "generate"):
+        graph = builder.graph(degrees, "context", prompt, prompt)
+        once = (Execution(graph, float(degrees.microbatches), copies),)
+        phases.append(Phase("prefill", once, float(batch * prompt), 1.0, batch))
+    if w.task in ("decode", "generate"):
+        # The prefill itself yields the first token of a 'generate' run.
+        steps = new - 1 if w.task == "generate" else new
+        runs = tuple(
+            Execution(builder.graph(degrees, "generation", 1, kv), weight * degrees.microbatches, copies)
+            for kv, weight in _samples(prompt + 1, steps)
+        )
+        if runs:
+            phases.append(Phase("decode", runs, float(batch * steps), float(steps), batch))
+    return tuple(phases)
+
+
+def _samples(first: int, steps: int) -> list[tuple[int, float]]:
+    """Cache lengths to evaluate, with weights that sum to *steps*: Simpson's rule, exact for cubics in the length."""
+    last = first + steps - 1
+    if steps <= 3:
+        return [(kv, 1.0) for kv in range(first, last + 1)]
+    return [(first, steps / 6), ((first + last) // 2, steps * 4 / 6), (last, steps / 6)]
+
+
+def _training(builder: _Builder, degrees: Degrees) -> Phase:
+    w = builder.workload
+    plan = builder.training_plan(degrees)
+    forward = stage(builder.graph(degrees, "training", int(w.prompt), int(w.prompt)), degrees.pipeline)
+    step = training_step(forward, plan, degrees.microbatches)
+    copies = degrees.devices
+    runs = [Execution(step, 1.0, copies)]
+    if degrees.pipeline > 1:  # 1F1B: every device waits for as many microbatches as there are other stages
+        once = training_step(forward, replace(plan, data=1), 1)
+        bubble = Graph(once.name, once.items[:-1])  # without the optimizer's update
+        runs.append(Execution(bubble, float(degrees.pipeline - 1), copies, useful=False, label="pipeline bubble"))
+    return Phase("step", tuple(runs), float(w.batch) * float(w.prompt), 1.0, int(w.batch))

@@ -1,0 +1,126 @@
+"""What will run: phases of graph executions on one device of a symmetric group, with their memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..graph.graph import Graph, Node
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A graph, run ``times`` times (a fraction when it stands for several slightly different steps).
+
+    ``copies``: devices that each execute it, for totals of work. ``useful`` is False for the idle rounds of a pipeline:
+    they take time but do no work.
+    """
+
+    graph: Graph
+    times: float
+    copies: int = 1
+    useful: bool = True
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A named part of the run: ``prefill``, ``decode`` or ``step``. ``tokens`` are those it processes or makes."""
+
+    name: str
+    executions: tuple[Execution, ...]
+    tokens: float
+    steps: float
+    sequences: int
+
+    def nodes(self) -> Iterator[tuple[Execution, str, Node, int]]:
+        """Every distinct node of every execution with its count in one execution."""
+        for execution in self.executions:
+            for name, node, count in execution.graph.walk():
+                yield execution, name, node, count
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes on one device at the fullest moment."""
+
+    capacity_bytes: float
+    reserved_bytes: float
+    weights_bytes: float
+    kv_cache_bytes: float = 0.0
+    state_bytes: float = 0.0
+    activation_bytes: float = 0.0
+    gradient_bytes: float = 0.0
+    optimizer_bytes: float = 0.0
+
+    @property
+    def used_bytes(self) -> float:
+        """Everything together."""
+        return (
+            self.reserved_bytes
+            + self.weights_bytes
+            + self.kv_cache_bytes
+            + self.state_bytes
+            + self.activation_bytes
+            + self.gradient_bytes
+            + self.optimizer_bytes
+        )
+
+    @property
+    def fits(self) -> bool:
+        """Used does not exceed capacity."""
+        return self.used_bytes <= self.capacity_bytes
+
+    def parts(self) -> dict[str, float]:
+        """Name and bytes of every part that is not zero."""
+        named = {
+            "weights": self.weights_bytes,
+            "kv_cache": self.kv_cache_bytes,
+            "state": self.state_bytes,
+            "activations": self.activation_bytes,
+            "gradients": self.gradient_bytes,
+            "optimizer": self.optimizer_bytes,
+            "reserved": self.reserved_bytes,
+        }
+        return {name: size for name, size in named.items() if size}
+
+
+@dataclass(frozen=True, slots=True)
+class Degrees:
+    """Degrees of parallelism."""
+
+    tensor: int = 1
+    pipeline: int = 1
+    data: int = 1
+    expert: int = 1
+    microbatches: int = 1
+
+    @property
+    def devices(self) -> int:
+        """Devices that take part."""
+        return self.tensor * self.pipeline * self.data
+
+    def shown(self) -> dict[str, int]:
+        """Degrees above 1; tensor always."""
+        named = {"tensor": self.tensor, "pipeline": self.pipeline, "data": self.data, "expert": self.expert}
+        return {name: n for name, n in named.items() if n > 1 or name == "tensor"}
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A workload placed on devices."""
+
+    name: str
+    phases: tuple[Phase, ...]
+    degrees: Degrees
+    memory: Memory
+    launch: str
+    fused_pointwise: bool
+    host_per_step_s: float
+    host_per_sequence_s: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def devices(self) -> int:
+        """Devices that take part."""
+        return self.degrees.devices

@@ -1,0 +1,254 @@
+"""The event reading: a host, two device streams and the links as SimPy processes; tiles inside kernels simulated.
+
+Time is integer picoseconds. A repeated block runs twice: the first copy shows how it starts, the second how it goes
+on; further copies repeat the second. Slices of the timeline come from the copies that ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import simpy
+
+from ..devices.device import Device, Lowered
+from ..devices.kernel import Kernel
+from ..graph.graph import Item, Node, Repeat
+from ..program.program import Execution, Phase, Program
+from .analytic import Rows, host_seconds, kernel_shares
+from .launch import device_gap_s
+from .result import PhaseTime, Reading, Slice, Timeline
+from .tiles import simulated_time
+
+PS = 1e12
+QUEUE_DEPTH = 1024
+"""Kernels a host may be ahead of the device before it blocks (depth of a CUDA stream's launch queue)."""
+
+_KEPT: dict[Kernel, float] = {}
+"""Simulated kernel times by content. Kernels are immutable values and the simulation is deterministic."""
+
+_KEPT_LIMIT = 100_000
+
+
+def kernel_seconds(kernel: Kernel) -> float:
+    """Simulated time of a kernel, remembered by content."""
+    found = _KEPT.get(kernel)
+    if found is None:
+        if len(_KEPT) >= _KEPT_LIMIT:
+            _KEPT.clear()
+        found = _KEPT[kernel] = simulated_time(kernel)
+    return found
+
+
+def events(program: Program, device: Device) -> Reading:
+    """Simulate every execution of every phase."""
+    phases, slices, notes = [], [], list[str]()
+    offset = 0
+    for phase in program.phases:
+        timed, timeline = _phase(program, phase, device)
+        phases.append(timed)
+        slices += [Slice(s.track, s.name, s.start_ps + offset, s.duration_ps, s.detail) for s in timeline.slices]
+        notes += timeline.notes
+        offset += max((s.start_ps + s.duration_ps for s in timeline.slices), default=0)
+    return Reading("events", tuple(phases), Timeline(tuple(slices), notes=tuple(dict.fromkeys(notes))))
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What one node cost: occupied time of its stream, launches, times it ran."""
+
+    node: Node
+    count: int
+    lowered: Lowered
+    busy_ps: float = 0.0
+    launch_ps: float = 0.0
+
+
+@dataclass(slots=True)
+class _Launch:
+    """One kernel on its way from the host to a stream."""
+
+    name: str
+    kernel: Kernel
+    weight: float
+    total: _Sum
+    last: bool
+    ready: Any = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """State of one simulated execution."""
+
+    program: Program
+    device: Device
+    env: simpy.Environment = field(default_factory=simpy.Environment)
+    sums: dict[str, _Sum] = field(default_factory=dict)
+    slices: list[Slice] = field(default_factory=list)
+    extra_ps: float = 0.0
+    end_ps: float = 0.0
+    overlapped: list[tuple[str, _Launch]] = field(default_factory=list)
+
+
+def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, Timeline]:
+    rows, total_s, bound_s = Rows(), 0.0, 0.0
+    timeline, notes = Timeline(), list[str]()
+    for index, run in enumerate(phase.executions):
+        state = _Run(program, device)
+        wall_ps = _execute(state, run)
+        seconds = wall_ps / PS * run.times
+        accounted = 0.0
+        for name, total in state.sums.items():
+            shares = _shares(total, run.times)
+            accounted += sum(shares.values())
+            roofline_s = total.lowered.roofline_s * total.count * run.times
+            rows.add(name, total.node, total.count, run, shares, roofline_s)
+            bound_s += roofline_s if run.useful else 0.0
+        rows.add_host(f"dispatch{'' if index == 0 else f'_{index}'}", "launch", max(0.0, seconds - accounted))
+        total_s += seconds
+        if index == 0:
+            timeline = Timeline(tuple(state.slices))
+            notes += [f"{phase.name}: repeated blocks show their first two copies"] if _folds(run.graph.items) else []
+    host = host_seconds(program, phase)
+    rows.add_host("host", "host", host)
+    timed = PhaseTime(phase.name, total_s + host, bound_s, phase.tokens, phase.steps, rows.rows())
+    return timed, Timeline(timeline.slices, notes=tuple(notes))
+
+
+def _folds(items: tuple[Item, ...]) -> bool:
+    return any(isinstance(item, Repeat) and item.count > 2 for item in items)
+
+
+def _shares(total: _Sum, times: float) -> dict[str, float]:
+    """Seconds by resource: the simulated time in the proportions of the closed form, launches apart."""
+    parts = kernel_shares(total.lowered)
+    whole = sum(parts.values())
+    busy = total.busy_ps / PS * times
+    out = {label: busy * seconds / whole for label, seconds in parts.items()} if whole else {}
+    if total.launch_ps:
+        out["launch"] = total.launch_ps / PS * times
+    return out
+
+
+def _execute(state: _Run, run: Execution) -> float:
+    """Wall-clock picoseconds of one execution."""
+    queue = simpy.Store(state.env, capacity=QUEUE_DEPTH)
+    side = simpy.Store(state.env)
+    state.env.process(_host(state, run, queue))
+    state.env.process(_side_stream(state, side))
+    done = state.env.process(_main_stream(state, queue, side))
+    state.env.run(until=done)
+    state.env.run()
+    return max(float(state.env.now), state.end_ps) + state.extra_ps
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Begin (``copy`` 0, 1) and end (``copy`` 2) of the copies of a repeated block, as the stream passes them."""
+
+    name: str
+    copy: int
+    count: int
+
+
+def _stream_order(items: tuple[Item, ...], prefix: str, weight: float, count: int) -> Iterator[Any]:
+    """Nodes in execution order as (name, node, weight of this copy, count in all), with marks around copies."""
+    for item in items:
+        if isinstance(item, Node):
+            yield f"{prefix}{item.name}", item, weight, count
+            continue
+        inner = f"{prefix}{item.name}."
+        if item.count == 1:
+            yield from _stream_order(item.body, inner, weight, count)
+            continue
+        yield _Mark(inner, 0, item.count)
+        yield from _stream_order(item.body, inner, weight, count * item.count)
+        yield _Mark(inner, 1, item.count)
+        yield from _stream_order(item.body, inner, weight * (item.count - 1), count * item.count)
+        yield _Mark(inner, 2, item.count)
+
+
+def _host(state: _Run, run: Execution, queue: simpy.Store) -> Iterator[Any]:
+    """Dispatches kernels in order; eager and isolated modes spend host time on each."""
+    launch, mode = state.device.launch, state.program.launch
+    for entry in _stream_order(run.graph.items, "", 1.0, 1):
+        if isinstance(entry, _Mark):
+            yield queue.put(entry)
+            continue
+        name, node, weight, count = entry
+        total = state.sums.get(name)
+        if total is None:
+            lowered = state.device.lower(node.op, state.program.fused_pointwise)
+            total = state.sums[name] = _Sum(node, count, lowered)
+        finished = None
+        for index, kernel in enumerate(total.lowered.kernels):
+            last = index == len(total.lowered.kernels) - 1
+            item = _Launch(name, kernel, weight, total, last)
+            if mode == "isolated":
+                cost = launch.isolated_s if index == 0 else launch.dispatch_s
+                yield state.env.timeout(round(cost * PS))
+                finished = item.ready = state.env.event()
+            elif mode == "eager":
+                yield state.env.timeout(round(launch.dispatch_s * PS))
+            yield queue.put(item)
+        if finished is not None:
+            yield finished
+    yield queue.put(None)
+
+
+def _main_stream(state: _Run, queue: simpy.Store, side: simpy.Store) -> Iterator[Any]:
+    """Runs kernels one after another; overlapping collectives go to the side stream."""
+    env, mode = state.env, state.program.launch
+    gap = round(device_gap_s(state.device.launch, mode) * PS) if mode != "isolated" else 0
+    begun: dict[str, list[float]] = {}
+    while True:
+        before = env.now
+        item = yield queue.get()
+        if item is None:
+            side.put(None)
+            return
+        if isinstance(item, _Mark):
+            _pass_mark(state, item, begun)
+            continue
+        if item.total.node.overlap:
+            side.put(item)
+            continue
+        waited = env.now - before
+        yield env.timeout(gap)
+        item.total.launch_ps += (waited + gap) * item.weight
+        start = int(env.now)
+        length = round(kernel_seconds(item.kernel) * PS)
+        yield env.timeout(length)
+        item.total.busy_ps += length * item.weight
+        _record(state, "compute" if item.kernel.classes else "links", item, start, length)
+        if item.ready is not None and item.last:
+            item.ready.succeed()
+
+
+def _pass_mark(state: _Run, mark: _Mark, begun: dict[str, list[float]]) -> None:
+    """At the end of the second copy, account for the copies that were not run."""
+    times = begun.setdefault(mark.name, [])
+    times.append(float(state.env.now) + state.extra_ps)
+    if mark.copy == 2:
+        period = times[-1] - times[-2]
+        state.extra_ps += (mark.count - 2) * period
+        times.clear()
+
+
+def _side_stream(state: _Run, side: simpy.Store) -> Iterator[Any]:
+    """Collectives that overlap with computing: the links work while the main stream goes on."""
+    env = state.env
+    while True:
+        item = yield side.get()
+        if item is None:
+            return
+        start = int(env.now)
+        length = round(kernel_seconds(item.kernel) * PS)
+        yield env.timeout(length)
+        _record(state, "links", item, start, length)
+
+
+def _record(state: _Run, track: str, item: _Launch, start: int, length: int) -> None:
+    detail = (("kernel", item.kernel.name), ("bound", item.kernel.roofline_bound))
+    state.slices.append(Slice(track, item.name, start, length, detail))
