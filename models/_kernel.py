@@ -1,4 +1,4 @@
-"""One place for the compiler options of every numerical kernel, and the scalar helpers that kernels share."""
+"""One place for the compiler options of every numerical kernel, and the scalar functions that kernels share."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Multi-head latent attention in its two equal forms.
 
-Source: DeepSeek-AI, *DeepSeek-V2* (2024), §2.1. The cache holds one latent vector c (rank r) and one rotary key a
+Source: *DeepSeek-V2* technical report (2024), §2.1. The cache holds one latent vector c (rank r) and one rotary key a
 token, shared by all heads. Head h has up-projections W_uk[h] (r x d) and W_uv[h] (r x dv):
 
 * expanded: ``k_h = [c W_uk[h], k_rope]``, ``v_h = c W_uv[h]``, then ordinary attention (prompts do this);

@@ -1,1 +1,54 @@
-"""effsim: how long, how much memory, how much energy, how much money, and what limits it."""
+"""effsim: how long, how much memory, how much energy, how much money a neural network takes on hardware, and why.
+
+    >>> import effsim
+    >>> result = effsim.run("gpu_a100", "llama70b_decode", engine="analytic")
+    >>> result.devices
+    2
+
+Everything heavy is imported when it is first used, so that ``import effsim`` stays cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import DataError, DoesNotFitError, EffsimError, SpecError, UnitError, UnknownNameError, UnsupportedError
+
+if TYPE_CHECKING:
+    from ._api import load_engine, load_machine, load_workload, run
+    from .report.result import RunResult
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "run": "._api",
+    "load_machine": "._api",
+    "load_workload": "._api",
+    "load_engine": "._api",
+    "RunResult": ".report.result",
+}
+
+__all__ = [
+    "DataError",
+    "DoesNotFitError",
+    "EffsimError",
+    "RunResult",
+    "SpecError",
+    "UnitError",
+    "UnknownNameError",
+    "UnsupportedError",
+    "__version__",
+    "load_engine",
+    "load_machine",
+    "load_workload",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(module, __name__), name)

@@ -43,6 +43,7 @@ class Step:
     logit_tokens: int = 1
 
     def __post_init__(self) -> None:
+        """Refuse what cannot be executed."""
         if self.phase not in PHASES:
             raise UnsupportedError(f"step: phase is {self.phase!r}; expected one of {', '.join(PHASES)}")
         for name in ("batch", "q_len", "logit_tokens"):
@@ -113,6 +114,7 @@ class Scope:
     __slots__ = ("dtype", "hidden", "prefix", "share", "step", "tokens")
 
     def __init__(self, step: Step, hidden: int, prefix: str = "", share: str = "") -> None:
+        """Start a block of *step* on rows *hidden* wide."""
         self.step, self.hidden, self.prefix, self.share = step, hidden, prefix, share
         self.tokens, self.dtype = step.tokens, step.dtype
 

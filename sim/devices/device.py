@@ -77,6 +77,10 @@ class Device(ABC):
     def peak_matrix_flops(self, dtype: str) -> float:
         """Dense peak FLOP/s of the matrix unit (or what stands in for it)."""
 
+    def more_roofs(self) -> tuple[tuple[str, str, float], ...]:
+        """Further roofs of the roofline plot as (name, "compute" or "bandwidth", value)."""
+        return ()
+
     def lower(self, op: Operator, fused: bool = True) -> Lowered:
         """Kernels of *op* with their closed-form times, remembered by content."""
         key = (op, fused)

@@ -66,9 +66,11 @@ class ConfigReader:
     """
 
     def __init__(self, config: Mapping[str, Any], file: str = "") -> None:
+        """Read *config*; *file* is named in messages."""
         self._config, self._file = config, file
 
     def __contains__(self, key: str) -> bool:
+        """Whether the key has a value other than null."""
         return self._config.get(key) is not None
 
     def integer(self, *keys: str, default: Any = _REQUIRED, minimum: int = 1) -> int:

@@ -27,10 +27,11 @@ _FOLDERS: Final = MappingProxyType(
         "workloads": (f"{_ROOT}.workloads", ""),
         "architectures": (f"{_ROOT}.workloads", "architectures"),
         "techniques": (f"{_ROOT}.workloads", "techniques"),
+        "engines": (f"{_ROOT}.workloads", "engines"),
         "generations": (f"{_ROOT}.hw_configs", "generations"),
     }
 )
-SECTIONS: Final = ("hardware", "workloads", "architectures", "techniques")
+SECTIONS: Final = ("hardware", "workloads", "architectures", "techniques", "engines")
 _EXTENDABLE: Final = MappingProxyType({"hardware": ("hardware", "generations")})
 _SUFFIXES: Final = (".yaml", ".yml")
 _MAX_SHOWN: Final = 120

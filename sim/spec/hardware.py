@@ -22,6 +22,8 @@ from .fields import (
     Frequency,
     Money,
     MoneyRate,
+    NonNegativeBytes,
+    NonNegativeTime,
     OpPerCycle,
     Power,
     Ratio,
@@ -55,7 +57,7 @@ class L1(SpecModel):
 
     capacity: Bytes
     bandwidth: BytesPerCycle = Field(description="bytes per clock from shared memory or L1 to the registers of one SM")
-    latency: Time | None = None
+    latency: NonNegativeTime | None = None
 
 
 class StreamingMultiprocessor(SpecModel):
@@ -74,7 +76,7 @@ class L2(SpecModel):
 
     capacity: Bytes
     bandwidth: Bandwidth = Field(description="read bandwidth of all SMs together")
-    latency: Time
+    latency: NonNegativeTime
     unified: bool = Field(True, description="false when an SM sees only its partition at full speed (A100, H100)")
 
 
@@ -85,11 +87,11 @@ class Memory(SpecModel):
     capacity: Bytes
     bandwidth: Bandwidth = Field(description="datasheet bandwidth: data rate times width")
     channels: Count | None = None
-    latency: Time = Field(description="load-to-use latency of one SM, idle memory")
+    latency: NonNegativeTime = Field(description="load-to-use latency of one SM, idle memory")
     stream_fraction: Ratio = Field(
         description="share of the bandwidth that a long read stream reaches (refresh, activation, turnaround)"
     )
-    reserved: Bytes = Field(description="taken by driver, context and libraries before a model is loaded")
+    reserved: NonNegativeBytes = Field(description="taken by driver, context and libraries before a model is loaded")
 
 
 class Link(SpecModel):
@@ -97,7 +99,7 @@ class Link(SpecModel):
 
     kind: Literal["nvlink", "xgmi", "pcie", "c2c"]
     bandwidth: Bandwidth = Field(description="one direction, all lanes or links together")
-    latency: Time = Field(description="one hop, device to device, as a message sees it")
+    latency: NonNegativeTime = Field(description="one hop, device to device, as a message sees it")
     max_devices: Count = Field(1, description="devices reachable at this bandwidth without leaving the node")
     in_network_reduction: bool = Field(False, description="the switch can add (NVLink SHARP)")
 
@@ -105,10 +107,10 @@ class Link(SpecModel):
 class Launch(SpecModel):
     """What it costs to start a kernel, by mode (the physics of a kernel starts after this)."""
 
-    graph: Time = Field(description="cadence of empty kernels replayed from a captured graph")
-    stream: Time = Field(description="cadence of empty kernels launched back to back into a stream")
-    dispatch: Time = Field(description="host time of one eager framework operator; hidden while the device is behind")
-    eager: Time = Field(description="cost of one isolated, synchronised eager operator beyond its kernel")
+    graph: NonNegativeTime = Field(description="cadence of empty kernels replayed from a captured graph")
+    stream: NonNegativeTime = Field(description="cadence of empty kernels launched back to back into a stream")
+    dispatch: NonNegativeTime = Field(description="host time of one eager framework operator; hidden while the device is behind")
+    eager: NonNegativeTime = Field(description="cost of one isolated, synchronised eager operator beyond its kernel")
 
 
 class PowerEnvelope(SpecModel):
@@ -154,7 +156,7 @@ class GemmKernels(SpecModel):
     )
     tiles: Annotated[list[GemmTile], Field(min_length=1)]
     split_k: Annotated[list[Count], Field(min_length=1)]
-    issue_latency: Time = Field(description="from operands in shared memory to the result of one k step")
+    issue_latency: NonNegativeTime = Field(description="from operands in shared memory to the result of one k step")
 
 
 class AttentionKernels(SpecModel):
@@ -178,10 +180,10 @@ class PointwiseKernels(SpecModel):
 class CollectiveKernels(SpecModel):
     """What the communication library adds to the links."""
 
-    setup: Time = Field(description="fixed cost of a collective kernel before its first step")
-    step: Time = Field(description="software cost of one step (flag, fence) beyond the link latency")
+    setup: NonNegativeTime = Field(description="fixed cost of a collective kernel before its first step")
+    step: NonNegativeTime = Field(description="software cost of one step (flag, fence) beyond the link latency")
     efficiency: Ratio = Field(description="payload share of the link bandwidth (packet headers, flags)")
-    one_shot_limit: Bytes = Field(description="largest message for which every device reads every other's buffer")
+    one_shot_limit: NonNegativeBytes = Field(description="largest message for which every device reads every other's buffer")
 
 
 class Kernels(SpecModel):
@@ -213,8 +215,8 @@ class GpuSpec(SpecModel):
     links: dict[Literal["nvlink", "xgmi", "pcie", "c2c"], Link] = Field(default_factory=dict)
     launch: Launch
     power: PowerEnvelope
-    energy: Energy = Field(default_factory=lambda: Energy.model_construct(matrix=None, vector=None, memory=None, l2=None))
-    price: Price = Field(default_factory=lambda: Price.model_construct(purchase=None, hourly=None))
+    energy: Energy = Field(default_factory=lambda: Energy())
+    price: Price = Field(default_factory=lambda: Price())
     kernels: Kernels
 
     @model_validator(mode="after")

@@ -38,7 +38,7 @@ class SystemSpec(SpecModel):
     devices: Annotated[list[DeviceGroup], Field(min_length=1)]
     topology: Annotated[list[Level], Field(min_length=1)]
     power: Power | None = Field(None, description="of the whole system at full load, hosts and fans included")
-    price: Price = Field(default_factory=lambda: Price.model_construct(purchase=None, hourly=None))
+    price: Price = Field(default_factory=lambda: Price())
 
     @model_validator(mode="after")
     def _sizes_multiply(self) -> SystemSpec:

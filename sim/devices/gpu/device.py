@@ -114,6 +114,12 @@ class GpuDevice(Device):
         p = self.parameters
         return p.matrix_rate(dtype, self.name) * p.units * p.boost_ratio
 
+    def more_roofs(self) -> tuple[tuple[str, str, float], ...]:
+        """Vector and L2 roofs."""
+        p = self.parameters
+        vector = p.vector_flops["fp32"] * p.units * p.boost_ratio
+        return (("fp32 vector", "compute", vector), ("L2", "bandwidth", p.l2_bytes_per_s))
+
     def _linear(self, op: Linear, fused: bool) -> tuple[Kernel, ...]:
         word = size_of(op.dtype)
         a = float(op.m) * op.k * word

@@ -126,13 +126,13 @@ class GemmModel:
         out, p = self._out, self._p
         bm, bn, bk = (int(v) for v in self._tiles[int(out[ts.TILE]), :3])
         split = int(out[ts.SPLIT])
-        parts = (("matrix", out[ts.MATRIX_S]), ("l1", out[ts.L1_S]), ("vector", out[ts.VECTOR_S]))
+        parts = (("matrix", float(out[ts.MATRIX_S])), ("l1", float(out[ts.L1_S])), ("vector", float(out[ts.VECTOR_S])))
         binding = max(parts, key=lambda part: part[1])
-        label = binding[0] if binding[1] >= out[ts.BUSY] * (1 - 1e-12) else "latency"
+        label = binding[0] if binding[1] >= float(out[ts.BUSY]) * (1 - 1e-12) else "latency"
         tile = TileClass(
             count=int(out[ts.TILES]),
             busy_s=float(out[ts.BUSY]),
-            serial_s=float(out[ts.SERIAL]) + float(out[ts.EXTRA]) / max(1.0, -(-out[ts.TILES] // p.units)),
+            serial_s=float(out[ts.SERIAL]) + float(out[ts.EXTRA]) / max(1, -(-int(out[ts.TILES]) // p.units)),
             l2_bytes=float(out[ts.L2]),
             memory_bytes=float(out[ts.MEMORY]),
             flow_bytes_per_s=float(out[ts.FLOW]),

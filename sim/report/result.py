@@ -1,0 +1,159 @@
+"""The result of a run: plain numbers with their origins, and the ways to look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..readings.result import Timeline
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+SCHEMA = "effsim/result@1"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorRow:
+    """One operator over the whole run.
+
+    ``count`` is how often it runs in one step; ``flops`` and ``bytes_moved`` are totals of all devices, ``time_s`` and
+    ``roofline_s`` wall-clock. ``terms`` splits ``time_s`` by resource. Rows of a run add up to its time.
+    """
+
+    name: str
+    kind: str
+    phase: str
+    count: int
+    flops: float
+    bytes_moved: float
+    time_s: float
+    roofline_s: float
+    bound: str
+    terms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Assumption:
+    """A number that is no datasheet figure: where it stands, what it is, where it comes from, how much it matters."""
+
+    path: str
+    value: float
+    kind: str
+    source: str
+    elasticity: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """One roof of the roofline plot: a compute peak (FLOP/s) or a bandwidth (bytes/s), of one device."""
+
+    name: str
+    kind: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """Everything that ``effsim run`` found out. Times in seconds, sizes in bytes, energy in joules, money in US dollars.
+
+    ``memory`` is per device; ``flops`` and ``bytes_moved`` are of all devices. ``roofline_s`` is the lower bound of
+    ``time_s``. ``notes`` are the sentences at the top of a report (automatic sharding, warnings).
+    """
+
+    hardware: str
+    workload: str
+    engine: str
+    devices: int
+    parallelism: Mapping[str, int]
+    time_s: float
+    roofline_s: float
+    phases: Mapping[str, Mapping[str, float]]
+    memory: Mapping[str, float | bool]
+    flops: float
+    bytes_moved: float
+    energy_j: float | None
+    energy_limit_j: float | None
+    cost_usd: float | None
+    bound: Mapping[str, float]
+    operators: tuple[OperatorRow, ...]
+    sensitivity: tuple[Mapping[str, float | str], ...]
+    assumptions: tuple[Assumption, ...]
+    ceilings: tuple[Ceiling, ...] = ()
+    notes: tuple[str, ...] = ()
+    timeline: Timeline = field(default_factory=Timeline)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of ``--json`` as plain Python."""
+        return {
+            "schema": SCHEMA,
+            "hardware": self.hardware,
+            "workload": self.workload,
+            "engine": self.engine,
+            "devices": self.devices,
+            "parallelism": dict(self.parallelism),
+            "time_s": self.time_s,
+            "roofline_s": self.roofline_s,
+            "phases": {name: dict(phase) for name, phase in self.phases.items()},
+            "memory": dict(self.memory),
+            "flops": self.flops,
+            "bytes": self.bytes_moved,
+            "energy_j": self.energy_j,
+            "energy_limit_j": self.energy_limit_j,
+            "cost_usd": self.cost_usd,
+            "bound": dict(self.bound),
+            "operators": [
+                {
+                    "name": row.name,
+                    "kind": row.kind,
+                    "phase": row.phase,
+                    "count": row.count,
+                    "flops": row.flops,
+                    "bytes": row.bytes_moved,
+                    "time_s": row.time_s,
+                    "bound": row.bound,
+                    "roofline_s": row.roofline_s,
+                    "terms": dict(row.terms),
+                }
+                for row in self.operators
+            ],
+            "sensitivity": [dict(row) for row in self.sensitivity],
+            "assumptions": [
+                {"path": a.path, "value": a.value, "kind": a.kind, "source": a.source, "elasticity": a.elasticity}
+                for a in self.assumptions
+            ],
+            "notes": list(self.notes),
+        }
+
+    def to_json(self) -> str:
+        """The JSON text of ``--json``; NaN and infinity cannot occur in it."""
+        import json
+
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+
+    def to_frame(self) -> Any:
+        """The operator table as a pandas DataFrame, or a pyarrow Table where only pyarrow is there.
+
+        Raises:
+            DataError: neither is installed.
+        """
+        from .frames import to_frame
+
+        return to_frame(self)
+
+    def figure(self, which: str = "operators") -> Figure:
+        """A Plotly figure: ``operators``, ``roofline``, ``memory`` or ``timeline``.
+
+        Raises:
+            UnknownNameError: no such figure.
+        """
+        from .figures import figure
+
+        return figure(self, which)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from .page import fragment
+
+        return fragment(self)
