@@ -16,13 +16,30 @@ from typing import TYPE_CHECKING, Any
 from .errors import DataError, DoesNotFitError, EffsimError, SpecError, UnitError, UnknownNameError, UnsupportedError
 
 if TYPE_CHECKING:
-    from ._api import load_engine, load_machine, load_workload, run
+    from ._api import (
+        check_file,
+        compare,
+        explain,
+        import_config,
+        kernel_table,
+        load_engine,
+        load_machine,
+        load_workload,
+        run,
+        schemas,
+    )
     from .report.result import RunResult
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "run": "._api",
+    "compare": "._api",
+    "explain": "._api",
+    "kernel_table": "._api",
+    "import_config": "._api",
+    "check_file": "._api",
+    "schemas": "._api",
     "load_machine": "._api",
     "load_workload": "._api",
     "load_engine": "._api",
@@ -39,10 +56,16 @@ __all__ = [
     "UnknownNameError",
     "UnsupportedError",
     "__version__",
+    "check_file",
+    "compare",
+    "explain",
+    "import_config",
+    "kernel_table",
     "load_engine",
     "load_machine",
     "load_workload",
     "run",
+    "schemas",
 ]
 
 

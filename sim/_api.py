@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .devices.registry import Machine, load_machine
+from .devices.registry import DEVICE_SPECS, Machine, load_machine
 from .errors import SpecError
+from .explore.kernel_table import PredictedTable, predict
 from .explore.sensitivity import Sensitivity, sensitivities, shown_path
+from .importers.huggingface import from_config, load_config, to_yaml
 from .program.memory import Capacity
 from .program.place import place
 from .program.program import Program
 from .readings.analytic import analytic, roofline
 from .readings.events import events
 from .readings.result import PhaseTime, Reading
+from .report.explain import explain_operator
 from .report.result import Assumption, Ceiling, OperatorRow, RunResult
+from .spec.architecture import ArchitectureSpec
 from .spec.build import build
-from .spec.catalogue import load_document
+from .spec.catalogue import find, load_document, names
 from .spec.engine import EngineSpec
+from .spec.fields import SpecModel
 from .spec.overrides import apply
+from .spec.system import SystemSpec
 from .spec.workload import WorkloadSpec
+from .spec.yaml_loader import load_yaml
 
 READINGS = {"roofline": roofline, "analytic": analytic, "events": events}
 
@@ -54,6 +63,16 @@ def plan_on(machine: Machine, workload: WorkloadSpec, base: Path | None = None) 
     return place(workload, load_engine(workload.engine, base), capacity, base)
 
 
+@dataclass(frozen=True, slots=True)
+class FullRun:
+    """A result with what it was computed from."""
+
+    result: RunResult
+    machine: Machine
+    program: Program
+    reading: Reading
+
+
 def run(
     hardware: str,
     workload: str,
@@ -61,6 +80,7 @@ def run(
     engine: str = "events",
     set: Sequence[str] = (),
     sensitivity: bool = True,
+    seed: int = 0,
 ) -> RunResult:
     """Run a workload on a machine and explain the time.
 
@@ -70,6 +90,7 @@ def run(
         engine: ``roofline``, ``analytic`` or ``events``.
         set: ``path=value`` assignments on any field (``hardware.…`` or ``workload.…``).
         sensitivity: also compute elasticities to hardware parameters.
+        seed: seed of random parts; a run of one workload has none, so every seed gives the same bytes.
 
     Raises:
         SpecError, UnknownNameError, UnitError: bad input, with its position.
@@ -80,14 +101,138 @@ def run(
         >>> run("gpu_a100", "llama70b_decode", engine="roofline", sensitivity=False).devices
         2
     """
-    if engine not in READINGS:
-        raise SpecError(f"unknown engine {engine!r}; expected one of {', '.join(READINGS)}")
+    return run_full(hardware, workload, engine=engine, set=set, sensitivity=sensitivity, seed=seed).result
+
+
+def run_full(
+    hardware: str,
+    workload: str,
+    *,
+    engine: str = "events",
+    set: Sequence[str] = (),
+    sensitivity: bool = True,
+    seed: int = 0,
+) -> FullRun:
+    """As :func:`run`, and keep the machine, the program and the reading (for traces and explanations)."""
     machine = load_machine(hardware, set)
     spec, base = load_workload(workload, set)
+    return run_specs(machine, spec, base, engine=engine, sensitivity=sensitivity)
+
+
+def run_specs(
+    machine: Machine, spec: WorkloadSpec, base: Path | None, *, engine: str = "events", sensitivity: bool = True
+) -> FullRun:
+    """Run loaded specifications; *base* is the folder that relative paths in the workload refer to."""
+    if engine not in READINGS:
+        raise SpecError(f"unknown engine {engine!r}; expected one of {', '.join(READINGS)}")
     program = plan_on(machine, spec, base)
     reading = READINGS[engine](program, machine.device)
     elastic = sensitivities(program, machine) if sensitivity else ()
-    return assemble(machine, spec, program, reading, elastic)
+    return FullRun(assemble(machine, spec, program, reading, elastic), machine, program, reading)
+
+
+def compare(
+    hardware: Sequence[str], workload: str, *, engine: str = "analytic", set: Sequence[str] = ()
+) -> list[RunResult]:
+    """The same workload on several machines, in the order given."""
+    return [run(name, workload, engine=engine, set=set) for name in hardware]
+
+
+def roofline_table(result: RunResult) -> dict[str, Any]:
+    """Roofs of one device and every operator's intensity and attained rate under them."""
+    rows = []
+    for row in result.operators:
+        if row.time_s <= 0 or row.bytes_moved <= 0:
+            continue
+        rows.append(
+            {
+                "name": row.name,
+                "phase": row.phase,
+                "intensity_flop_per_byte": row.flops / row.bytes_moved,
+                "attained_flop_per_s": row.flops / row.time_s / result.devices,
+                "attained_bytes_per_s": row.bytes_moved / row.time_s / result.devices,
+                "roofline_fraction": row.roofline_s / row.time_s,
+                "bound": row.bound,
+                "time_s": row.time_s,
+            }
+        )
+    roofs = [{"name": c.name, "kind": c.kind, "value": c.value} for c in result.ceilings]
+    return {"hardware": result.hardware, "workload": result.workload, "roofs": roofs, "operators": rows}
+
+
+def explain(hardware: str, workload: str, operator: str, *, set: Sequence[str] = ()) -> dict[str, Any]:
+    """The terms of one operator's time: kernels, tiles, bounds, launches, and the parameters behind them.
+
+    Raises:
+        UnknownNameError: no operator of that name, with the nearest one.
+    """
+    machine = load_machine(hardware, set)
+    spec, base = load_workload(workload, set)
+    program = plan_on(machine, spec, base)
+    return explain_operator(machine, program, operator)
+
+
+def kernel_table(
+    hardware: str, table: Path | str, *, launch: str = "graph", set: Sequence[str] = ()
+) -> PredictedTable:
+    """Predict a table of kernels (CSV or Parquet); see :mod:`effsim.explore.kernel_table`."""
+    machine = load_machine(hardware, set)
+    return predict(machine.device, Path(table), launch)
+
+
+def check_file(file: str) -> tuple[str, str]:
+    """Validate one file of any kind; returns its kind and name.
+
+    Raises:
+        SpecError: it is wrong; the message says where.
+    """
+    sections = {"workload": "workloads", "engine": "engines", "architecture": "architectures"}
+    path = find_any(file)
+    document = load_yaml(path)
+    kind = document.data.get("kind")
+    section = sections.get(kind, "hardware") if isinstance(kind, str) else "hardware"
+    if section == "hardware":
+        return str(kind), load_machine(str(path)).name
+    document = load_document(section, str(path))
+    model: type[SpecModel] = {"workloads": WorkloadSpec, "engines": EngineSpec, "architectures": ArchitectureSpec}[section]
+    built = build(model, document, root=str(kind))
+    return str(kind), str(getattr(built, "name", ""))
+
+
+def find_any(name_or_path: str) -> Path:
+    """A path, or a bundled file of any section.
+
+    Raises:
+        UnknownNameError: neither.
+    """
+    if Path(name_or_path).is_file():
+        return Path(name_or_path)
+    for section in ("hardware", "workloads", "architectures", "engines"):
+        if Path(name_or_path).name.removesuffix(".yaml") in names(section):
+            return find(section, name_or_path)
+    return find("hardware", name_or_path)
+
+
+def schemas() -> dict[str, Any]:
+    """JSON Schema of every kind of file."""
+    models: dict[str, type[SpecModel]] = {
+        **DEVICE_SPECS,
+        "system": SystemSpec,
+        "workload": WorkloadSpec,
+        "engine": EngineSpec,
+        "architecture": ArchitectureSpec,
+    }
+    return {kind: model.model_json_schema() for kind, model in models.items()}
+
+
+def import_config(path: Path | str, *, name: str = "") -> str:
+    """A Hugging Face ``config.json`` as architecture YAML.
+
+    Raises:
+        DataError: unreadable; UnsupportedError: a model type that is not known (lists those that are).
+    """
+    spec = from_config(load_config(path), name=name or Path(path).resolve().parent.name, file=str(path))
+    return to_yaml(spec)
 
 
 def assemble(

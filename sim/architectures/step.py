@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..errors import UnsupportedError
+from ..graph.dtypes import dtype, size_of
 from ..graph.graph import Node
 from ..graph.operator import Access, Operator, Role
 from ..graph.operators.linear import BatchedMatmul, Linear, weight_storage
@@ -27,7 +28,7 @@ class Step:
     many of a sequence's new tokens get logits outside training (more than 1 to verify speculated tokens).
 
     Raises:
-        UnsupportedError: an unknown phase, a dimension below 1, fewer keys than new tokens.
+        UnsupportedError: an unknown phase or dtype, a dimension below 1, fewer keys than new tokens.
     """
 
     phase: str
@@ -49,6 +50,13 @@ class Step:
         for name in ("batch", "q_len", "logit_tokens"):
             if getattr(self, name) < 1:
                 raise UnsupportedError(f"step: {name} is {getattr(self, name)}; expected at least 1")
+        for name in (self.dtype, self.weight_dtype, self.kv_dtype):
+            if name:
+                dtype(name)
+        if not self.dtype or self.group_size < 0:
+            raise UnsupportedError(
+                f"step: dtype {self.dtype!r}, group_size {self.group_size}; expected a type, 0 or more"
+            )
         if self.kv_len < self.q_len:
             raise UnsupportedError(f"step: kv_len {self.kv_len} is below q_len {self.q_len}, which it includes")
         if self.logit_tokens > self.q_len:
@@ -88,9 +96,8 @@ class WeightMatmul(BatchedMatmul):
     @property
     def weight_bytes(self) -> float:
         """Bytes of the parameters."""
-        word = Linear(1, 1, 1, self.dtype).weight_bytes
         weights = weight_storage(float(self.batch) * self.n * self.k, self.weight_dtype or self.dtype, self.group_size)
-        return weights + (self.batch * self.n * word if self.bias else 0.0)
+        return weights + (self.batch * self.n * size_of(self.dtype) if self.bias else 0.0)
 
     def accesses(self) -> tuple[Access, ...]:
         """Activations in and out, weights in their stored type."""

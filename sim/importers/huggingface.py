@@ -148,6 +148,6 @@ def _unknown(model_type: str, file: str) -> str:
     hint = f"; did you mean {guess!r}?" if guess else ""
     where = f"{file}: " if file else ""
     return (
-        f"{where}unsupported model_type {model_type!r}; supported are {', '.join(SUPPORTED)}{hint}. Any other model can be "
-        "written as an architecture YAML, or as a workload YAML with an explicit 'operators:' list"
+        f"{where}unsupported model_type {model_type!r}; supported are {', '.join(SUPPORTED)}{hint}. Any other model "
+        "can be written as an architecture YAML, or as a workload YAML with an explicit 'operators:' list"
     )

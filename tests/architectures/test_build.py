@@ -338,10 +338,14 @@ def test_output_gate_and_value_width_enter_the_projection() -> None:
         {"q_len": 0},
         {"q_len": 5, "kv_len": 4},
         {"logit_tokens": 2},
+        {"dtype": ""},
+        {"dtype": "fp17"},
+        {"kv_dtype": "fp17"},
+        {"group_size": -1},
     ],
 )
 def test_impossible_steps_are_refused(fields: dict[str, object]) -> None:
-    with pytest.raises(UnsupportedError, match="step"):
+    with pytest.raises(UnsupportedError, match=r"step|unknown dtype"):
         Step(**{"phase": "generation", "batch": 1, "q_len": 1, "kv_len": 1, **fields})
 
 

@@ -1,4 +1,4 @@
-"""Every bundled architecture: its parameter count is the published one, and its folded graph equals the unfolded one."""
+"""Every bundled architecture: the published parameter count, and a folded graph equal to the unfolded one."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def totals(graph: Graph) -> tuple[float, ...]:
 @pytest.mark.parametrize(
     "step", [Step("context", 2, 96, 128), Step("generation", 3, 1, 700), Step("training", 2, 64, 64)]
 )
-@pytest.mark.parametrize("name", ["llama2_7b", "gemma3_27b", "deepseek_v2_lite", "jamba_v0_1", "zamba_7b", "nemotron_h_8b"])
+@pytest.mark.parametrize(
+    "name", ["llama2_7b", "gemma3_27b", "deepseek_v2_lite", "jamba_v0_1", "zamba_7b", "nemotron_h_8b"]
+)
 def test_folded_graph_equals_the_unfolded_one(name: str, step: Step) -> None:
     graph = build_graph(load_architecture(name), step)
     assert totals(graph) == pytest.approx(totals(graph.unfold()), rel=1e-12)
@@ -119,4 +121,5 @@ def test_decoding_a_token_costs_two_flop_per_active_parameter(name: str) -> None
         if isinstance(op, Experts)
     )
     active = layer_parameters(spec) - idle + spec.vocab * (spec.embedding_width or spec.hidden)
-    assert graph.flops == pytest.approx(2 * active, rel=0.04)
+    products = sum(node.op.arithmetic().matrix * count for _, node, count in graph.walk())
+    assert products == pytest.approx(2 * active, rel=0.02)

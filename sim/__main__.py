@@ -1,0 +1,5 @@
+"""``python -m effsim``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""``python -m effsim.cli``."""
+
+from . import main
+
+main()

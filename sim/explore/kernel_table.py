@@ -1,0 +1,226 @@
+"""Tables of kernels: read, predict, score, write."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, median
+from typing import TYPE_CHECKING, Any
+
+from ..devices.device import Device
+from ..errors import DataError, UnsupportedError
+from ..graph.table import from_row
+from ..readings.launch import single_launch_s
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ADDED = ("predicted_s", "bound", "roofline_s", "energy_j")
+MAX_FIELD_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Errors of one kind: (predicted − measured) / measured. ``worst_row`` counts data rows from 0."""
+
+    n: int
+    median: float
+    mape: float
+    p90: float
+    bias: float
+    worst_row: int
+
+    @classmethod
+    def of(cls, errors: Sequence[tuple[int, float]]) -> Score:
+        """Score (row, signed error) pairs; ``bias`` is the mean signed error.
+
+        >>> Score.of([(0, 0.1), (1, -0.3)]).mape
+        0.2
+        """
+        sizes = sorted(abs(e) for _, e in errors)
+        rank = min(len(sizes) - 1, math.ceil(0.9 * len(sizes)) - 1)
+        worst = max(errors, key=lambda pair: abs(pair[1]))[0]
+        return cls(len(errors), median(sizes), mean(sizes), sizes[rank], mean(e for _, e in errors), worst)
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedTable:
+    """A table with predictions; all columns of the input are kept in their order."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Mapping[str, Any], ...]
+    scores: Mapping[str, Score] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON of ``effsim kernels --json``."""
+        kinds = {
+            kind: {
+                "n": s.n,
+                "median": s.median,
+                "mape": s.mape,
+                "p90": s.p90,
+                "bias": s.bias,
+                "worst_row": s.worst_row,
+            }
+            for kind, s in self.scores.items()
+        }
+        return {"rows": len(self.rows), "kinds": kinds}
+
+    def write(self, path: Path) -> None:
+        """Write CSV or Parquet by the file's ending; never half-written.
+
+        Raises:
+            DataError: the folder is missing, or Parquet support is not installed.
+        """
+        if not path.parent.is_dir():
+            raise DataError(f"{path}: the folder {path.parent} does not exist")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        try:
+            if path.suffix == ".parquet":
+                _write_parquet(self, Path(temporary))
+            else:
+                _write_csv(self, Path(temporary))
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def print(self, console: Console) -> None:
+        """Scores where there were measurements, else the predictions' spread by kind."""
+        from rich.table import Table
+
+        if self.scores:
+            table = Table("kind", "n", "median", "MAPE", "p90", "bias", "worst row", title="error against measured_s")
+            for kind, s in self.scores.items():
+                cells = (f"{100 * v:.1f} %" for v in (s.median, s.mape, s.p90))
+                table.add_row(kind, str(s.n), *cells, f"{100 * s.bias:+.1f} %", str(s.worst_row))
+        else:
+            table = Table("kind", "rows", "fastest", "median", "slowest", title="predicted")
+            by_kind: dict[str, list[float]] = {}
+            for row in self.rows:
+                by_kind.setdefault(str(row["kind"]), []).append(float(row["predicted_s"]))
+            for kind, times in by_kind.items():
+                cells = (f"{1e6 * t:.2f} us" for t in (min(times), median(times), max(times)))
+                table.add_row(kind, str(len(times)), *cells)
+        console.print(table)
+
+
+def read_table(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows of a CSV or Parquet file.
+
+    Raises:
+        DataError: missing, unreadable, without a ``kind`` column, or with a ragged row (names the line).
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    columns, rows = _read_parquet(path) if path.suffix in (".parquet", ".pq") else _read_csv(path)
+    if "kind" not in columns:
+        raise DataError(f"{path}:1:1: no column 'kind'; found {', '.join(columns) or 'nothing'}")
+    return columns, rows
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    csv.field_size_limit(MAX_FIELD_BYTES)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            columns = [name.strip() for name in next(reader, [])]
+            if len(set(columns)) != len(columns):
+                raise DataError(f"{path}:1:1: a column name occurs twice")
+            rows = []
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) != len(columns):
+                    raise DataError(
+                        f"{path}:{reader.line_num}:1: {len(cells)} cells where the header has {len(columns)}"
+                    )
+                rows.append(dict(zip(columns, cells, strict=True)))
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise DataError(f"{path}: cannot be read as CSV: {error}") from None
+    return columns, rows
+
+
+def _read_parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise DataError(f'{path}: Parquet needs pyarrow; pip install "effsim[parquet]"') from None
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
+    return list(table.column_names), table.to_pylist()
+
+
+def predict(device: Device, path: Path, launch: str) -> PredictedTable:
+    """Predict every row of *path* on *device*; ``launch`` is ``graph`` or ``eager`` (isolated, synchronised).
+
+    Raises:
+        DataError: a row that cannot be an operator, or that the device cannot run; names file and line.
+    """
+    columns, rows = read_table(path)
+    errors: dict[str, list[tuple[int, float]]] = {}
+    out = []
+    for index, row in enumerate(rows):
+        kind = str(row["kind"]).strip()
+        try:
+            op = from_row(kind, row)
+            lowered = device.lower(op)
+        except (DataError, UnsupportedError) as error:
+            raise DataError(f"{path}:{index + 2}:1: {error}") from None
+        seconds = lowered.analytic_s + single_launch_s(device.launch, launch, lowered)
+        predicted = dict(row)
+        predicted |= {
+            "predicted_s": seconds,
+            "bound": lowered.bound if lowered.kernels else "none",
+            "roofline_s": lowered.roofline_s,
+            "energy_j": None,
+        }
+        out.append(predicted)
+        measured = _measured(row, path, index)
+        if measured:
+            errors.setdefault(kind, []).append((index, seconds / measured - 1.0))
+    added = [name for name in ADDED if name not in columns]
+    scores = {kind: Score.of(pairs) for kind, pairs in errors.items()}
+    return PredictedTable((*columns, *added), tuple(out), scores)
+
+
+def _measured(row: Mapping[str, Any], path: Path, index: int) -> float | None:
+    value = row.get("measured_s")
+    if value is None or value == "":
+        return None
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"{path}:{index + 2}:1: measured_s is {value!r}; expected seconds") from None
+    if math.isnan(seconds):
+        return None
+    if not seconds > 0.0 or math.isinf(seconds):
+        raise DataError(f"{path}:{index + 2}:1: measured_s is {value!r}; expected a positive number of seconds")
+    return seconds
+
+
+def _write_csv(table: PredictedTable, path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, table.columns, lineterminator="\n")
+        writer.writeheader()
+        for row in table.rows:
+            writer.writerow({name: "" if row[name] is None else row[name] for name in table.columns})
+
+
+def _write_parquet(table: PredictedTable, path: Path) -> None:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise DataError(f'{path}: Parquet needs pyarrow; pip install "effsim[parquet]"') from None
+    data = {name: [row[name] for row in table.rows] for name in table.columns}
+    pq.write_table(pa.table(data), path)
