@@ -48,6 +48,7 @@ class Kernel:
         binding: label of what ``busy_s`` is made of (matrix, vector, special, l1).
         fixed_s: time that is there whatever the tiles do (steps of a collective, a host copy).
         fixed_label: which resource ``fixed_s`` belongs to.
+        setup_s: start of the kernel before its first tile loads anything: instruction fetch, descriptors, barriers.
         detail: (name, value) pairs for explanations.
     """
 
@@ -61,6 +62,7 @@ class Kernel:
     binding: str = "matrix"
     fixed_s: float = 0.0
     fixed_label: str = "network"
+    setup_s: float = 0.0
     detail: tuple[tuple[str, float | str], ...] = ()
 
     @property
@@ -129,9 +131,12 @@ def kernel_time(kernel: Kernel) -> KernelTime:
         timed = _one_class(kernel, kernel.classes[0])
     else:
         timed = _many_classes(kernel)
-    if kernel.fixed_s:
-        if kernel.fixed_s > timed.total_s:
-            return KernelTime(kernel.fixed_s, kernel.fixed_s, 0.0, kernel.fixed_label)
+    if kernel.fixed_s > timed.total_s:
+        return KernelTime(kernel.fixed_s, kernel.fixed_s, 0.0, kernel.fixed_label)
+    if kernel.setup_s:
+        latency = timed.latency_s + kernel.setup_s
+        bound = "latency" if latency > timed.work_s else timed.bound
+        return KernelTime(timed.total_s + kernel.setup_s, timed.work_s, latency, bound)
     return timed
 
 

@@ -201,7 +201,7 @@ def simulated_time(kernel: Kernel) -> float:
         time = a + (b - a) / 2.0 * batches
     else:
         time = _run(kernel, counts, costs)
-    return max(time, kernel.fixed_s)
+    return max(time + kernel.setup_s, kernel.fixed_s)
 
 
 def _run(kernel: Kernel, counts: NDArray[np.int64], costs: NDArray[np.float64]) -> float:

@@ -189,6 +189,9 @@ class CollectiveKernels(SpecModel):
 class Kernels(SpecModel):
     """The kernel library's habits on this generation."""
 
+    setup: NonNegativeTime = Field(
+        description="start of a matrix-unit kernel before its first load: instruction fetch, descriptors, barriers"
+    )
     gemm: GemmKernels
     attention: AttentionKernels
     pointwise: PointwiseKernels

@@ -28,7 +28,15 @@ MAX_SAMPLED_TILES = 64
 class AttentionModel:
     """Lowers fused attention for one GPU."""
 
-    def __init__(self, parameters: GpuParameters, habits: AttentionKernels, pointwise: PointwiseModel, name: str) -> None:
+    def __init__(
+        self,
+        parameters: GpuParameters,
+        habits: AttentionKernels,
+        pointwise: PointwiseModel,
+        setup_s: float,
+        name: str,
+    ) -> None:
+        self._setup_s = setup_s
         self._p, self._habits, self._pointwise, self._name = parameters, habits, pointwise, name
 
     def kernels(self, op: Attention) -> tuple[Kernel, ...]:
@@ -103,6 +111,7 @@ class AttentionModel:
             memory_bytes_per_s=p.memory_bytes_per_s,
             terms=self._terms(op),
             binding="matrix",
+            setup_s=self._setup_s,
             detail=(("tile", f"{bm}x{bn}"), ("query_tiles", tiles_q), ("heads", heads)),
         )
 
@@ -148,6 +157,7 @@ class AttentionModel:
             memory_bytes_per_s=p.memory_bytes_per_s,
             terms=self._terms(op),
             binding="matrix",
+            setup_s=self._setup_s,
             detail=(("splits", split), ("query_rows", rows), ("keys_per_tile", keys)),
         )
 

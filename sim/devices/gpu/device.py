@@ -62,10 +62,12 @@ class GpuDevice(Device):
             [int(s) for s in habits.gemm.split_k],
             float(habits.gemm.issue_latency),
             habits.gemm.operands_from_shared_memory,
+            float(habits.setup),
+            self.launch.gap_s,
             spec.name,
         )
         self._pointwise = PointwiseModel(p, habits.pointwise)
-        self._attention = AttentionModel(p, habits.attention, self._pointwise, spec.name)
+        self._attention = AttentionModel(p, habits.attention, self._pointwise, float(habits.setup), spec.name)
         self._experts = ExpertsModel(p, self._gemm, self._pointwise)
         self._sequence = SequenceModel(p, self._gemm, self._pointwise)
         c = habits.collective

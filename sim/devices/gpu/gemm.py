@@ -53,9 +53,13 @@ class GemmModel:
         split_k: list[int],
         issue_latency_s: float,
         from_shared: bool,
+        setup_s: float,
+        launch_gap_s: float,
         device: str,
     ) -> None:
         p = parameters
+        self._setup_s = setup_s
+        self._shapes = [f"{int(t[0])}x{int(t[1])}x{int(t[2])}" for t in tiles]
         self._p, self._name, self._tiles = p, device, tiles
         self._splits = np.array(sorted(split_k), dtype=np.float64)
         self._device = np.array(
@@ -73,6 +77,7 @@ class GemmModel:
                 p.max_threads,
                 p.max_blocks,
                 1.0 if from_shared else 0.0,
+                launch_gap_s + p.l2_latency_s * 2.0 + p.memory_latency_s,  # a small second kernel
             ]
         )
         self._problem = np.zeros(13)
@@ -90,8 +95,9 @@ class GemmModel:
         ec = size_of(x.output_dtype or x.dtype)
         rate = p.matrix_rate(x.dtype, self._name)
         dequant = DEQUANT_OPS / p.vector_op_rate() if eb < ea else 0.0
-        compulsory_a = float(x.m) * x.k * x.batch * ea if x.a_compulsory_bytes < 0 else x.a_compulsory_bytes
-        a_scale = compulsory_a / (float(x.m) * x.k * x.batch * ea)
+        a_bytes = float(x.m) * x.k * x.batch * ea
+        compulsory_a = a_bytes if x.a_compulsory_bytes < 0 else x.a_compulsory_bytes
+        a_scale = compulsory_a / a_bytes
         b_bytes = float(x.n) * x.k * eb * (1 if x.shared_b else x.batch)
         self._problem[:] = (
             x.m,
@@ -109,12 +115,12 @@ class GemmModel:
             1.0 if x.shared_b else 0.0,
         )
         ts.search(self._problem, self._device, self._tiles, self._splits, out)
-        if not np.isfinite(out[ts.TIME]):
+        if out[ts.TIME] == np.inf:
             raise UnsupportedError(f"{self._name}: no GEMM tile fits {x.dtype} in {p.shared_bytes:.0f} B of shared memory")
         c_bytes = float(x.m) * x.n * x.batch * ec
         best = max(x.best_resident, x.a_resident, x.c_resident)
         memory = (compulsory_a + c_bytes) * (1 - best) + b_bytes * (1 - x.b_resident) + x.b_extra_bytes
-        l2_bytes = min(compulsory_a, float(x.m) * x.k * x.batch * ea) + b_bytes + c_bytes
+        l2_bytes = min(compulsory_a, a_bytes) + b_bytes + c_bytes
         terms = (
             ("matrix", 2.0 * x.m * x.n * x.k * x.batch / (rate * p.units * p.boost_ratio)),
             ("memory", memory / p.memory_peak_bytes_per_s),
@@ -123,23 +129,24 @@ class GemmModel:
         return self._build(name, terms)
 
     def _build(self, name: str, terms: tuple[tuple[str, float], ...]) -> Kernel:
-        out, p = self._out, self._p
-        bm, bn, bk = (int(v) for v in self._tiles[int(out[ts.TILE]), :3])
-        split = int(out[ts.SPLIT])
-        parts = (("matrix", float(out[ts.MATRIX_S])), ("l1", float(out[ts.L1_S])), ("vector", float(out[ts.VECTOR_S])))
-        binding = max(parts, key=lambda part: part[1])
-        label = binding[0] if binding[1] >= float(out[ts.BUSY]) * (1 - 1e-12) else "latency"
+        p, out = self._p, self._out.tolist()  # plain floats: an order faster to touch than array elements
+        index, split, tiles = int(out[ts.TILE]), int(out[ts.SPLIT]), int(out[ts.TILES])
+        matrix_s, shared_s, vector_s, busy = out[ts.MATRIX_S], out[ts.L1_S], out[ts.VECTOR_S], out[ts.BUSY]
+        largest, label = max((matrix_s, "matrix"), (shared_s, "l1"), (vector_s, "vector"))
+        if largest < busy * (1.0 - 1e-12):
+            label = "latency"
+        rounds = max(1, -(-tiles // p.units))
         tile = TileClass(
-            count=int(out[ts.TILES]),
-            busy_s=float(out[ts.BUSY]),
-            serial_s=float(out[ts.SERIAL]) + float(out[ts.EXTRA]) / max(1, -(-int(out[ts.TILES]) // p.units)),
-            l2_bytes=float(out[ts.L2]),
-            memory_bytes=float(out[ts.MEMORY]),
-            flow_bytes_per_s=float(out[ts.FLOW]),
+            count=tiles,
+            busy_s=busy,
+            serial_s=out[ts.SERIAL] + out[ts.EXTRA] / rounds,
+            l2_bytes=out[ts.L2],
+            memory_bytes=out[ts.MEMORY],
+            flow_bytes_per_s=out[ts.FLOW],
         )
-        suffix = f" split-k {split}" if split > 1 else ""
+        shape = self._shapes[index]
         return Kernel(
-            name=f"{name} {bm}x{bn}x{bk}{suffix}",
+            name=f"{name} {shape} split-k {split}" if split > 1 else f"{name} {shape}",
             classes=(tile,),
             units=p.units,
             slots=int(out[ts.SLOTS]),
@@ -147,12 +154,13 @@ class GemmModel:
             memory_bytes_per_s=p.memory_bytes_per_s,
             terms=terms,
             binding=label,
+            setup_s=self._setup_s,
             detail=(
-                ("tile", f"{bm}x{bn}x{bk}"),
+                ("tile", shape),
                 ("split_k", split),
-                ("k_steps", float(out[ts.STEPS])),
-                ("tile_matrix_s", float(out[ts.MATRIX_S])),
-                ("tile_shared_memory_s", float(out[ts.L1_S])),
-                ("tile_dequantise_s", float(out[ts.VECTOR_S])),
+                ("k_steps", out[ts.STEPS]),
+                ("tile_matrix_s", matrix_s),
+                ("tile_shared_memory_s", shared_s),
+                ("tile_dequantise_s", vector_s),
             ),
         )

@@ -31,7 +31,8 @@ RESULT_SIZE = 15
     D_THREADS,
     D_BLOCKS,
     D_FROM_SHARED,
-) = range(13)
+    D_REDUCE,
+) = range(14)
 
 # Slots of the problem array.
 P_M, P_N, P_K, P_BATCH, P_EA, P_EB, P_EC, P_RATE, P_DEQUANT, P_A_MEM, P_B_MEM, P_C_MEM, P_B_SHARED = range(13)
@@ -112,8 +113,11 @@ def search(
             busy = max(matrix_s, l1_s, vector_s, steps * device[D_ISSUE])
             c_bytes = used_m * used_n * ec
             l2 = depth * (used_m * ea + used_n * eb) + c_bytes
-            concurrent = min(count, units * slots) / batch if batch > 1.0 else min(count, units * slots)
-            a_mem, b_mem = _traffic(tm, tn, max(concurrent, 1.0), m * k * ea, n * k * eb, device[D_L2_CAP])
+            if tm == 1 or tn == 1:  # one band of tiles: every operand is read once
+                a_mem, b_mem = m * k * ea, n * k * eb
+            else:
+                concurrent = max(min(count, units * slots) / batch, 1.0)
+                a_mem, b_mem = _traffic(tm, tn, concurrent, m * k * ea, n * k * eb, device[D_L2_CAP])
             scale_b = 1.0 if problem[P_B_SHARED] > 0.0 else batch
             memory = a_mem * problem[P_A_MEM] * batch + b_mem * problem[P_B_MEM] * scale_b
             memory += m * n * ec * batch * problem[P_C_MEM]
@@ -121,10 +125,10 @@ def search(
             flow = flight / device[D_MEM_LAT]
             serial = device[D_MEM_LAT] + device[D_ISSUE] + device[D_L2_LAT] + c_bytes / device[D_L1_BW]
             extra = 0.0
-            if split > 1.0:  # partial sums in fp32 through L2, then one pass that adds them
+            if split > 1.0:  # partial sums in fp32 through L2, then a second kernel that adds them
                 partial = m * n * 4.0 * batch
                 l2 += used_m * used_n * 4.0 - c_bytes
-                extra = partial * (split + 1.0) / device[D_L2_BW] + 2.0 * device[D_L2_LAT]
+                extra = partial * (split + 1.0) / device[D_L2_BW] + device[D_REDUCE]
             tile_memory = memory / count
             total = _time(count, units, slots, busy, serial, l2, tile_memory, flow, device) + extra
             if total < out[TIME]:

@@ -1,0 +1,14 @@
+"""Shared by all tests: makes ``strategies`` and ``machines`` importable, and hypothesis repeatable."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "effsim",
+    deadline=None,
+    derandomize=True,
+    max_examples=30,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("effsim")
