@@ -11,7 +11,6 @@ from .devices.registry import DEVICE_SPECS, Machine, load_machine
 from .errors import SpecError
 from .explore.kernel_table import PredictedTable, predict
 from .explore.sensitivity import Sensitivity, sensitivities, shown_path
-from .importers.huggingface import from_config, load_config, to_yaml
 from .program.memory import Capacity
 from .program.place import place
 from .program.program import Program
@@ -231,6 +230,8 @@ def import_config(path: Path | str, *, name: str = "") -> str:
     Raises:
         DataError: unreadable; UnsupportedError: a model type that is not known (lists those that are).
     """
+    from .importers.huggingface import from_config, load_config, to_yaml
+
     spec = from_config(load_config(path), name=name or Path(path).resolve().parent.name, file=str(path))
     return to_yaml(spec)
 

@@ -44,6 +44,8 @@ def bound_s(network: Network, op: str, size_bytes: float, devices: int, stride: 
     for level, members in network.spans(devices, stride):
         share = size_bytes / inner
         factor = (members - 1) / members
+        if op == "all_to_all":  # of all partners, those reached over this level
+            share, factor = size_bytes, (members - 1) * inner / devices
         if op == "all_reduce":
             factor = 1.0 if level.reduces else 2.0 * factor
         elif op in ("broadcast", "send_recv"):
@@ -72,11 +74,14 @@ def plan(
     if op == "all_reduce" and len(spans) > 1:
         return _hierarchical_all_reduce(spans, costs, size_bytes)
     parts: list[CollectivePlan] = []
-    left = size_bytes
+    left, inner = size_bytes, 1
     for level, members in spans:
-        part_bytes = size_bytes if op in ("all_to_all", "broadcast", "send_recv") else left
+        part_bytes = size_bytes if op in ("broadcast", "send_recv") else left
+        if op == "all_to_all":  # (members − 1) groups of *inner* of all the partners are reached over this level
+            part_bytes = size_bytes * members * inner / devices
         parts.append(_on_level(level, members, costs, op, part_bytes))
         left /= members
+        inner *= members
     return _join(parts, costs)
 
 

@@ -52,12 +52,16 @@ class _Builder:
             forward = stage(self.graph(degrees, "training", int(w.prompt), int(w.prompt)), degrees.pipeline)
             held = min(degrees.pipeline, degrees.microbatches)
             return training_memory(forward, self.training_plan(degrees), self.capacity, held)
+        # Caches of all microbatches are resident together; activations are those of one.
+        together = replace(degrees, microbatches=1)
         if w.task in ("operators", "prefill"):
-            graph = self.graph(degrees, "context", int(w.prompt), int(w.prompt))
-            return inference_memory(graph, self.capacity, degrees.pipeline)
+            widest = self.graph(degrees, "context", int(w.prompt), int(w.prompt))
+            whole = self.graph(together, "context", int(w.prompt), int(w.prompt))
+            return inference_memory(whole, self.capacity, degrees.pipeline, widest)
         total = int(w.prompt) + int(w.generate)
-        last = self.graph(degrees, "generation", 1, total)
-        widest = self.graph(degrees, "context", int(w.prompt), int(w.prompt)) if w.task == "generate" else last
+        last = self.graph(together, "generation", 1, total)
+        kind, length = ("context", int(w.prompt)) if w.task == "generate" else ("generation", 1)
+        widest = self.graph(degrees, kind, length, total if kind == "generation" else length)
         return inference_memory(last, self.capacity, degrees.pipeline, widest)
 
     def training_plan(self, degrees: Degrees) -> TrainingPlan:

@@ -9,7 +9,6 @@ from ..architectures.build import Step, build_graph
 from ..errors import DataError, SpecError
 from ..graph.graph import Graph, Item, Node, Repeat
 from ..graph.table import from_row
-from ..importers.huggingface import from_config, load_config
 from ..spec.architecture import ArchitectureSpec
 from ..spec.build import build
 from ..spec.catalogue import load_document
@@ -28,6 +27,8 @@ def load_model(name_or_path: str, base: Path | None = None) -> ArchitectureSpec:
     if base is not None and not path.is_absolute() and (base / path).exists():
         path = base / path
     if path.suffix == ".json":
+        from ..importers.huggingface import from_config, load_config  # only here: most runs read YAML
+
         return from_config(load_config(path), name=path.parent.name or path.stem, file=str(path))
     found = str(path) if path.exists() else name_or_path
     return build(ArchitectureSpec, load_document("architectures", found), root="architecture")
@@ -41,8 +42,8 @@ def truncated(spec: ArchitectureSpec, layers: int | None) -> ArchitectureSpec:
     """
     if layers is None:
         return spec
-    if len(spec.layers) != 1:
-        raise SpecError(f"'layers' needs a model of one kind of layers; {spec.name} has {len(spec.layers)}")
+    if len(spec.layers) != 1 or spec.layers[0].layers is not None:
+        raise SpecError(f"'layers' needs a model whose layers are all alike; those of {spec.name} differ")
     return spec.model_copy(update={"layers": [spec.layers[0].model_copy(update={"repeat": layers})]})
 
 

@@ -97,7 +97,6 @@ def _compare_row(result: RunResult, first: RunResult, decode: bool) -> tuple[Tex
     else:
         pace = words.rate(phase["tokens_per_s"]).removesuffix(" tokens/s") if "tokens_per_s" in phase else "–"
     used, capacity = (float(result.memory[key]) / words.GIB for key in ("used_bytes", "capacity_bytes"))
-    cost = format_quantity(result.cost_usd, "money").replace("USD", "$") if result.cost_usd is not None else "?"
     speed = f"{first.time_s / result.time_s:.2f}×" if result.time_s > 0.0 else "–"
     largest = max(result.bound.items(), key=lambda item: item[1], default=("–", 0.0))
     return (
@@ -107,7 +106,7 @@ def _compare_row(result: RunResult, first: RunResult, decode: bool) -> tuple[Tex
         speed,
         pace,
         f"{used:.1f}/{capacity:.1f}",
-        cost,
+        words.dollars(result.cost_usd),
         f"{words.plain(largest[0])} {100.0 * largest[1]:.0f} %",
     )
 
@@ -147,12 +146,13 @@ def _roof_table(result: RunResult, console: Console) -> None:
 def print_explain(info: Mapping[str, Any], console: Console) -> None:
     """Print the terms of one operator: its dimensions, kernels with what each resource would need, parameters.
 
-    *info* holds ``operator`` (dimensions), ``time_s``, ``launch_s``, ``roofline_s``, ``count``, ``rows`` (kernel, tiles,
-    slots, time_s, bound, terms in seconds, detail) and ``parameters`` (path, value, kind, source).
+    *info* holds ``name``, ``operator`` (dimensions), ``time_s``, ``launch_s``, ``roofline_s``, ``count``, ``rows``
+    (kernel, tiles, slots, time_s, bound, terms in seconds, detail) and ``parameters`` (path, value, kind, source).
     """
     operator = dict(info.get("operator", {}))
-    name = words.plain(str(operator.pop("name", operator.get("kind", "operator"))))
-    heading(console, f"{name}, once", first=True)
+    name = words.plain(str(info.get("name") or operator.get("kind", "operator")))
+    where = f" of {info['workload']} on {info['hardware']}" if "workload" in info and "hardware" in info else ""
+    heading(console, f"{name}{words.plain(where)}: one run of it", first=True)
     say(console, ", ".join(f"{words.plain(str(k))} {_shown(v)}" for k, v in operator.items()), indent=2)
     time_s, launch_s, roofline_s = (float(info.get(key, 0.0)) for key in ("time_s", "launch_s", "roofline_s"))
     say(console, f"time      {words.seconds(time_s)}, of which launch {words.seconds(launch_s)}", indent=2)

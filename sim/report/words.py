@@ -88,16 +88,24 @@ def is_training(result: RunResult) -> bool:
 
 
 def title(result: RunResult) -> str:
-    """``workload on hardware``, with the number of devices where there are several."""
-    devices = f"{result.devices} × " if result.devices > 1 else ""
-    return plain(f"{result.workload} on {devices}{result.hardware}")
+    """``workload on hardware``, with the number of devices where there are several.
+
+    The hardware may be one device or a system of which only some devices work, so the number stands apart.
+    """
+    devices = f", {result.devices} devices" if result.devices > 1 else ""
+    return plain(f"{result.workload} on {result.hardware}{devices}")
 
 
 def setup(result: RunResult) -> str:
     """Engine, devices and how they share the work."""
-    ways = " × ".join(f"{name} {n}" for name, n in result.parallelism.items() if n > 1)
+    ways = " × ".join(f"{plain(name)} {n}" for name, n in result.parallelism.items() if n > 1)
     devices = f"{result.devices} device{'s' if result.devices > 1 else ''}"
     return f"engine {result.engine}, {devices}{f' ({ways})' if ways else ''}"
+
+
+def dollars(cost_usd: float | None) -> str:
+    """A cost for a column; a question mark where no price is known."""
+    return "?" if cost_usd is None else f"${cost_usd:.3g}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,6 +226,7 @@ class SpecModel(BaseModel):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
+        defer_build=True,  # a model that is not used costs nothing at import
         extra="forbid", frozen=True, strict=True, validate_default=True, protected_namespaces=()
     )
 

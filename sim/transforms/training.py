@@ -44,7 +44,8 @@ def training_step(forward: Graph, plan: TrainingPlan, microbatches: int = 1) -> 
     elements = forward.parameters
     if plan.zero >= 1:
         elements = -(-elements // plan.data)
-    tail.append(Node("optimizer", OptimizerStep(elements, plan.states, plan.dtype), phase="optimizer"))
+    update = OptimizerStep(elements, plan.states, plan.dtype, gradient_dtype=plan.gradient_dtype)
+    tail.append(Node("optimizer", update, phase="optimizer"))
     return replace(forward, items=(*parts, *tail))
 
 

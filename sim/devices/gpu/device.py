@@ -106,7 +106,7 @@ class GpuDevice(Device):
 
     def kernels_of(self, op: Operator, fused: bool) -> tuple[Kernel, ...]:
         """See :meth:`Device.kernels_of`."""
-        rule = self._rules.get(type(op))
+        rule = next((self._rules[cls] for cls in type(op).__mro__ if cls in self._rules), None)
         if rule is None:
             raise UnsupportedError(f"{self.name}: no kernels for operator {op.kind!r}")
         return rule(op, fused)
@@ -147,13 +147,17 @@ class GpuDevice(Device):
 
     def _batched(self, op: BatchedMatmul, fused: bool) -> tuple[Kernel, ...]:
         kept = self.parameters.kept(op.bytes_moved)
-        from_memory = op.second_role in ("weight", "kv_cache")
+        from_memory = op.second_role in ("weight", "kv_cache") or op.weight_bytes > 0.0
+        b_dtype = str(getattr(op, "weight_dtype", ""))
+        plain = float(op.batch) * op.n * op.k * size_of(b_dtype or op.dtype)
         product = Product(
             m=op.m,
             n=op.n,
             k=op.k,
             batch=op.batch,
             dtype=op.dtype,
+            b_dtype=b_dtype,
+            b_extra_bytes=max(0.0, op.weight_bytes - plain),
             a_resident=kept,
             b_resident=0.0 if from_memory else kept,
             c_resident=kept,
@@ -177,13 +181,15 @@ class GpuDevice(Device):
     def _attend_backward(self, op: AttentionBackward, fused: bool) -> tuple[Kernel, ...]:
         """The forward's tiles with 2.5 × its products, in both tile orders at once."""
         forward = self._attend(op.forward, fused)
-        return tuple(_scaled(kernel, 2.5, f"{kernel.name} backward") for kernel in forward)
+        return tuple(_scaled(kernel, 2.5, f"{kernel.name} backward", op, op.forward) for kernel in forward)
 
     def _experts_backward(self, op: ExpertsBackward, fused: bool) -> tuple[Kernel, ...]:
-        return tuple(_scaled(k, 2.0, f"{k.name} backward") for k in self._experts.kernels(op.forward))
+        forward = self._experts.kernels(op.forward)
+        return tuple(_scaled(k, 2.0, f"{k.name} backward", op, op.forward) for k in forward)
 
     def _scan_backward(self, op: ScanBackward, fused: bool) -> tuple[Kernel, ...]:
-        return tuple(_scaled(k, 3.0, f"{k.name} backward") for k in self.lower(op.forward, fused).kernels)
+        forward = self.lower(op.forward, fused).kernels
+        return tuple(_scaled(k, 3.0, f"{k.name} backward", op, op.forward) for k in forward)
 
     def _pointwise_op(self, op: Pointwise, fused: bool) -> tuple[Kernel, ...]:
         r = recipe(op.op)
@@ -264,11 +270,24 @@ def _with_term(kernel: Kernel, term: tuple[str, float]) -> Kernel:
     return replace(kernel, terms=tuple(term if label == term[0] else (label, value) for label, value in kernel.terms))
 
 
-def _scaled(kernel: Kernel, factor: float, name: str) -> Kernel:
-    """The same tiles with *factor* times the work and traffic each."""
+def _scaled(kernel: Kernel, factor: float, name: str, op: Operator, forward: Operator) -> Kernel:
+    """The same tiles with *factor* times the work and traffic each.
+
+    The lower bounds grow only as much as the operators' own numbers: a backward pass need not move *factor* times the
+    bytes nor take *factor* times the exponentials.
+    """
+    work, base = op.arithmetic(), forward.arithmetic()
+    pairs = {
+        "matrix": (work.matrix, base.matrix),
+        "vector": (work.vector, base.vector),
+        "special": (work.special, base.special),
+        "memory": (op.bytes_moved, forward.bytes_moved),
+        "l2": (op.bytes_moved, forward.bytes_moved),
+    }
+    grown = {label: min(factor, new / old) for label, (new, old) in pairs.items() if old > 0.0}
     classes = tuple(
         replace(c, busy_s=c.busy_s * factor, l2_bytes=c.l2_bytes * factor, memory_bytes=c.memory_bytes * factor)
         for c in kernel.classes
     )
-    terms = tuple((label, value * factor) for label, value in kernel.terms)
+    terms = tuple((label, value * grown.get(label, factor)) for label, value in kernel.terms)
     return replace(kernel, name=name, classes=classes, terms=terms)

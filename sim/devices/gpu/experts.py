@@ -91,6 +91,8 @@ def _exact_terms(
     expert = float(n) * k * size_of(op.stored_dtype) + _scale_bytes(op, n, k, 1)
     # Experts are rounded to whole ones for the tiles; the smaller of both traffics bounds every schedule.
     weights = expert * min(op.active_experts, sum(count for count, _ in _load_groups(op)))
+    peak = p.matrix_rate(op.dtype, kernel.name) * p.units * p.boost_ratio
+    named["matrix"] = min(named["matrix"], 2.0 * n * k * op.assignments / peak)
     named["memory"] = (weights + activation_bytes * (1.0 - best)) / p.memory_peak_bytes_per_s
     named["l2"] = (weights + activation_bytes) / p.l2_bytes_per_s
     return replace(kernel, terms=tuple(named.items()))
@@ -99,7 +101,8 @@ def _exact_terms(
 def _merge(a: Kernel, b: Kernel) -> Kernel:
     """Two products of one launch: tiles side by side, bounds added."""
     terms = tuple((label, x + y) for (label, x), (_, y) in zip(a.terms, b.terms, strict=True))
-    return replace(a, classes=a.classes + b.classes, slots=min(a.slots, b.slots), terms=terms)
+    setup_s = max(a.setup_s, b.setup_s)
+    return replace(a, classes=a.classes + b.classes, slots=min(a.slots, b.slots), terms=terms, setup_s=setup_s)
 
 
 def _load_groups(op: Experts) -> list[tuple[int, float]]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import UnsupportedError
 from ...graph.dtypes import size_of
@@ -49,7 +47,7 @@ class GemmModel:
     def __init__(
         self,
         parameters: GpuParameters,
-        tiles: NDArray[np.float64],
+        tiles: list[list[float]],
         split_k: list[int],
         issue_latency_s: float,
         from_shared: bool,
@@ -61,27 +59,24 @@ class GemmModel:
         self._setup_s = setup_s
         self._shapes = [f"{int(t[0])}x{int(t[1])}x{int(t[2])}" for t in tiles]
         self._p, self._name, self._tiles = p, device, tiles
-        self._splits = np.array(sorted(split_k), dtype=np.float64)
-        self._device = np.array(
-            [
-                p.units,
-                p.l1_bytes_per_s,
-                p.l2_bytes_per_s,
-                p.memory_bytes_per_s,
-                p.l2_capacity_bytes,
-                p.memory_latency_s,
-                p.l2_latency_s,
-                issue_latency_s,
-                p.shared_bytes,
-                p.register_bytes,
-                p.max_threads,
-                p.max_blocks,
-                1.0 if from_shared else 0.0,
-                launch_gap_s + p.l2_latency_s * 2.0 + p.memory_latency_s,  # a small second kernel
-            ]
-        )
-        self._problem = np.zeros(13)
-        self._out = np.zeros(ts.RESULT_SIZE)
+        self._splits = [float(s) for s in sorted(split_k)]
+        self._device: list[float] = [
+            p.units,
+            p.l1_bytes_per_s,
+            p.l2_bytes_per_s,
+            p.memory_bytes_per_s,
+            p.l2_capacity_bytes,
+            p.memory_latency_s,
+            p.l2_latency_s,
+            issue_latency_s,
+            p.shared_bytes,
+            p.register_bytes,
+            p.max_threads,
+            p.max_blocks,
+            1.0 if from_shared else 0.0,
+            launch_gap_s + p.l2_latency_s * 2.0 + p.memory_latency_s,  # a small second kernel
+        ]
+        self._out = [0.0] * ts.RESULT_SIZE
 
     def kernel(self, x: Product, name: str = "gemm") -> Kernel:
         """The fastest kernel for *x*.
@@ -99,7 +94,7 @@ class GemmModel:
         compulsory_a = a_bytes if x.a_compulsory_bytes < 0 else x.a_compulsory_bytes
         a_scale = compulsory_a / a_bytes
         b_bytes = float(x.n) * x.k * eb * (1 if x.shared_b else x.batch)
-        self._problem[:] = (
+        problem: list[float] = [
             x.m,
             x.n,
             x.k,
@@ -113,9 +108,9 @@ class GemmModel:
             1.0 + x.b_extra_bytes / b_bytes - x.b_resident,
             1.0 - x.c_resident,
             1.0 if x.shared_b else 0.0,
-        )
-        ts.search(self._problem, self._device, self._tiles, self._splits, out)
-        if out[ts.TIME] == np.inf:
+        ]
+        ts.search(problem, self._device, self._tiles, self._splits, out)
+        if out[ts.TIME] == math.inf:
             raise UnsupportedError(f"{self._name}: no GEMM tile fits {x.dtype} in {p.shared_bytes:.0f} B of shared memory")
         c_bytes = float(x.m) * x.n * x.batch * ec
         best = max(x.best_resident, x.a_resident, x.c_resident)
@@ -129,17 +124,16 @@ class GemmModel:
         return self._build(name, terms)
 
     def _build(self, name: str, terms: tuple[tuple[str, float], ...]) -> Kernel:
-        p, out = self._p, self._out.tolist()  # plain floats: an order faster to touch than array elements
+        p, out = self._p, self._out
         index, split, tiles = int(out[ts.TILE]), int(out[ts.SPLIT]), int(out[ts.TILES])
         matrix_s, shared_s, vector_s, busy = out[ts.MATRIX_S], out[ts.L1_S], out[ts.VECTOR_S], out[ts.BUSY]
         largest, label = max((matrix_s, "matrix"), (shared_s, "l1"), (vector_s, "vector"))
         if largest < busy * (1.0 - 1e-12):
             label = "latency"
-        rounds = max(1, -(-tiles // p.units))
         tile = TileClass(
             count=tiles,
             busy_s=busy,
-            serial_s=out[ts.SERIAL] + out[ts.EXTRA] / rounds,
+            serial_s=out[ts.SERIAL],
             l2_bytes=out[ts.L2],
             memory_bytes=out[ts.MEMORY],
             flow_bytes_per_s=out[ts.FLOW],
@@ -154,7 +148,7 @@ class GemmModel:
             memory_bytes_per_s=p.memory_bytes_per_s,
             terms=terms,
             binding=label,
-            setup_s=self._setup_s,
+            setup_s=self._setup_s + out[ts.EXTRA],  # a split product pays its reduction once, as the search prices it
             detail=(
                 ("tile", shape),
                 ("split_k", split),

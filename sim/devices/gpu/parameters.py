@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...errors import UnsupportedError
 from ...spec.hardware import GpuSpec
 
@@ -108,7 +105,9 @@ class GpuParameters:
         return self.vector_flops["fp32"] / 2.0
 
 
-def tile_table(spec: GpuSpec) -> NDArray[np.float64]:
+def tile_table(spec: GpuSpec) -> list[list[float]]:
     """GEMM tiles of the generation, a row each: m, n, k, stages, warps_m, warps_n."""
-    rows = [(t.m, t.n, t.k, t.stages, t.warps_m, t.warps_n) for t in spec.kernels.gemm.tiles]
-    return np.array(rows, dtype=np.float64)
+    return [
+        [float(t.m), float(t.n), float(t.k), float(t.stages), float(t.warps_m), float(t.warps_n)]
+        for t in spec.kernels.gemm.tiles
+    ]

@@ -216,5 +216,6 @@ def _repeat(first: Kernel, second: Kernel, times: int) -> Kernel:
         memory_bytes_per_s=first.memory_bytes_per_s,
         terms=terms,
         binding=first.binding,
+        setup_s=max(first.setup_s, second.setup_s),
         detail=first.detail,
     )

@@ -1,4 +1,4 @@
-"""Which GEMM tile a library would launch, and what each of its blocks needs (numba; identical un-jitted).
+"""Which GEMM tile a library would launch, and what each of its blocks needs.
 
 Every candidate tile × split of the k loop is priced with the closed form of :func:`effsim.devices.kernel.kernel_time`
 and the fastest is taken: vendor libraries choose by heuristics trained for exactly that.
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 
-import numba
-import numpy as np
-from numpy.typing import NDArray
+from ...accelerate import Accelerated
 
 # Slots of the result array.
 TIME, TILE, SPLIT, TILES, SLOTS, BUSY, SERIAL, L2, MEMORY, FLOW, MATRIX_S, L1_S, VECTOR_S, STEPS, EXTRA = range(15)
@@ -41,7 +39,6 @@ MAX_RASTER = 32
 """Largest number of tile rows that consecutive blocks walk before they move one column on."""
 
 
-@numba.njit(cache=True, nogil=True)
 def _traffic(tm: int, tn: int, concurrent: float, a_bytes: float, b_bytes: float, cap: float) -> tuple[float, float]:
     """Memory traffic of both operands over the whole product, for the best rasterisation.
 
@@ -69,22 +66,17 @@ def _traffic(tm: int, tn: int, concurrent: float, a_bytes: float, b_bytes: float
     return best_a, best_b
 
 
-@numba.njit(cache=True, nogil=True)
-def search(
-    problem: NDArray[np.float64],
-    device: NDArray[np.float64],
-    tiles: NDArray[np.float64],
-    splits: NDArray[np.float64],
-    out: NDArray[np.float64],
+def _search(
+    problem: list[float], device: list[float], tiles: list[list[float]], splits: list[float], out: list[float]
 ) -> None:
     """Fill *out* with the fastest candidate for ``problem`` on ``device``. Units: bytes, seconds, FLOP/s of one SM."""
     m, n, k, batch = problem[P_M], problem[P_N], problem[P_K], problem[P_BATCH]
     ea, eb, ec = problem[P_EA], problem[P_EB], problem[P_EC]
     units = device[D_UNITS]
-    out[TIME] = np.inf
-    for index in range(tiles.shape[0]):
-        bm, bn, bk, stages = tiles[index, 0], tiles[index, 1], tiles[index, 2], tiles[index, 3]
-        wm, wn = tiles[index, 4], tiles[index, 5]
+    out[TIME] = math.inf
+    for index in range(len(tiles)):
+        bm, bn, bk, stages = tiles[index][0], tiles[index][1], tiles[index][2], tiles[index][3]
+        wm, wn = tiles[index][4], tiles[index][5]
         tm, tn = math.ceil(m / bm), math.ceil(n / bn)
         threads = wm * wn * 32.0
         stage_bytes = bk * (bm * ea + bn * eb)
@@ -96,7 +88,7 @@ def search(
         slots = max(1.0, min(slots, device[D_BLOCKS]))
         base = tm * tn * batch
         used_m, used_n = min(bm, m), min(bn, n)
-        for s in range(splits.shape[0]):
+        for s in range(len(splits)):
             split = splits[s]
             if split > 1.0 and (base >= 2.0 * units or split * bk > k):
                 continue
@@ -110,6 +102,8 @@ def search(
                 shared = steps * bk * (bm * wn * ea + bn * wm * eb)
             l1_s = (shared + steps * stage_bytes) / device[D_L1_BW]
             vector_s = problem[P_DEQUANT] * bn * depth
+            if max(matrix_s, l1_s) * count >= out[TIME] * units:
+                continue  # the processors alone take longer than the best so far
             busy = max(matrix_s, l1_s, vector_s, steps * device[D_ISSUE])
             c_bytes = used_m * used_n * ec
             l2 = depth * (used_m * ea + used_n * eb) + c_bytes
@@ -137,7 +131,6 @@ def search(
                 out[MATRIX_S], out[L1_S], out[VECTOR_S], out[STEPS], out[EXTRA] = matrix_s, l1_s, vector_s, steps, extra
 
 
-@numba.njit(cache=True, nogil=True)
 def _time(
     count: float,
     units: float,
@@ -147,7 +140,7 @@ def _time(
     l2: float,
     memory: float,
     flow: float,
-    device: NDArray[np.float64],
+    device: list[float],
 ) -> float:
     """The closed form of kernel_time for one class."""
     full = math.floor(count / units)
@@ -172,3 +165,7 @@ def _time(
         return serial + work
     step = max(whole, last)
     return max(serial + work, (batches - 1.0) * (serial + step) + serial + (rounds - (batches - 1.0) * slots) * step)
+
+
+search = Accelerated(_search, (_traffic, _time), arrays=(0, 1, 2, 3, 4), fills=(4,), constants=(1, 2, 3))
+"""``search(problem, device, tiles, splits, out)``: see :func:`_search`."""

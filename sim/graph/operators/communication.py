@@ -92,6 +92,7 @@ class OptimizerStep(Operator):
     states: int = 3
     dtype: str = "bf16"
     vector_per_element: float = 12.0
+    gradient_dtype: str = ""
 
     def arithmetic(self) -> Arithmetic:
         """Adam: two moment updates, bias correction, root, division, weight decay, step."""
@@ -101,9 +102,10 @@ class OptimizerStep(Operator):
         """States in and out in fp32, gradient in, weight out."""
         state = 4.0 * self.states * self.elements
         word = size_of(self.dtype) * self.elements
+        gradient = size_of(self.gradient_dtype or self.dtype) * self.elements
         return (
             Access(Role.OPTIMIZER, state),
-            Access(Role.GRADIENT, word),
+            Access(Role.GRADIENT, gradient),
             Access(Role.OPTIMIZER, state, write=True),
             Access(Role.WEIGHT, word, write=True),
         )

@@ -128,8 +128,11 @@ class Conv2d(Operator):
     def accesses(self) -> tuple[Access, ...]:
         """Input, weights and output once (the implicit GEMM never materialises the patches)."""
         word = size_of(self.dtype)
+        # A stride longer than the kernel steps over rows and columns that nothing reads.
+        rows = min(self.height, self.out_height * self.kernel)
+        columns = min(self.width, self.out_width * self.kernel)
         return (
-            Access(Role.ACTIVATION, float(self.batch) * self.height * self.width * self.in_channels * word),
+            Access(Role.ACTIVATION, float(self.batch) * rows * columns * self.in_channels * word),
             Access(Role.WEIGHT, self.weight_bytes),
             Access(Role.ACTIVATION, float(self.rows) * self.out_channels * word, write=True),
         )

@@ -1,0 +1,388 @@
+"""Plotly figures of a run. Colours are by resource, from a palette that colour-blind readers can tell apart; hatching,
+order and labels repeat what colour says. Backgrounds are transparent, so that a figure stands on light and dark pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import UnknownNameError, nearest
+from ..explore.sensitivity import STEP
+from ..units import format_quantity
+from . import words
+from .result import Ceiling, OperatorRow, RunResult
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+INK: Final = "#767676"
+"""Grey with a contrast of 4.5 to 1 on both white and black."""
+
+GRID: Final = "rgba(128,128,128,0.25)"
+FONT: Final = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
+
+RESOURCES: Final[dict[str, tuple[str, str]]] = {
+    "matrix": ("#D55E00", ""),
+    "vector": ("#E69F00", ""),
+    "special": ("#F0E442", "x"),
+    "l1": ("#8CC7EE", "\\"),
+    "l2": ("#56B4E9", "/"),
+    "memory": ("#0072B2", ""),
+    "network": ("#009E73", ""),
+    "latency": ("#999999", "."),
+    "launch": ("#CC79A7", ""),
+    "host": ("#7A5195", "-"),
+}
+"""Colour (Okabe and Ito, 2008, and neighbours) and hatching of each resource; others take what is left, by name."""
+
+_SPARE: Final = (("#B59F00", "/"), ("#5E81AC", "x"), ("#A3704C", "\\"), ("#6B8E23", "."))
+_TOP: Final = 14
+_NAME: Final = 34
+_MAX_BARS: Final = 3000
+_PS_PER_US: Final = 1e6
+_MARKER_MIN, _MARKER_SPAN = 8.0, 26.0
+_BAR_PX, _FRAME_PX = 26, 130
+_ROOF_MARGIN: Final = 4.0
+_MEMORY_COLOURS: Final = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#999999")
+_MACHINE_SYMBOLS: Final = ("circle", "diamond", "square", "triangle-up", "cross", "star")
+
+
+def figure(result: RunResult, which: str) -> Figure:
+    """A figure of one run: ``operators``, ``roofline``, ``memory``, ``timeline`` or ``sensitivity``.
+
+    Raises:
+        UnknownNameError: no such figure.
+    """
+    draw = _FIGURES.get(which)
+    if draw is None:
+        names = ", ".join(_FIGURES)
+        raise UnknownNameError(f"no figure {which!r}", expected=f"one of {names}", suggestion=nearest(which, _FIGURES))
+    return draw(result)
+
+
+def look(resource: str) -> tuple[str, str]:
+    """Colour and hatching of a resource, the same in every figure."""
+    known = RESOURCES.get(resource)
+    return known or _SPARE[sum(resource.encode()) % len(_SPARE)]
+
+
+def _figure(height: int, **layout: Any) -> Figure:
+    import plotly.graph_objects as go
+
+    out = go.Figure()
+    out.update_layout(
+        template="none",
+        height=height,
+        font={"family": FONT, "size": 13, "color": INK},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 10, "r": 16, "t": 46, "b": 44},
+        legend={"orientation": "h", "x": 0.0, "y": 1.0, "yanchor": "bottom", "xanchor": "left"},
+        hoverlabel={"align": "left", "font": {"family": FONT, "size": 12}},
+        barmode="stack",
+        **layout,
+    )
+    axis = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": INK, "automargin": True}
+    out.update_xaxes(**axis)
+    out.update_yaxes(**axis)
+    return out
+
+
+def _label(name: str) -> str:
+    """A name for a plot: no markup, the informative end kept when it is long."""
+    text = words.plain(name)
+    return escape(text if len(text) <= _NAME else f"…{text[-_NAME + 1 :]}")
+
+
+def _scaled(values: Iterable[float]) -> tuple[float, str]:
+    """Divisor and unit that make the largest of *values* (seconds) readable."""
+    largest = max(values, default=0.0)
+    for limit, scale, unit in ((1.0, 1.0, "s"), (1e-3, 1e-3, "ms"), (1e-6, 1e-6, "µs")):
+        if largest >= limit:
+            return scale, unit
+    return 1e-9, "ns"
+
+
+def _resources(rows: Sequence[OperatorRow]) -> list[str]:
+    """Resources of *rows*, in the palette's order, so that stacks look alike in every figure."""
+    found = words.seconds_by_resource(rows)
+    order = {name: index for index, name in enumerate(RESOURCES)}
+    return sorted(found, key=lambda name: (order.get(name, len(order)), name))
+
+
+def _operators(result: RunResult) -> Figure:
+    """Time of the longest operators, stacked by resource."""
+    import plotly.graph_objects as go
+
+    rows = words.by_time(result.operators)
+    many = len(result.phases) > 1
+    shown, rest = rows[:_TOP], rows[_TOP:]
+    bars = [(_row_label(row, many), row.time_s, row.terms) for row in shown]
+    if rest:
+        bars.append((f"{len(rest)} more", sum(r.time_s for r in rest), words.seconds_by_resource(rest)))
+    scale, unit = _scaled(time for _, time, _ in bars)
+    out = _figure(_FRAME_PX + _BAR_PX * len(bars), bargap=0.25)
+    labels = _distinct([label for label, _, _ in bars])
+    for resource in _resources(rows):
+        colour, hatch = look(resource)
+        values = [terms.get(resource, 0.0) / scale for _, _, terms in bars]
+        out.add_trace(
+            go.Bar(
+                y=labels,
+                x=values,
+                name=escape(resource),
+                orientation="h",
+                marker={"color": colour, "pattern": {"shape": hatch, "fgcolor": "rgba(255,255,255,0.6)", "size": 6}},
+                hovertemplate=f"%{{y}}<br>{escape(resource)} %{{x:.4g}} {unit}<extra></extra>",
+            )
+        )
+    out.update_yaxes(autorange="reversed", showgrid=False)
+    out.update_xaxes(title={"text": f"time ({unit}), whole run"})
+    return out
+
+
+def _row_label(row: OperatorRow, many: bool) -> str:
+    return _label(f"{row.phase}: {row.name}" if many else row.name)
+
+
+def _distinct(labels: Sequence[str]) -> list[str]:
+    """Labels made unique: categories of an axis that are equal would fall together."""
+    seen: dict[str, int] = {}
+    out = []
+    for label in labels:
+        seen[label] = seen.get(label, 0) + 1
+        out.append(label if seen[label] == 1 else f"{label} ({seen[label]})")
+    return out
+
+
+def _roofline(result: RunResult) -> Figure:
+    """Operators under the roofs of one device."""
+    return roofline_figure([result])
+
+
+def roofline_figure(results: Sequence[RunResult]) -> Figure:
+    """Log-log roofline of one device: every compute peak and bandwidth as a roof, operators sized by their time.
+
+    With several machines only the highest roofs of each are drawn, and the marker's shape tells the machine.
+    """
+    out = _figure(520)
+    spans = [[p.intensity for p in words.roof_points(r) if p.intensity > 0.0] for r in results]
+    low, high = _span([value for span in spans for value in span], [c for r in results for c in r.ceilings])
+    for index, result in enumerate(results):
+        _roofs(out, result, low, high, single=len(results) == 1, index=index)
+        _points(out, result, single=len(results) == 1, index=index)
+    tick = {"exponentformat": "power", "dtick": 1}
+    out.update_xaxes(type="log", title={"text": "arithmetic intensity (FLOP/byte)"}, **tick)
+    out.update_yaxes(type="log", title={"text": "FLOP/s of one device"}, **tick)
+    return out
+
+
+def _span(intensities: Sequence[float], ceilings: Sequence[Ceiling]) -> tuple[float, float]:
+    """Range of intensities that shows all points and the ridge of the roof."""
+    peaks = [c.value for c in ceilings if c.kind == "compute"]
+    rates = [c.value for c in ceilings if c.kind == "bandwidth"]
+    ridge = [max(peaks) / min(rates)] if peaks and rates else [1.0]
+    every = [*intensities, *ridge]
+    return min(every) / _ROOF_MARGIN, max(every) * _ROOF_MARGIN
+
+
+def _roofs(out: Figure, result: RunResult, low: float, high: float, *, single: bool, index: int) -> None:
+    import plotly.graph_objects as go
+
+    peaks = [c for c in result.ceilings if c.kind == "compute" and c.value > 0.0]
+    rates = [c for c in result.ceilings if c.kind == "bandwidth" and c.value > 0.0]
+    if not single:
+        peaks, rates = peaks[:1], rates[:1]
+    top = max((c.value for c in peaks), default=0.0)
+    steepest = max((c.value for c in rates), default=0.0)
+    machine = "" if single else f"{words.plain(result.hardware)}: "
+    for order, roof in enumerate(rates + peaks):
+        if roof.kind == "bandwidth":
+            knee = top / roof.value if top else high
+            xs = [low, min(high, max(low, knee))]
+            ys = [x * roof.value for x in xs]
+            colour, text = RESOURCES["memory"][0], format_quantity(roof.value, "bandwidth")
+        else:
+            xs = [min(high, max(low, roof.value / steepest if steepest else low)), high]
+            ys = [roof.value, roof.value]
+            colour, text = RESOURCES["matrix"][0], format_quantity(roof.value, "flop_rate")
+        name = escape(f"{machine}{words.plain(roof.name)} {text}")
+        dash = ("solid", "dash", "dot", "dashdot")[(order if single else index) % 4]
+        line = {"color": colour, "width": 2, "dash": dash}
+        out.add_trace(go.Scatter(x=xs, y=ys, mode="lines", name=name, line=line, hoverinfo="name"))
+
+
+def _points(out: Figure, result: RunResult, *, single: bool, index: int) -> None:
+    import plotly.graph_objects as go
+
+    points = [p for p in words.roof_points(result) if p.intensity > 0.0]
+    if not points:
+        return
+    longest = max(p.row.time_s for p in points)
+    groups: dict[str, list[words.RoofPoint]] = {}
+    for point in points:
+        groups.setdefault(point.row.bound, []).append(point)
+    machine = "" if single else f" ({words.plain(result.hardware)})"
+    for bound, group in groups.items():
+        sizes = [_MARKER_MIN + _MARKER_SPAN * (p.row.time_s / longest) ** 0.5 for p in group]
+        line = {"width": 1, "color": "white"}
+        symbol = _MACHINE_SYMBOLS[index % len(_MACHINE_SYMBOLS)]
+        out.add_trace(
+            go.Scatter(
+                x=[p.intensity for p in group],
+                y=[p.attained for p in group],
+                mode="markers",
+                name=escape(f"{words.plain(bound)}-bound{machine}"),
+                marker={"size": sizes, "color": look(bound)[0], "opacity": 0.8, "line": line, "symbol": symbol},
+                text=[_point_text(p) for p in group],
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+
+
+def _point_text(point: words.RoofPoint) -> str:
+    terms = "<br>".join(f"{escape(words.plain(k))} {words.seconds(v)}" for k, v in point.row.terms.items())
+    return (
+        f"<b>{escape(words.plain(point.row.name))}</b> ({escape(point.row.phase)})<br>"
+        f"{point.intensity:.3g} FLOP/byte, {format_quantity(point.attained, 'flop_rate')} a device<br>"
+        f"{words.percent(point.share)} of its roof ({escape(words.plain(point.roof))})<br>"
+        f"{words.seconds(point.row.time_s)} in all<br>{terms}"
+    )
+
+
+def _memory(result: RunResult) -> Figure:
+    """What fills one device, against its capacity."""
+    return memory_figure([result])
+
+
+def memory_figure(results: Sequence[RunResult]) -> Figure:
+    """One stacked bar a machine (per device, GiB) with a line at its capacity."""
+    import plotly.graph_objects as go
+
+    out = _figure(_FRAME_PX + 2 * _BAR_PX * len(results), bargap=0.35)
+    labels = _distinct([_label(result.hardware) for result in results])
+    for (part, key), colour in zip(words.MEMORY_PARTS, _MEMORY_COLOURS, strict=True):
+        sizes = [float(result.memory.get(key, 0.0)) / words.GIB for result in results]
+        if any(size > 0.0 for size in sizes):
+            hover = f"{part} %{{x:.3g}} GiB<extra></extra>"
+            marker = {"color": colour, "line": {"color": "white", "width": 1}}
+            out.add_trace(go.Bar(y=labels, x=sizes, name=part, orientation="h", marker=marker, hovertemplate=hover))
+    capacities = [float(result.memory["capacity_bytes"]) / words.GIB for result in results]
+    out.add_trace(
+        go.Scatter(
+            x=capacities,
+            y=labels,
+            mode="markers",
+            name="capacity",
+            marker={"symbol": "line-ns", "size": 34, "line": {"width": 3, "color": INK}},
+            hovertemplate="capacity %{x:.4g} GiB<extra></extra>",
+        )
+    )
+    out.update_xaxes(title={"text": "GiB on one device"}, rangemode="tozero")
+    out.update_yaxes(autorange="reversed", showgrid=False)
+    return out
+
+
+def _timeline(result: RunResult) -> Figure:
+    """Bars of the first step of each phase, one row a stream, coloured by what binds the kernel."""
+    import plotly.graph_objects as go
+
+    slices = result.timeline.slices
+    tracks = list(dict.fromkeys(s.track for s in slices))
+    out = _figure(_FRAME_PX + 60 * max(1, len(tracks)))
+    if not slices:
+        text = "no timeline: this engine computes times without a schedule"
+        out.add_annotation(text=text, showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
+        out.update_xaxes(visible=False)
+        out.update_yaxes(visible=False)
+        return out
+    groups: dict[str, list[Any]] = {}
+    for bar in slices[:_MAX_BARS]:
+        groups.setdefault(str(dict(bar.detail).get("bound", "other")), []).append(bar)
+    for bound, bars in groups.items():
+        colour, hatch = look(bound)
+        out.add_trace(
+            go.Bar(
+                y=[_label(bar.track) for bar in bars],
+                x=[bar.duration_ps / _PS_PER_US for bar in bars],
+                base=[bar.start_ps / _PS_PER_US for bar in bars],
+                name=escape(words.plain(bound)),
+                orientation="h",
+                marker={"color": colour, "pattern": {"shape": hatch, "fgcolor": "rgba(255,255,255,0.6)", "size": 6}},
+                text=[_slice_text(bar) for bar in bars],
+                textposition="none",
+                hovertemplate="%{text}<br>%{x:.4g} µs from %{base:.4g} µs<extra></extra>",
+            )
+        )
+    out.update_layout(barmode="overlay", bargap=0.2)
+    title = "µs" if len(slices) <= _MAX_BARS else f"µs (the first {_MAX_BARS} of {len(slices)} kernels)"
+    out.update_xaxes(title={"text": title})
+    out.update_yaxes(autorange="reversed", showgrid=False, categoryorder="array", categoryarray=tracks)
+    return out
+
+
+def _slice_text(bar: Any) -> str:
+    kernel = dict(bar.detail).get("kernel", "")
+    return f"<b>{escape(words.plain(bar.name))}</b><br>{escape(words.plain(str(kernel)))}"
+
+
+def _sensitivity(result: RunResult) -> Figure:
+    """What 10 % more of each parameter does to the time."""
+    import plotly.graph_objects as go
+
+    rows = words.strongest(result, _TOP)
+    changes = [100.0 * (STEP ** float(row["elasticity"]) - 1.0) for row in rows]
+    labels = _distinct([_label(str(row["path"]).removeprefix("hardware.")) for row in rows])
+    out = _figure(_FRAME_PX + _BAR_PX * max(1, len(rows)), bargap=0.3)
+    out.add_trace(
+        go.Bar(
+            y=labels,
+            x=changes,
+            orientation="h",
+            showlegend=False,
+            marker={"color": [RESOURCES["memory" if change < 0.0 else "matrix"][0] for change in changes]},
+            text=[words.signed_percent(change / 100.0) for change in changes],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{y} +10 %<br>time %{text}<extra></extra>",
+        )
+    )
+    out.update_yaxes(autorange="reversed", showgrid=False)
+    out.update_xaxes(title={"text": "change of the time for 10 % more (%)"}, zeroline=True, zerolinecolor=INK)
+    return out
+
+
+def compare_figure(results: Sequence[RunResult]) -> Figure:
+    """Time of one workload on several machines, stacked by the resource that binds it."""
+    import plotly.graph_objects as go
+
+    scale, unit = _scaled(result.time_s for result in results)
+    labels = _distinct([_label(result.hardware) for result in results])
+    totals = [words.seconds_by_resource(result) for result in results]
+    out = _figure(_FRAME_PX + 2 * _BAR_PX * len(results), bargap=0.35)
+    for resource in _resources([row for result in results for row in result.operators]):
+        colour, hatch = look(resource)
+        out.add_trace(
+            go.Bar(
+                y=labels,
+                x=[total.get(resource, 0.0) / scale for total in totals],
+                name=escape(words.plain(resource)),
+                orientation="h",
+                marker={"color": colour, "pattern": {"shape": hatch, "fgcolor": "rgba(255,255,255,0.6)", "size": 6}},
+                hovertemplate=f"%{{y}}<br>{escape(resource)} %{{x:.4g}} {unit}<extra></extra>",
+            )
+        )
+    out.update_yaxes(autorange="reversed", showgrid=False)
+    out.update_xaxes(title={"text": f"time ({unit}), whole run"})
+    return out
+
+
+_FIGURES: Final[Mapping[str, Callable[[RunResult], Figure]]] = {
+    "operators": _operators,
+    "roofline": _roofline,
+    "memory": _memory,
+    "timeline": _timeline,
+    "sensitivity": _sensitivity,
+}
