@@ -171,9 +171,7 @@ def explain(hardware: str, workload: str, operator: str, *, set: Sequence[str] =
     return explain_operator(machine, program, operator)
 
 
-def kernel_table(
-    hardware: str, table: Path | str, *, launch: str = "graph", set: Sequence[str] = ()
-) -> PredictedTable:
+def kernel_table(hardware: str, table: Path | str, *, launch: str = "graph", set: Sequence[str] = ()) -> PredictedTable:
     """Predict a table of kernels (CSV or Parquet); see :mod:`effsim.explore.kernel_table`."""
     machine = load_machine(hardware, set)
     return predict(machine.device, Path(table), launch)
@@ -193,7 +191,9 @@ def check_file(file: str) -> tuple[str, str]:
     if section == "hardware":
         return str(kind), load_machine(str(path)).name
     document = load_document(section, str(path))
-    model: type[SpecModel] = {"workloads": WorkloadSpec, "engines": EngineSpec, "architectures": ArchitectureSpec}[section]
+    model: type[SpecModel] = {"workloads": WorkloadSpec, "engines": EngineSpec, "architectures": ArchitectureSpec}[
+        section
+    ]
     built = build(model, document, root=str(kind))
     return str(kind), str(getattr(built, "name", ""))
 

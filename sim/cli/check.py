@@ -11,7 +11,9 @@ from .options import Quiet
 
 
 def check(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Hardware, system, workload, engine or architecture files.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Hardware, system, workload, engine or architecture files.")
+    ],
     quiet: Quiet = False,
 ) -> None:
     """Validate YAML files; print one line a file, exit 2 if any is wrong."""

@@ -10,7 +10,9 @@ import typer
 
 def import_(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A Hugging Face config.json.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write here instead of stdout.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write here instead of stdout.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Name of the architecture.")] = "",
 ) -> None:
     """Turn a Hugging Face config.json into an architecture YAML."""

@@ -12,8 +12,12 @@ from .options import Hardware, Json, LaunchMode, Quiet, Set, console, print_json
 
 def kernels(
     hardware: Hardware,
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV or Parquet, a row a kernel, with a 'kind' column.")],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write rows with predictions (.csv or .parquet).")] = None,
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="CSV or Parquet, a row a kernel, with a 'kind' column.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write rows with predictions (.csv or .parquet).")
+    ] = None,
     launch: Annotated[LaunchMode, typer.Option(help="How the kernels were timed.")] = LaunchMode.graph,
     set_: Set = None,
     json_: Json = False,

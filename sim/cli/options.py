@@ -28,9 +28,7 @@ class LaunchMode(StrEnum):
     eager = "eager"
 
 
-Hardware = Annotated[
-    str, typer.Argument(metavar="HW", help="Hardware file, or a bundled name (effsim list hardware).")
-]
+Hardware = Annotated[str, typer.Argument(metavar="HW", help="Hardware file, or a bundled name (effsim list hardware).")]
 Workload = Annotated[
     str, typer.Argument(metavar="WORKLOAD", help="Workload file, or a bundled name (effsim list workloads).")
 ]

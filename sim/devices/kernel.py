@@ -127,10 +127,7 @@ def kernel_time(kernel: Kernel) -> KernelTime:
     """
     if not kernel.classes:
         return KernelTime(kernel.fixed_s, kernel.fixed_s, 0.0, kernel.fixed_label)
-    if len(kernel.classes) == 1:
-        timed = _one_class(kernel, kernel.classes[0])
-    else:
-        timed = _many_classes(kernel)
+    timed = _one_class(kernel, kernel.classes[0]) if len(kernel.classes) == 1 else _many_classes(kernel)
     if kernel.fixed_s > timed.total_s:
         return KernelTime(kernel.fixed_s, kernel.fixed_s, 0.0, kernel.fixed_label)
     if kernel.setup_s:

@@ -99,5 +99,3 @@ def rebuild(machine: Machine, spec: SpecModel, system: SystemSpec | None) -> Mac
     """The same machine with changed specifications (for sensitivities and sweeps)."""
     network = device_network(spec) if system is None else Network.from_levels(system.topology)
     return Machine(machine.name, spec, system, network, build_device(spec, network))
-
-

@@ -47,7 +47,9 @@ def truncated(spec: ArchitectureSpec, layers: int | None) -> ArchitectureSpec:
     return spec.model_copy(update={"layers": [spec.layers[0].model_copy(update={"repeat": layers})]})
 
 
-def model_graph(spec: ArchitectureSpec, workload: WorkloadSpec, phase: str, batch: int, q_len: int, kv_len: int) -> Graph:
+def model_graph(
+    spec: ArchitectureSpec, workload: WorkloadSpec, phase: str, batch: int, q_len: int, kv_len: int
+) -> Graph:
     """The graph of one step of *workload*."""
     precision = workload.precision
     step = Step(

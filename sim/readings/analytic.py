@@ -31,7 +31,9 @@ class Rows:
     def __init__(self) -> None:
         self._rows: dict[str, OperatorTime] = {}
 
-    def add(self, name: str, node: Node, count: int, run: Execution, shares: dict[str, float], roofline_s: float) -> None:
+    def add(
+        self, name: str, node: Node, count: int, run: Execution, shares: dict[str, float], roofline_s: float
+    ) -> None:
         """Add *shares* (seconds by resource, of the whole execution set) to a row."""
         work = run.times * count * run.copies if run.useful else 0.0
         time_s = sum(shares.values())

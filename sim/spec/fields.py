@@ -227,7 +227,11 @@ class SpecModel(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         defer_build=True,  # a model that is not used costs nothing at import
-        extra="forbid", frozen=True, strict=True, validate_default=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        validate_default=True,
+        protected_namespaces=(),
     )
 
     def leaves(self) -> Iterator[tuple[str, AnyQuantity]]:

@@ -28,7 +28,6 @@ from .fields import (
     Power,
     Ratio,
     SpecModel,
-    Time,
 )
 
 DTypeName = Literal[
@@ -109,7 +108,9 @@ class Launch(SpecModel):
 
     graph: NonNegativeTime = Field(description="cadence of empty kernels replayed from a captured graph")
     stream: NonNegativeTime = Field(description="cadence of empty kernels launched back to back into a stream")
-    dispatch: NonNegativeTime = Field(description="host time of one eager framework operator; hidden while the device is behind")
+    dispatch: NonNegativeTime = Field(
+        description="host time of one eager framework operator; hidden while the device is behind"
+    )
     eager: NonNegativeTime = Field(description="cost of one isolated, synchronised eager operator beyond its kernel")
 
 
@@ -183,7 +184,9 @@ class CollectiveKernels(SpecModel):
     setup: NonNegativeTime = Field(description="fixed cost of a collective kernel before its first step")
     step: NonNegativeTime = Field(description="software cost of one step (flag, fence) beyond the link latency")
     efficiency: Ratio = Field(description="payload share of the link bandwidth (packet headers, flags)")
-    one_shot_limit: NonNegativeBytes = Field(description="largest message for which every device reads every other's buffer")
+    one_shot_limit: NonNegativeBytes = Field(
+        description="largest message for which every device reads every other's buffer"
+    )
 
 
 class Kernels(SpecModel):

@@ -31,9 +31,8 @@ class Parallelism(SpecModel):
     @model_validator(mode="after")
     def _expert_degree(self) -> Parallelism:
         if self.expert not in (1, self.tensor, self.tensor * self.data):
-            raise ValueError(
-                f"'expert' is {self.expert}; expected 1, tensor ({self.tensor}) or tensor × data ({self.tensor * self.data})"
-            )
+            both = self.tensor * self.data
+            raise ValueError(f"'expert' is {self.expert}; expected 1, tensor ({self.tensor}) or tensor × data ({both})")
         return self
 
 

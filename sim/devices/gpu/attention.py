@@ -131,7 +131,9 @@ class AttentionModel:
             return (kernel,)
         partial = self._combine_bytes(op, split)
         out = float(op.batch) * op.q_len * op.heads * op.v_dim * size_of(op.dtype)
-        merge = Sweep(read_bytes=partial, write_bytes=out, memory_bytes=0.0, vector_ops=2.0 * partial / ACCUMULATOR_BYTES)
+        merge = Sweep(
+            read_bytes=partial, write_bytes=out, memory_bytes=0.0, vector_ops=2.0 * partial / ACCUMULATOR_BYTES
+        )
         combine = self._pointwise.kernel(merge, "attention combine")
         # Splitting is a choice of this schedule: the bound of the whole operator stands on the first kernel.
         return (kernel, replace(combine, terms=tuple((label, 0.0) for label, _ in combine.terms)))

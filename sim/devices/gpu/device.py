@@ -71,9 +71,7 @@ class GpuDevice(Device):
         self._experts = ExpertsModel(p, self._gemm, self._pointwise)
         self._sequence = SequenceModel(p, self._gemm, self._pointwise)
         c = habits.collective
-        self._collective = CollectiveCosts(
-            float(c.setup), float(c.step), float(c.efficiency), float(c.one_shot_limit)
-        )
+        self._collective = CollectiveCosts(float(c.setup), float(c.step), float(c.efficiency), float(c.one_shot_limit))
         self._rules: dict[type, Callable[[Any, bool], tuple[Kernel, ...]]] = {
             Linear: self._linear,
             MatmulGradient: self._gradient,

@@ -111,7 +111,9 @@ class GemmModel:
         ]
         ts.search(problem, self._device, self._tiles, self._splits, out)
         if out[ts.TIME] == math.inf:
-            raise UnsupportedError(f"{self._name}: no GEMM tile fits {x.dtype} in {p.shared_bytes:.0f} B of shared memory")
+            raise UnsupportedError(
+                f"{self._name}: no GEMM tile fits {x.dtype} in {p.shared_bytes:.0f} B of shared memory"
+            )
         c_bytes = float(x.m) * x.n * x.batch * ec
         best = max(x.best_resident, x.a_resident, x.c_resident)
         memory = (compulsory_a + c_bytes) * (1 - best) + b_bytes * (1 - x.b_resident) + x.b_extra_bytes

@@ -92,7 +92,9 @@ class SequenceModel:
         return (
             self._product("delta scores", Product(c, c, dk, blocks, op.dtype), keys + square),
             self._between("delta triangular inverse", square, square, vector=inverse, blocks=blocks),
-            self._product("delta corrected keys, values", Product(c, dk + dv, c, blocks, op.dtype), keys + 2 * values + square),
+            self._product(
+                "delta corrected keys, values", Product(c, dk + dv, c, blocks, op.dtype), keys + 2 * values + square
+            ),
             self._chained_states(op, keys + values + states),
             self._product("delta output", Product(c, dv, dk + c, blocks, op.dtype), keys + 2 * values + states),
         )

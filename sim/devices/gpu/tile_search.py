@@ -150,9 +150,7 @@ def _time(
     heavy = max(l2, memory)
     whole = 0.0
     if full > 0.0:
-        whole = max(
-            busy, memory * units / device[D_MEM_BW], l2 * units / device[D_L2_BW], heavy / (flow * resident)
-        )
+        whole = max(busy, memory * units / device[D_MEM_BW], l2 * units / device[D_L2_BW], heavy / (flow * resident))
     last = 0.0
     if rest > 0.0:
         alone = 1.0 if full > 0.0 else resident

@@ -137,7 +137,9 @@ class Experts(Operator):
         """2 FLOP a weight and assigned token; the activation and the weighted sum are vector work."""
         rows = self.assignments
         vector = rows * (4.0 * self.intermediate + 2.0 * self.hidden)
-        return Arithmetic(matrix=2.0 * rows * self.expert_elements, vector=vector, special=2.0 * rows * self.intermediate)
+        return Arithmetic(
+            matrix=2.0 * rows * self.expert_elements, vector=vector, special=2.0 * rows * self.intermediate
+        )
 
     def accesses(self) -> tuple[Access, ...]:
         """Weights of the expected distinct experts; every assigned token's row in and out."""

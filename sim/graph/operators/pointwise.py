@@ -59,7 +59,6 @@ RECIPES: dict[str, Recipe] = {
     "scale": Recipe(1, 1, 1, 0),
     # four multiplies and two adds a pair; the framework form slices, negates, concatenates, multiplies and adds
     "rope": Recipe(1, 1, 3, 0, passes_eager=5),
-    "qk_norm": Recipe(1, 1, 4, 0, passes_eager=6, reduces=True),
     "dropout": Recipe(1, 1.5, 2, 0),
 }
 
@@ -148,8 +147,6 @@ class Pointwise(Operator):
         """``column`` divides the row width, ``tokens`` (sequence parallelism) the rows."""
         if axis in ("column", "heads"):
             columns = self.parameter_cols if self.parameter_cols < 0 else ceil_div(self.parameter_cols, degree)
-            if self.op == "qk_norm":
-                columns = self.parameter_cols
             return replace(self, cols=ceil_div(self.cols, degree), parameter_cols=columns)
         if axis == "tokens":
             return replace(self, rows=ceil_div(self.rows, degree))

@@ -237,10 +237,21 @@ class GatedDelta(Operator):
         word, tokens = size_of(self.dtype), float(self.batch) * self.length * self.heads
         return (
             Access(Role.ACTIVATION, tokens * (2 * self.key_dim + self.value_dim + 2) * word),
+            Access(Role.WEIGHT, self.weight_bytes),
             Access(Role.ACTIVATION, tokens * self.value_dim * word, write=True),
             Access(Role.STATE, self.state_bytes),
             Access(Role.STATE, self.state_bytes, write=True),
         )
+
+    @property
+    def parameters(self) -> int:
+        """A and the decay bias, one a head each."""
+        return 2 * self.heads
+
+    @property
+    def weight_bytes(self) -> float:
+        """Kept in fp32."""
+        return self.parameters * 4.0
 
     @property
     def state_bytes(self) -> float:
