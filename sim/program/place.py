@@ -183,7 +183,7 @@ def _remedies(builder: _Builder, degrees: Degrees) -> list[str]:
 
     word = size_of(w.precision.weights or w.precision.activations)
     if w.model is not None and w.task != "training_step":
-        for name in ("fp8", "int4"):
+        for name in ("int8", "int4"):  # weight-only types that every device can store and widen
             precision = w.precision.model_copy(update={"weights": name, "group_size": 128 if name == "int4" else 0})
             if size_of(name) < word and fits(w.model_copy(update={"precision": precision})):
                 out.append(f"{name} weights (precision.weights: {name})")
@@ -228,7 +228,8 @@ def _largest(fits: Callable[[int], bool], limit: int) -> int:
 
 
 def _bytes(size: float) -> str:
-    return format_quantity(size, "bytes")
+    """Memory sizes read in GiB, as device memories are built and reported."""
+    return f"{size / 2**30:.3g} GiB" if size >= 2**28 else format_quantity(size, "bytes")
 
 
 def _with_sends(graph: Graph, degrees: Degrees) -> Graph:

@@ -66,6 +66,57 @@ class Rows:
         return tuple(self._rows.values())
 
 
+class Overlap:
+    """Collectives that run beside computing, and how much of them shows.
+
+    ``n`` exchanges of ``s`` seconds, each behind ``c`` seconds of computing, end ``s + (n − 1)·max(0, s − c)`` after
+    the computing does (and, mirrored, weights gathered ahead of a block delay the first one).
+    """
+
+    def __init__(self) -> None:
+        self._computing: dict[str, float] = {}
+        self._entries: list[tuple[str, Node, int, Execution, dict[str, float], float]] = []
+
+    def main(self, phase: str, seconds: float) -> None:
+        """Computing of *phase* (forward, backward)."""
+        self._computing[phase] = self._computing.get(phase, 0.0) + seconds
+
+    def add(self, name: str, node: Node, count: int, run: Execution, shares: dict[str, float], bound: float) -> None:
+        """An overlapping collective with its full time."""
+        self._entries.append((name, node, count, run, shares, bound))
+
+    def settle(self, rows: Rows) -> None:
+        """Add the exposed share of every collective to *rows*."""
+        for phase in dict.fromkeys(entry[1].phase for entry in self._entries):
+            entries = [entry for entry in self._entries if entry[1].phase == phase]
+            n = max(count * run.times for _, _, count, run, _, _ in entries)
+            whole = sum(sum(shares.values()) for _, _, _, _, shares, _ in entries)
+            s, c = whole / n, self._computing.get(phase, 0.0) / n
+            exposed = s + (n - 1.0) * max(0.0, s - c)
+            for name, node, count, run, shares, bound in entries:
+                part = {label: seconds * exposed / whole for label, seconds in shares.items()} if whole else {}
+                rows.add(name, node, count, run, part, bound)
+
+
+def overlap_bounds(program: Program, phase: Phase, device: Device) -> dict[str, float]:
+    """Lower bounds of overlapping collectives by name: what a perfect overlap with computing could not hide."""
+    computing: dict[str, float] = {}
+    sending: dict[str, dict[str, float]] = {}
+    for run, name, node, count in phase.nodes():
+        seconds = device.lower(node.op, program.fused_pointwise).roofline_s * run.times * count
+        if node.overlap:
+            named = sending.setdefault(node.phase, {})
+            named[name] = named.get(name, 0.0) + seconds
+        else:
+            computing[node.phase] = computing.get(node.phase, 0.0) + seconds
+    out: dict[str, float] = {}
+    for part, named in sending.items():
+        whole = sum(named.values())
+        left = max(0.0, whole - computing.get(part, 0.0))
+        out |= {name: seconds / whole * left if whole else 0.0 for name, seconds in named.items()}
+    return out
+
+
 def kernel_shares(lowered: Lowered) -> dict[str, float]:
     """Seconds by resource of one run of an operator: work under what binds it, the rest as latency."""
     out: dict[str, float] = {}
@@ -77,7 +128,7 @@ def kernel_shares(lowered: Lowered) -> dict[str, float]:
 
 
 def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) -> PhaseTime:
-    rows = Rows()
+    rows, hidden, bounds = Rows(), Overlap(), overlap_bounds(program, phase, device)
     host, gpu = 0.0, 0.0
     for run, name, node, count in phase.nodes():
         lowered = device.lower(node.op, program.fused_pointwise)
@@ -93,8 +144,17 @@ def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) 
             if launch:
                 shares["launch"] = launch
             host += host_s(device.launch, program.launch, len(own)) * times
+        if node.overlap:
+            if bound_only:
+                shares = {"network": bounds[name]}
+                rows.add(name, node, count, run, shares, bounds[name])
+            else:
+                hidden.add(name, node, count, run, shares, bounds[name])
+            continue
         rows.add(name, node, count, run, shares, lowered.roofline_s * times)
+        hidden.main(node.phase, sum(shares.values()))
         gpu += sum(shares.values())
+    hidden.settle(rows)
     if not bound_only:
         rows.add_host("dispatch", "launch", host - gpu)
         rows.add_host("host", "host", host_seconds(program, phase))

@@ -16,7 +16,7 @@ from ..devices.device import Device, Lowered
 from ..devices.kernel import Kernel
 from ..graph.graph import Item, Node, Repeat
 from ..program.program import Execution, Phase, Program
-from .analytic import Rows, host_seconds, kernel_shares
+from .analytic import Rows, host_seconds, kernel_shares, overlap_bounds
 from .launch import device_gap_s
 from .result import PhaseTime, Reading, Slice, Timeline
 from .tiles import simulated_time
@@ -87,13 +87,14 @@ class _Run:
     sums: dict[str, _Sum] = field(default_factory=dict)
     slices: list[Slice] = field(default_factory=list)
     extra_ps: float = 0.0
-    end_ps: float = 0.0
-    overlapped: list[tuple[str, _Launch]] = field(default_factory=list)
+    side_free_ps: float = 0.0
+    side_extra_ps: float = 0.0
 
 
 def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, Timeline]:
     rows, total_s, bound_s = Rows(), 0.0, 0.0
     timeline, notes = Timeline(), list[str]()
+    bounds = overlap_bounds(program, phase, device)
     for index, run in enumerate(phase.executions):
         state = _Run(program, device)
         wall_ps = _execute(state, run)
@@ -102,7 +103,7 @@ def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, T
         for name, total in state.sums.items():
             shares = _shares(total, run.times)
             accounted += sum(shares.values())
-            roofline_s = total.lowered.roofline_s * total.count * run.times
+            roofline_s = bounds.get(name, total.lowered.roofline_s * total.count * run.times)
             rows.add(name, total.node, total.count, run, shares, roofline_s)
             bound_s += roofline_s if run.useful else 0.0
         rows.add_host(f"dispatch{'' if index == 0 else f'_{index}'}", "launch", max(0.0, seconds - accounted))
@@ -134,13 +135,21 @@ def _shares(total: _Sum, times: float) -> dict[str, float]:
 def _execute(state: _Run, run: Execution) -> float:
     """Wall-clock picoseconds of one execution."""
     queue = simpy.Store(state.env, capacity=QUEUE_DEPTH)
-    side = simpy.Store(state.env)
     state.env.process(_host(state, run, queue))
-    state.env.process(_side_stream(state, side))
-    done = state.env.process(_main_stream(state, queue, side))
+    done = state.env.process(_main_stream(state, queue))
     state.env.run(until=done)
-    state.env.run()
-    return max(float(state.env.now), state.end_ps) + state.extra_ps
+    main_ps = float(state.env.now)
+    exposed = max(0.0, state.side_free_ps + state.side_extra_ps - main_ps)
+    _expose(state, exposed)
+    return main_ps + exposed + state.extra_ps
+
+
+def _expose(state: _Run, exposed_ps: float) -> None:
+    """Give the time for which the main stream had to wait at the end to the collectives that caused it."""
+    side = [total for total in state.sums.values() if total.node.overlap]
+    whole = sum(total.busy_ps for total in side)
+    for total in side:
+        total.busy_ps = exposed_ps * total.busy_ps / whole if whole else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,22 +206,21 @@ def _host(state: _Run, run: Execution, queue: simpy.Store) -> Iterator[Any]:
     yield queue.put(None)
 
 
-def _main_stream(state: _Run, queue: simpy.Store, side: simpy.Store) -> Iterator[Any]:
-    """Runs kernels one after another; overlapping collectives go to the side stream."""
+def _main_stream(state: _Run, queue: simpy.Store) -> Iterator[Any]:
+    """Runs kernels one after another; overlapping collectives go to the side stream, which owns the links meanwhile."""
     env, mode = state.env, state.program.launch
     gap = round(device_gap_s(state.device.launch, mode) * PS) if mode != "isolated" else 0
-    begun: dict[str, list[float]] = {}
+    begun: dict[str, list[tuple[float, float]]] = {}
     while True:
         before = env.now
         item = yield queue.get()
         if item is None:
-            side.put(None)
             return
         if isinstance(item, _Mark):
             _pass_mark(state, item, begun)
             continue
         if item.total.node.overlap:
-            side.put(item)
+            _to_side_stream(state, item)
             continue
         waited = env.now - before
         yield env.timeout(gap)
@@ -226,27 +234,29 @@ def _main_stream(state: _Run, queue: simpy.Store, side: simpy.Store) -> Iterator
             item.ready.succeed()
 
 
-def _pass_mark(state: _Run, mark: _Mark, begun: dict[str, list[float]]) -> None:
-    """At the end of the second copy, account for the copies that were not run."""
+def _pass_mark(state: _Run, mark: _Mark, begun: dict[str, list[tuple[float, float]]]) -> None:
+    """At the end of the second copy, account for the copies that were not run.
+
+    Each takes as long as the second one did; a side stream that fell behind in it falls behind in each.
+    """
+    now = float(state.env.now)
+    behind = max(0.0, state.side_free_ps - now) + state.side_extra_ps
     times = begun.setdefault(mark.name, [])
-    times.append(float(state.env.now) + state.extra_ps)
+    times.append((now + state.extra_ps, behind))
     if mark.copy == 2:
-        period = times[-1] - times[-2]
-        state.extra_ps += (mark.count - 2) * period
+        (then, lag_then), (end, lag_end) = times[-2:]
+        state.extra_ps += (mark.count - 2) * (end - then)
+        state.side_extra_ps += (mark.count - 2) * max(0.0, lag_end - lag_then)
         times.clear()
 
 
-def _side_stream(state: _Run, side: simpy.Store) -> Iterator[Any]:
-    """Collectives that overlap with computing: the links work while the main stream goes on."""
-    env = state.env
-    while True:
-        item = yield side.get()
-        if item is None:
-            return
-        start = int(env.now)
-        length = round(kernel_seconds(item.kernel) * PS)
-        yield env.timeout(length)
-        _record(state, "links", item, start, length)
+def _to_side_stream(state: _Run, item: _Launch) -> None:
+    """Collectives that overlap with computing start when the link is free, first come first served."""
+    start = max(float(state.env.now), state.side_free_ps)
+    length = round(kernel_seconds(item.kernel) * PS)
+    state.side_free_ps = start + length
+    item.total.busy_ps += length * item.weight
+    _record(state, "links", item, int(start), length)
 
 
 def _record(state: _Run, track: str, item: _Launch, start: int, length: int) -> None:

@@ -21,6 +21,7 @@ INK: Final = "#767676"
 """Grey with a contrast of 4.5 to 1 on both white and black."""
 
 GRID: Final = "rgba(128,128,128,0.25)"
+_HATCH: Final = "rgba(255,255,255,0.7)"
 FONT: Final = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 
 RESOURCES: Final[dict[str, tuple[str, str]]] = {
@@ -43,8 +44,9 @@ _NAME: Final = 34
 _MAX_BARS: Final = 3000
 _PS_PER_US: Final = 1e6
 _MARKER_MIN, _MARKER_SPAN = 8.0, 26.0
-_BAR_PX, _FRAME_PX = 26, 130
+_BAR_PX, _FRAME_PX = 26, 160
 _ROOF_MARGIN: Final = 4.0
+_TEXT_ROOM: Final = 0.14
 _MEMORY_COLOURS: Final = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#999999")
 _MACHINE_SYMBOLS: Final = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 
@@ -68,6 +70,13 @@ def look(resource: str) -> tuple[str, str]:
     return known or _SPARE[sum(resource.encode()) % len(_SPARE)]
 
 
+def _marker(resource: str) -> dict[str, Any]:
+    """Filling of a resource's bars: its colour, with its hatching drawn over it."""
+    colour, hatch = look(resource)
+    pattern = {"shape": hatch, "fillmode": "overlay", "fgcolor": _HATCH, "fgopacity": 1.0, "size": 6}
+    return {"color": colour, "pattern": pattern, "line": {"width": 0}}
+
+
 def _figure(height: int, **layout: Any) -> Figure:
     import plotly.graph_objects as go
 
@@ -78,8 +87,9 @@ def _figure(height: int, **layout: Any) -> Figure:
         font={"family": FONT, "size": 13, "color": INK},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 10, "r": 16, "t": 46, "b": 44},
-        legend={"orientation": "h", "x": 0.0, "y": 1.0, "yanchor": "bottom", "xanchor": "left"},
+        margin={"l": 10, "r": 16, "t": 76, "b": 44},
+        legend={"orientation": "h", "x": 0.0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": RESOURCES["memory"][0]},
         hoverlabel={"align": "left", "font": {"family": FONT, "size": 12}},
         barmode="stack",
         **layout,
@@ -126,7 +136,6 @@ def _operators(result: RunResult) -> Figure:
     out = _figure(_FRAME_PX + _BAR_PX * len(bars), bargap=0.25)
     labels = _distinct([label for label, _, _ in bars])
     for resource in _resources(rows):
-        colour, hatch = look(resource)
         values = [terms.get(resource, 0.0) / scale for _, _, terms in bars]
         out.add_trace(
             go.Bar(
@@ -134,7 +143,7 @@ def _operators(result: RunResult) -> Figure:
                 x=values,
                 name=escape(resource),
                 orientation="h",
-                marker={"color": colour, "pattern": {"shape": hatch, "fgcolor": "rgba(255,255,255,0.6)", "size": 6}},
+                marker=_marker(resource),
                 hovertemplate=f"%{{y}}<br>{escape(resource)} %{{x:.4g}} {unit}<extra></extra>",
             )
         )
@@ -302,7 +311,6 @@ def _timeline(result: RunResult) -> Figure:
     for bar in slices[:_MAX_BARS]:
         groups.setdefault(str(dict(bar.detail).get("bound", "other")), []).append(bar)
     for bound, bars in groups.items():
-        colour, hatch = look(bound)
         out.add_trace(
             go.Bar(
                 y=[_label(bar.track) for bar in bars],
@@ -310,7 +318,7 @@ def _timeline(result: RunResult) -> Figure:
                 base=[bar.start_ps / _PS_PER_US for bar in bars],
                 name=escape(words.plain(bound)),
                 orientation="h",
-                marker={"color": colour, "pattern": {"shape": hatch, "fgcolor": "rgba(255,255,255,0.6)", "size": 6}},
+                marker=_marker(bound),
                 text=[_slice_text(bar) for bar in bars],
                 textposition="none",
                 hovertemplate="%{text}<br>%{x:.4g} µs from %{base:.4g} µs<extra></extra>",
@@ -350,7 +358,11 @@ def _sensitivity(result: RunResult) -> Figure:
         )
     )
     out.update_yaxes(autorange="reversed", showgrid=False)
-    out.update_xaxes(title={"text": "change of the time for 10 % more (%)"}, zeroline=True, zerolinecolor=INK)
+    low, high = min([*changes, 0.0]), max([*changes, 0.0])
+    room = _TEXT_ROOM * (high - low or 1.0)  # for the numbers at the ends of the bars
+    span = [low - room if low < 0.0 else 0.0, high + room if high > 0.0 else room]
+    title = {"text": "change of the time for 10 % more (%)"}
+    out.update_xaxes(title=title, range=span, zeroline=True, zerolinecolor=INK)
     return out
 
 
@@ -363,14 +375,13 @@ def compare_figure(results: Sequence[RunResult]) -> Figure:
     totals = [words.seconds_by_resource(result) for result in results]
     out = _figure(_FRAME_PX + 2 * _BAR_PX * len(results), bargap=0.35)
     for resource in _resources([row for result in results for row in result.operators]):
-        colour, hatch = look(resource)
         out.add_trace(
             go.Bar(
                 y=labels,
                 x=[total.get(resource, 0.0) / scale for total in totals],
                 name=escape(words.plain(resource)),
                 orientation="h",
-                marker={"color": colour, "pattern": {"shape": hatch, "fgcolor": "rgba(255,255,255,0.6)", "size": 6}},
+                marker=_marker(resource),
                 hovertemplate=f"%{{y}}<br>{escape(resource)} %{{x:.4g}} {unit}<extra></extra>",
             )
         )

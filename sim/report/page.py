@@ -200,7 +200,8 @@ def _operator_table(result: RunResult) -> str:
     head = "".join(f'<th class="{kind}"><button type="button">{name}</button></th>' for name, kind in columns)
     rows = "".join(_operator_row(row, result.time_s, many) for row in words.by_time(result.operators))
     caption = '<p class="soft">FLOPs (a multiply-add is 2) and bytes of all devices; a click on a heading sorts.</p>'
-    return f'{caption}<div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    table = f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    return f'{caption}<div class="scroll">{table}</div>'
 
 
 def _operator_row(row: OperatorRow, whole: float, many: bool) -> str:

@@ -36,13 +36,15 @@ th[aria-sort=ascending] button::after { content: " \\2191"; }
 th[aria-sort=descending] button::after { content: " \\2193"; }
 td.source { color: var(--soft); min-width: 14rem; overflow-wrap: anywhere; }
 code, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-size: .88rem; }
-pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: 10px 12px; overflow-x: auto; }
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: 10px 12px;
+  overflow-x: auto; }
 .track { display: inline-block; width: 100%; min-width: 60px; height: .7rem; background: var(--card);
   border: 1px solid var(--line); vertical-align: middle; }
 .track i { display: block; height: 100%; background: var(--strong); }
 .figure { width: 100%; min-width: 0; }
 @media (max-width: 560px) { main { padding: 16px 12px 48px; } h1 { font-size: 1.3rem; }
-  .cards { grid-template-columns: 1fr; gap: 8px; } td.source { min-width: 11rem; } }
+  .cards { grid-template-columns: 1fr; gap: 8px; } td.source { min-width: 11rem; }
+  .modebar { display: none; } }
 @media print { .figure { break-inside: avoid; } }
 """.strip()
 

@@ -81,7 +81,7 @@ class AttentionModel:
             serial_s=2.0 * p.memory_latency_s + p.l2_latency_s,
             l2_bytes=l2,
             memory_bytes=memory,
-            flow_bytes_per_s=staged / p.memory_latency_s,
+            flow_bytes_per_s=p.flow(staged),
         )
 
     def _context(self, op: Attention) -> Kernel:

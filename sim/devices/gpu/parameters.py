@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ...errors import UnsupportedError
@@ -76,6 +77,10 @@ class GpuParameters:
     def kept_at_best(self, size_bytes: float) -> float:
         """Largest share that any replacement policy could hold: for lower bounds."""
         return min(1.0, self.l2_whole_bytes / max(size_bytes, 1.0))
+
+    def flow(self, in_flight_bytes: float) -> float:
+        """Bytes a second that *in_flight_bytes* sustain against the memory latency; no limit where there is none."""
+        return in_flight_bytes / self.memory_latency_s if self.memory_latency_s else math.inf
 
     @property
     def boost_ratio(self) -> float:

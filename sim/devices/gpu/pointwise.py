@@ -47,9 +47,13 @@ class PointwiseModel:
         """
         p = self._p
         total = sweep.read_bytes + sweep.write_bytes
-        chunk = self._threads * self._vector_bytes * self._in_flight
+        largest = max(sweep.read_bytes, sweep.write_bytes)
+        one_load = self._threads * self._vector_bytes
+        # Small tensors give each thread fewer loads, so that every processor gets a block.
+        loads = min(self._in_flight, max(1, math.ceil(largest / (one_load * p.units))))
+        chunk = one_load * loads
         slots = max(1, min(p.max_threads // self._threads, p.max_blocks))
-        blocks = max(1, math.ceil(max(sweep.read_bytes, sweep.write_bytes) / chunk))
+        blocks = max(1, math.ceil(largest / chunk))
         reduce_s = 0.0
         if sweep.rows:
             blocks = min(max(blocks, 1), sweep.rows)
@@ -59,14 +63,14 @@ class PointwiseModel:
         vector_s = sweep.vector_ops / p.vector_op_rate()
         special_s = sweep.special_ops / p.special_ops
         busy = max(vector_s, special_s, total / p.l1_bytes_per_s) / blocks
-        flight = min(chunk, max(sweep.read_bytes, sweep.write_bytes) / blocks)
+        flight = min(chunk, largest / blocks)
         tile = TileClass(
             count=blocks,
             busy_s=busy,
             serial_s=p.memory_latency_s + p.l2_latency_s + reduce_s + sweep.chain_s,
             l2_bytes=total / blocks,
             memory_bytes=sweep.memory_bytes / blocks,
-            flow_bytes_per_s=max(flight, 1.0) / p.memory_latency_s,
+            flow_bytes_per_s=p.flow(max(flight, 1.0)),
         )
         scale = p.units * p.boost_ratio
         terms = (

@@ -116,7 +116,7 @@ def _search(
             memory = a_mem * problem[P_A_MEM] * batch + b_mem * problem[P_B_MEM] * scale_b
             memory += m * n * ec * batch * problem[P_C_MEM]
             flight = max(stages - 1.0, 1.0) * bk * (used_m * ea + used_n * eb)
-            flow = flight / device[D_MEM_LAT]
+            flow = flight / device[D_MEM_LAT] if device[D_MEM_LAT] > 0.0 else math.inf
             serial = device[D_MEM_LAT] + device[D_ISSUE] + device[D_L2_LAT] + c_bytes / device[D_L1_BW]
             extra = 0.0
             if split > 1.0:  # partial sums in fp32 through L2, then a second kernel that adds them
