@@ -77,6 +77,10 @@ class Device(ABC):
     def peak_matrix_flops(self, dtype: str) -> float:
         """Dense peak FLOP/s of the matrix unit (or what stands in for it)."""
 
+    def cycles(self, lowered: Lowered) -> float | None:
+        """Cycles of the device's own clock for an operator; None where a kernel has no such clock of its own."""
+        return None
+
     def more_roofs(self) -> tuple[tuple[str, str, float], ...]:
         """Further roofs of the roofline plot as (name, "compute" or "bandwidth", value)."""
         return ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,19 @@ from ..spec.hardware import GpuSpec
 from ..spec.overrides import apply
 from ..spec.system import SystemSpec
 from .device import Device
-from .gpu.device import GpuDevice
+
+def _gpu(spec: SpecModel, network: Network | None) -> Device:
+    from .gpu.device import GpuDevice
+
+    assert isinstance(spec, GpuSpec)
+    return GpuDevice(spec, network)
+
 
 DEVICE_SPECS: dict[str, type[SpecModel]] = {"gpu": GpuSpec}
-"""Specification of every device kind; :func:`build_device` turns each into a device."""
+"""Specification of every device kind, by the ``kind:`` of its file."""
+
+_BUILDERS: dict[type[SpecModel], Callable[[SpecModel, Network | None], Device]] = {GpuSpec: _gpu}
+"""What turns each specification into a device; modules are imported when their kind is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +57,10 @@ def build_device(spec: SpecModel, network: Network | None = None) -> Device:
     Raises:
         UnsupportedError: no device of that kind.
     """
-    if isinstance(spec, GpuSpec):
-        return GpuDevice(spec, network)
-    raise UnsupportedError(f"no device for a specification of type {type(spec).__name__}")
+    builder = _BUILDERS.get(type(spec))
+    if builder is None:
+        raise UnsupportedError(f"no device for a specification of type {type(spec).__name__}")
+    return builder(spec, network)
 
 
 def load_machine(name_or_path: str, assignments: Sequence[str] = ()) -> Machine:

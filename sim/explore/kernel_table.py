@@ -184,11 +184,16 @@ def predict(device: Device, path: Path, launch: str) -> PredictedTable:
             "roofline_s": lowered.roofline_s,
             "energy_j": None,
         }
+        cycles = device.cycles(lowered)
+        if cycles is not None:
+            predicted["cycles"] = cycles
         out.append(predicted)
         measured = _measured(row, path, index)
         if measured:
             errors.setdefault(kind, []).append((index, seconds / measured - 1.0))
     added = [name for name in ADDED if name not in columns]
+    if out and "cycles" in out[0] and "cycles" not in columns:
+        added.append("cycles")
     scores = {kind: Score.of(pairs) for kind, pairs in errors.items()}
     return PredictedTable((*columns, *added), tuple(out), scores)
 

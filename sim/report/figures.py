@@ -326,7 +326,7 @@ def _timeline(result: RunResult) -> Figure:
         )
     out.update_layout(barmode="overlay", bargap=0.2)
     title = "µs" if len(slices) <= _MAX_BARS else f"µs (the first {_MAX_BARS} of {len(slices)} kernels)"
-    out.update_xaxes(title={"text": title})
+    out.update_xaxes(title={"text": title}, exponentformat="none", separatethousands=True, rangemode="tozero")
     out.update_yaxes(autorange="reversed", showgrid=False, categoryorder="array", categoryarray=tracks)
     return out
 

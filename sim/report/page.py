@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _FRAGMENT_ROWS: Final = 8
-_CONFIG: Final = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
+_CONFIG: Final = {
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtonsToRemove": ["lasso2d", "select2d", "sendChartToCloud"],
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+}
+_POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+"""Content security policy: the page runs what it holds and fetches nothing."""
+
 _STRONGEST: Final = 10
 _ENTRY_POINTS: Final = ("effsim", "effsim.exe", "__main__.py")
 
@@ -67,6 +76,7 @@ def page(results: RunResult | Sequence[RunResult], *, command: str | None = None
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f"<title>{_e(title)}</title><style>{CSS}</style></head>\n<body><main>\n"
         f"{''.join(body)}\n</main><script>{SCRIPT}</script></body></html>\n"
     )
