@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DataError, EffsimError
 from . import words
-from .figures import figure
+from .figures import CONFIG, figure
 from .result import RunResult
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def report(result: RunResult) -> list[Any]:
     for name, title in _FIGURES:
         if (name == "timeline" and not result.timeline.slices) or (name == "sensitivity" and not result.sensitivity):
             continue
-        out += [html.H3(title), dcc.Graph(figure=figure(result, name), config={"displaylogo": False})]
+        out += [html.H3(title), dcc.Graph(figure=figure(result, name), config=CONFIG)]
     return [
         *out,
         html.H3("Operators"),

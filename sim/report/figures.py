@@ -17,6 +17,15 @@ from .result import Ceiling, OperatorRow, RunResult
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+CONFIG: Final[dict[str, Any]] = {
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtonsToRemove": ["lasso2d", "select2d", "sendChartToCloud"],
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+}
+"""Options of plotly.js for every page: nothing is sent anywhere."""
+
 INK: Final = "#767676"
 """Grey with a contrast of 4.5 to 1 on both white and black."""
 

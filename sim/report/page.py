@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from . import words
+from .figures import CONFIG, compare_figure, figure, memory_figure, roofline_figure
 from .files import atomic_write_text
 from .page_style import CSS, SCRIPT
 from .result import OperatorRow, RunResult
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _FRAGMENT_ROWS: Final = 8
-_CONFIG: Final = {
-    "displaylogo": False,
-    "responsive": True,
-    "modeBarButtonsToRemove": ["lasso2d", "select2d", "sendChartToCloud"],
-    "showSendToCloud": False,
-    "plotlyServerURL": "",
-}
 _POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 """Content security policy: the page runs what it holds and fetches nothing."""
 
@@ -88,13 +82,13 @@ class _Figures:
     def __init__(self) -> None:
         self._count = 0
 
-    def html(self, figure: Figure, label: str) -> str:
+    def html(self, drawn: Figure, label: str) -> str:
         """A figure as HTML, with a label for those who cannot see it."""
         self._count += 1
-        inside: str = figure.to_html(
+        inside: str = drawn.to_html(
             full_html=False,
             include_plotlyjs=self._count == 1,
-            config=_CONFIG,
+            config=CONFIG,
             div_id=f"figure-{self._count}",
             default_width="100%",
         )
@@ -106,8 +100,6 @@ def _e(text: str) -> str:
 
 
 def _single(result: RunResult, figures: _Figures) -> list[str]:
-    from .figures import figure
-
     out = [f"<h1>{_e(words.title(result))}</h1>", f'<p class="soft">{_e(words.setup(result))}</p>', _notes([result])]
     out += [_cards(result), "<h2>What limits it</h2>", _shares(result.bound)]
     out += ["<h2>Operators under the roofs of one device</h2>", figures.html(figure(result, "roofline"), "Roofline")]
@@ -129,8 +121,6 @@ def _single(result: RunResult, figures: _Figures) -> list[str]:
 
 
 def _several(runs: list[RunResult], figures: _Figures) -> list[str]:
-    from .figures import compare_figure, memory_figure, roofline_figure
-
     first = runs[0]
     out = [f"<h1>{_e(first.workload)} on {len(runs)} machines</h1>", f'<p class="soft">engine {_e(first.engine)}</p>']
     out += [_notes(runs), "<h2>In numbers</h2>", _compare_table(runs)]

@@ -49,8 +49,9 @@ class PointwiseModel:
         total = sweep.read_bytes + sweep.write_bytes
         largest = max(sweep.read_bytes, sweep.write_bytes)
         one_load = self._threads * self._vector_bytes
-        # Small tensors give each thread fewer loads, so that every processor gets a block.
-        loads = min(self._in_flight, max(1, math.ceil(largest / (one_load * p.units))))
+        # Small tensors give each thread fewer loads, so that every processor gets a block; a row stays with one block.
+        spread = self._in_flight if sweep.rows else max(1, math.ceil(largest / (one_load * p.units)))
+        loads = min(self._in_flight, spread)
         chunk = one_load * loads
         slots = max(1, min(p.max_threads // self._threads, p.max_blocks))
         blocks = max(1, math.ceil(largest / chunk))
