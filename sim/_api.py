@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .devices.registry import DEVICE_SPECS, Machine, load_machine
-from .errors import SpecError
+from .errors import DataError, EffsimError, SpecError, located
 from .explore.kernel_table import PredictedTable, predict
 from .explore.sensitivity import Sensitivity, sensitivities, shown_path
 from .program.memory import Capacity
@@ -27,15 +28,43 @@ from .spec.fields import SpecModel
 from .spec.overrides import apply
 from .spec.system import SystemSpec
 from .spec.workload import WorkloadSpec
-from .spec.yaml_loader import load_yaml
+from .spec.yaml_loader import Document, load_yaml
 
 READINGS = {"roofline": roofline, "analytic": analytic, "events": events}
 
 
 def load_workload(name_or_path: str, assignments: Sequence[str] = ()) -> tuple[WorkloadSpec, Path]:
     """A workload by bundled name or path, with ``--set workload.…`` applied, and the folder it stands in."""
+    file = open_workload(name_or_path, assignments)
+    return file.spec, file.folder
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadFile:
+    """A workload with the document it was read from, so that later errors can point into it."""
+
+    spec: WorkloadSpec
+    document: Document
+
+    @property
+    def folder(self) -> Path:
+        """Folder that relative paths refer to."""
+        return Path(self.document.file).parent
+
+    @contextmanager
+    def blame(self, *path: str | int) -> Iterator[None]:
+        """Give errors without a position the position of *path* in this file."""
+        try:
+            yield
+        except EffsimError as error:
+            deeper = error.path if isinstance(error, DataError) and error.path else path
+            raise located(error, self.document.location(deeper)) from None
+
+
+def open_workload(name_or_path: str, assignments: Sequence[str] = ()) -> WorkloadFile:
+    """A workload by bundled name or path with its document."""
     document = apply(load_document("workloads", name_or_path), list(assignments), "workload")
-    return build(WorkloadSpec, document, root="workload"), Path(document.file).parent
+    return WorkloadFile(build(WorkloadSpec, document, root="workload"), document)
 
 
 def load_engine(name_or_path: str, base: Path | None = None) -> EngineSpec:
@@ -45,8 +74,10 @@ def load_engine(name_or_path: str, base: Path | None = None) -> EngineSpec:
     return build(EngineSpec, load_document("engines", found), root="engine")
 
 
-def plan_on(machine: Machine, workload: WorkloadSpec, base: Path | None = None) -> Program:
-    """Place a workload on a machine.
+def plan_on(
+    machine: Machine, workload: WorkloadSpec, base: Path | None = None, file: WorkloadFile | None = None
+) -> Program:
+    """Place a workload on a machine. *file* lets errors point into the workload's file.
 
     Raises:
         DoesNotFitError: it does not fit, with what would make it fit.
@@ -59,7 +90,10 @@ def plan_on(machine: Machine, workload: WorkloadSpec, base: Path | None = None) 
         devices=max(1, network.devices),
         inner_devices=network.levels[0].size if network.levels else 1,
     )
-    return place(workload, load_engine(workload.engine, base), capacity, base)
+    with file.blame("engine") if file is not None else nullcontext():
+        engine = load_engine(workload.engine, base)
+    with file.blame("model") if file is not None else nullcontext():
+        return place(workload, engine, capacity, base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +148,25 @@ def run_full(
 ) -> FullRun:
     """As :func:`run`, and keep the machine, the program and the reading (for traces and explanations)."""
     machine = load_machine(hardware, set)
-    spec, base = load_workload(workload, set)
-    return run_specs(machine, spec, base, engine=engine, sensitivity=sensitivity)
+    file = open_workload(workload, set)
+    return run_specs(machine, file.spec, file.folder, engine=engine, sensitivity=sensitivity, file=file)
 
 
 def run_specs(
-    machine: Machine, spec: WorkloadSpec, base: Path | None, *, engine: str = "events", sensitivity: bool = True
+    machine: Machine,
+    spec: WorkloadSpec,
+    base: Path | None,
+    *,
+    engine: str = "events",
+    sensitivity: bool = True,
+    file: WorkloadFile | None = None,
 ) -> FullRun:
     """Run loaded specifications; *base* is the folder that relative paths in the workload refer to."""
     if engine not in READINGS:
         raise SpecError(f"unknown engine {engine!r}; expected one of {', '.join(READINGS)}")
-    program = plan_on(machine, spec, base)
-    reading = READINGS[engine](program, machine.device)
+    program = plan_on(machine, spec, base, file)
+    with file.blame("precision", "activations") if file is not None else nullcontext():
+        reading = READINGS[engine](program, machine.device)
     elastic = sensitivities(program, machine) if sensitivity else ()
     return FullRun(assemble(machine, spec, program, reading, elastic), machine, program, reading)
 
@@ -166,8 +207,8 @@ def explain(hardware: str, workload: str, operator: str, *, set: Sequence[str] =
         UnknownNameError: no operator of that name, with the nearest one.
     """
     machine = load_machine(hardware, set)
-    spec, base = load_workload(workload, set)
-    program = plan_on(machine, spec, base)
+    file = open_workload(workload, set)
+    program = plan_on(machine, file.spec, file.folder, file)
     return explain_operator(machine, program, operator)
 
 

@@ -81,13 +81,36 @@ class UnsupportedError(EffsimError):
 
 
 class DataError(EffsimError):
-    """A table, trace or model configuration cannot be read."""
+    """A table, trace, model configuration or operator list cannot be read.
+
+    ``path`` leads to the place inside the document that was being read, where there is one.
+    """
+
+    def __init__(self, message: str, *, path: tuple[str | int, ...] = ()) -> None:
+        self.path = path
+        super().__init__(message)
 
 
 class DoesNotFitError(EffsimError):
     """The workload does not fit; the message says by how much and what would make it fit."""
 
     exit_code = 1
+
+
+def located(error: EffsimError, location: Location) -> EffsimError:
+    """*error* with a position, if it has none yet: what went wrong later is still found in the file that caused it.
+
+    >>> str(located(UnsupportedError("no fp4"), Location("w.yaml", 7, 3)))
+    'w.yaml:7:3: no fp4'
+    """
+    if isinstance(error, DoesNotFitError) or getattr(error, "location", location) not in (None, location):
+        return error
+    if isinstance(error, SpecError):
+        kind = type(error)
+        return kind(
+            error.what, location=location, path=error.path, expected=error.expected, suggestion=error.suggestion
+        )
+    return type(error)(f"{location}: {error}")
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

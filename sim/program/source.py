@@ -73,19 +73,21 @@ def explicit_graph(workload: WorkloadSpec) -> Graph:
         DataError: an unknown kind or dimension; the message names the entry.
     """
     assert workload.operators is not None
-    return Graph(workload.name, tuple(_item(entry, "operators") for entry in workload.operators))
+    entries = workload.operators
+    return Graph(workload.name, tuple(_item(e, e.name, ("operators", i)) for i, e in enumerate(entries)))
 
 
-def _item(entry: OperatorEntry, path: str) -> Item:
-    here = f"{path}.{entry.name}"
+def _item(entry: OperatorEntry, name: str, path: tuple[str | int, ...]) -> Item:
     count = int(entry.repeat or 1)
     if entry.operators is not None:
-        return Repeat(entry.name, tuple(_item(e, here) for e in entry.operators), count)
+        below = (*path, "operators")
+        parts = (_item(e, f"{name}.{e.name}", (*below, i)) for i, e in enumerate(entry.operators))
+        return Repeat(entry.name, tuple(parts), count)
     assert entry.kind is not None
     try:
         op = from_row(entry.kind, entry.dimensions, strict=True)
     except DataError as error:
-        raise DataError(f"{here}: {error}") from None
+        raise DataError(f"{name}: {error}", path=path) from None
     node = Node(entry.name, op, split=entry.split, after=entry.after)
     if count == 1:
         return node

@@ -89,7 +89,7 @@ class Overlap:
         """Add the exposed share of every collective to *rows*."""
         for phase in dict.fromkeys(entry[1].phase for entry in self._entries):
             entries = [entry for entry in self._entries if entry[1].phase == phase]
-            n = max(count * run.times for _, _, count, run, _, _ in entries)
+            n = sum(count * run.times for _, _, count, run, _, _ in entries)
             whole = sum(sum(shares.values()) for _, _, _, _, shares, _ in entries)
             s, c = whole / n, self._computing.get(phase, 0.0) / n
             exposed = s + (n - 1.0) * max(0.0, s - c)

@@ -89,6 +89,8 @@ class _Run:
     extra_ps: float = 0.0
     side_free_ps: float = 0.0
     side_extra_ps: float = 0.0
+    side_phase: str = ""
+    exposed_ps: float = 0.0
 
 
 def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, Timeline]:
@@ -138,14 +140,21 @@ def _execute(state: _Run, run: Execution) -> float:
     state.env.process(_host(state, run, queue))
     done = state.env.process(_main_stream(state, queue))
     state.env.run(until=done)
-    main_ps = float(state.env.now)
-    exposed = max(0.0, state.side_free_ps + state.side_extra_ps - main_ps)
-    _expose(state, exposed)
-    return main_ps + exposed + state.extra_ps
+    late = _join_side_stream(state, 1.0)
+    _expose(state, state.exposed_ps)
+    return float(state.env.now) + late + state.extra_ps
+
+
+def _join_side_stream(state: _Run, weight: float) -> int:
+    """Picoseconds that the main stream must wait for the side stream; they count *weight* times."""
+    late = max(0, round(state.side_free_ps + state.side_extra_ps - float(state.env.now)))
+    state.exposed_ps += late * weight
+    state.side_free_ps, state.side_extra_ps, state.side_phase = 0.0, 0.0, ""
+    return late
 
 
 def _expose(state: _Run, exposed_ps: float) -> None:
-    """Give the time for which the main stream had to wait at the end to the collectives that caused it."""
+    """Give the time for which the main stream had to wait to the collectives that caused it."""
     side = [total for total in state.sums.values() if total.node.overlap]
     whole = sum(total.busy_ps for total in side)
     for total in side:
@@ -222,6 +231,10 @@ def _main_stream(state: _Run, queue: simpy.Store) -> Iterator[Any]:
         if item.total.node.overlap:
             _to_side_stream(state, item)
             continue
+        if state.side_phase not in ("", item.total.node.phase):
+            # What follows a phase (the update behind the backward pass) needs the results of its collectives.
+            yield env.timeout(_join_side_stream(state, item.weight))
+            before = env.now
         waited = env.now - before
         yield env.timeout(gap)
         item.total.launch_ps += (waited + gap) * item.weight
@@ -254,7 +267,7 @@ def _to_side_stream(state: _Run, item: _Launch) -> None:
     """Collectives that overlap with computing start when the link is free, first come first served."""
     start = max(float(state.env.now), state.side_free_ps)
     length = round(kernel_seconds(item.kernel) * PS)
-    state.side_free_ps = start + length
+    state.side_free_ps, state.side_phase = start + length, item.total.node.phase
     item.total.busy_ps += length * item.weight
     _record(state, "links", item, int(start), length)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import webbrowser
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DataError, EffsimError
@@ -155,7 +157,7 @@ def _card(html: Any, label: str, value: str, aside: str) -> Any:
     return html.Div([html.Span(label), html.B(value), html.Span(aside)], className="card")
 
 
-def _table(html: Any, heads: list[tuple[str, str]], rows: list[tuple[str, ...]]) -> Any:
+def _table(html: Any, heads: Sequence[tuple[str, str]], rows: Sequence[tuple[str, ...]]) -> Any:
     """A table; each head is a name and a class (``n`` for numbers)."""
     head = html.Thead(html.Tr([html.Th(name, className=kind) for name, kind in heads]))
     body = [
@@ -216,14 +218,18 @@ def serve(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, open_browser: bool
         DataError: dash is not installed, or the address cannot be listened on.
     """
     app = build_app()
-    timer: threading.Timer | None = None
+    _check_address(host, port)
     if open_browser:
         timer = threading.Timer(_BROWSER_DELAY_S, webbrowser.open, [f"http://{host}:{port}/"])
         timer.daemon = True
         timer.start()
+    app.run(host=host, port=str(port), debug=False)
+
+
+def _check_address(host: str, port: int) -> None:
+    """Refuse an address that cannot be listened on; the web server itself would leave the process."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        app.run(host=host, port=str(port), debug=False)
-    except OSError as error:
-        if timer is not None:
-            timer.cancel()
-        raise DataError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        socket.create_server((host, port), family=family).close()
+    except (OSError, OverflowError) as error:
+        raise DataError(f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}") from error

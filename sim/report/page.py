@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -154,8 +154,8 @@ def _cards(result: RunResult) -> str:
     return f'<div class="cards">{inner}</div>'
 
 
-def _shares(bound: object) -> str:
-    shares = sorted(dict(bound).items(), key=lambda item: -item[1])  # type: ignore[call-overload]
+def _shares(bound: Mapping[str, float]) -> str:
+    shares = sorted(bound.items(), key=lambda item: -item[1])
     rows = "".join(
         f'<tr><td>{_e(name)}</td><td class="n">{words.percent(share)}</td>'
         f'<td style="width:60%"><span class="track"><i style="width:{100.0 * share:.2f}%"></i></span></td></tr>'

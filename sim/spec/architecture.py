@@ -30,14 +30,14 @@ GATED_ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
 class PublishedCount(SpecModel):
     """A parameter count that somebody else states, to compare the built graph with."""
 
-    value: Dim
-    source: str
+    value: Dim = Field(description="the number")
+    source: str = Field(description="who states it")
 
 
 class Norm(SpecModel):
     """Normalisation of the residual stream."""
 
-    kind: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    kind: Literal["rmsnorm", "layernorm"] = Field("rmsnorm", description="root mean square, or mean and variance")
     bias: bool = Field(True, description="layernorm only: learns a shift besides the scale")
     parametric: bool = Field(True, description="learns a scale; false leaves the norm without parameters")
 
@@ -45,20 +45,20 @@ class Norm(SpecModel):
 class Attention(SpecModel):
     """Softmax attention with grouped keys and values."""
 
-    kind: Literal["attention"]
-    heads: Dim
+    kind: Literal["attention"] = Field(description="always 'attention'")
+    heads: Dim = Field(description="query heads")
     kv_heads: Dim | None = Field(None, description="key/value heads; as many as query heads if absent")
     head_dim: Dim | None = Field(None, description="width of a query and key head; hidden / heads if absent")
     value_dim: Dim | None = Field(None, description="width of a value head; head_dim if absent")
-    qkv_bias: bool = False
-    out_bias: bool = False
+    qkv_bias: bool = Field(False, description="biases on the query, key and value projections")
+    out_bias: bool = Field(False, description="a bias on the output projection")
     qk_norm: bool = Field(False, description="RMS norm over every query and key head (Qwen3, Gemma-3)")
     output_gate: bool = Field(False, description="a sigmoid gate as wide as the output, from the input (Qwen3-Next)")
     window: Dim | None = Field(None, description="sliding window: keys a token sees, its own included")
     rope_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
         1.0, description="share of a head that rotary positions turn; 0 leaves this layer without them"
     )
-    causal: bool = True
+    causal: bool = Field(True, description="a token sees only itself and earlier ones")
 
     @property
     def groups(self) -> int:
@@ -75,27 +75,27 @@ class Attention(SpecModel):
 class LatentAttention(SpecModel):
     """Multi-head latent attention: keys and values are compressed to one latent vector a token (DeepSeek-V2)."""
 
-    kind: Literal["latent_attention"]
-    heads: Dim
+    kind: Literal["latent_attention"] = Field(description="always 'latent_attention'")
+    heads: Dim = Field(description="query heads")
     q_lora_rank: Dim | None = Field(None, description="rank of the query compression; null projects directly")
-    kv_lora_rank: Dim
+    kv_lora_rank: Dim = Field(description="width of the cached latent vector of a token")
     nope_dim: Dim = Field(description="width of a head's part without positions")
     rope_dim: Dim = Field(description="width of the rotary part, shared by all heads on the key side")
-    v_dim: Dim
+    v_dim: Dim = Field(description="width of a value head")
     bias: bool = Field(False, description="the down-projections and the output have biases")
 
 
 class Mamba(SpecModel):
     """Selective state space (Mamba-1)."""
 
-    kind: Literal["mamba"]
-    inner: Dim
-    state: Dim = 16
-    dt_rank: Dim
-    kernel: Dim = 4
+    kind: Literal["mamba"] = Field(description="always 'mamba'")
+    inner: Dim = Field(description="width of the scanned stream")
+    state: Dim = Field(16, description="state elements a channel")
+    dt_rank: Dim = Field(description="rank of the projection that gives the time step")
+    kernel: Dim = Field(4, description="taps of the causal convolution")
     heads: Dim = Field(1, description="blocks of the input-dependent projections (Zamba has two)")
-    conv_bias: bool = True
-    proj_bias: bool = False
+    conv_bias: bool = Field(True, description="a bias on the convolution")
+    proj_bias: bool = Field(False, description="biases on the input and output projections")
     inner_norms: Literal["none", "parametric", "plain"] = Field(
         "none", description="RMS norms of Δ, B and C: learned (Jamba), without scales (Falcon-Mamba)"
     )
@@ -110,16 +110,16 @@ class Mamba(SpecModel):
 class Mamba2(SpecModel):
     """State-space duality (Mamba-2)."""
 
-    kind: Literal["mamba2"]
-    heads: Dim
-    head_dim: Dim
-    state: Dim
-    groups: Dim = 1
-    kernel: Dim = 4
-    chunk: Dim = 256
+    kind: Literal["mamba2"] = Field(description="always 'mamba2'")
+    heads: Dim = Field(description="heads of the scan")
+    head_dim: Dim = Field(description="width of a head")
+    state: Dim = Field(description="state elements a channel")
+    groups: Dim = Field(1, description="groups of heads that share B and C")
+    kernel: Dim = Field(4, description="taps of the causal convolution")
+    chunk: Dim = Field(256, description="tokens the scan works on at once")
     gated_norm: bool = Field(True, description="gated RMS norm before the output; false gates without a norm")
-    conv_bias: bool = True
-    proj_bias: bool = False
+    conv_bias: bool = Field(True, description="a bias on the convolution")
+    proj_bias: bool = Field(False, description="biases on the input and output projections")
 
     @property
     def inner(self) -> int:
@@ -136,13 +136,13 @@ class Mamba2(SpecModel):
 class GatedDelta(SpecModel):
     """Gated delta rule (Gated DeltaNet, as in Qwen3-Next); key heads are shared by groups of value heads."""
 
-    kind: Literal["gated_delta"]
-    key_heads: Dim
-    value_heads: Dim
-    key_dim: Dim
-    value_dim: Dim
-    kernel: Dim = 4
-    chunk: Dim = 64
+    kind: Literal["gated_delta"] = Field(description="always 'gated_delta'")
+    key_heads: Dim = Field(description="query and key heads")
+    value_heads: Dim = Field(description="value heads; a multiple of key_heads")
+    key_dim: Dim = Field(description="width of a key head")
+    value_dim: Dim = Field(description="width of a value head")
+    kernel: Dim = Field(4, description="taps of the causal convolution")
+    chunk: Dim = Field(64, description="tokens the delta rule works on at once")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> GatedDelta:
@@ -157,8 +157,10 @@ SingleMixer = Annotated[Attention | LatentAttention | Mamba | Mamba2 | GatedDelt
 class ParallelMixers(SpecModel):
     """Mixers that read the same input and whose results add (Falcon-H1)."""
 
-    kind: Literal["parallel"]
-    mixers: Annotated[list[SingleMixer], Field(min_length=2)]
+    kind: Literal["parallel"] = Field(description="always 'parallel'")
+    mixers: Annotated[list[SingleMixer], Field(min_length=2)] = Field(
+        description="two or more mixers of different kinds"
+    )
 
     @model_validator(mode="after")
     def _distinct(self) -> ParallelMixers:
@@ -176,11 +178,11 @@ Mixer = Annotated[
 class Mlp(SpecModel):
     """Feed-forward part of two matrices, or three when gated."""
 
-    kind: Literal["mlp"]
-    intermediate: Dim
-    activation: Activation = "silu"
-    gated: bool = True
-    bias: bool = False
+    kind: Literal["mlp"] = Field(description="always 'mlp'")
+    intermediate: Dim = Field(description="inner width")
+    activation: Activation = Field("silu", description="nonlinearity")
+    gated: bool = Field(True, description="a third matrix gates the inner activations (SwiGLU, GeGLU)")
+    bias: bool = Field(False, description="biases on all matrices")
 
     @model_validator(mode="after")
     def _gate_exists(self) -> Mlp:
@@ -191,18 +193,18 @@ class Mlp(SpecModel):
 class Moe(SpecModel):
     """Routed experts, with or without experts that every token uses."""
 
-    kind: Literal["moe"]
-    experts: Dim
-    top_k: Dim
+    kind: Literal["moe"] = Field(description="always 'moe'")
+    experts: Dim = Field(description="routed experts")
+    top_k: Dim = Field(description="experts a token uses")
     intermediate: Dim = Field(description="width of one routed expert")
-    activation: Activation = "silu"
-    gated: bool = True
-    shared_experts: Annotated[int, Field(ge=0)] = 0
+    activation: Activation = Field("silu", description="nonlinearity")
+    gated: bool = Field(True, description="experts are gated (SwiGLU, GeGLU)")
+    shared_experts: Annotated[int, Field(ge=0)] = Field(0, description="experts that every token uses")
     shared_intermediate: Dim | None = Field(
         None, description="width of all shared experts together; shared_experts × intermediate if absent"
     )
     shared_gate: bool = Field(False, description="a sigmoid of one learned projection scales the shared experts")
-    router_bias: bool = False
+    router_bias: bool = Field(False, description="a bias on the router")
 
     @property
     def shared_width(self) -> int:
@@ -225,7 +227,7 @@ FeedForward = Annotated[Mlp | Moe, Field(discriminator="kind")]
 class SharedBlock(SpecModel):
     """A layer whose weights serve at several depths (Zamba): its parameters count once."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1)] = Field(description="layers with the same name share their weights")
     concatenate_embedding: bool = Field(
         False, description="the mixer reads [hidden, embedding output], twice as wide, and the layer has one residual"
     )
@@ -235,14 +237,14 @@ class SharedBlock(SpecModel):
 class LayerRun(SpecModel):
     """``repeat`` identical layers, or ``repeat`` copies of the runs in ``layers``."""
 
-    repeat: Dim = 1
+    repeat: Dim = Field(1, description="identical layers, or copies of the group")
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] | None = Field(
         None, description="prefix of the operator names; layers, layers_0, … (part_0, … inside a group) if absent"
     )
-    mixer: Mixer | None = None
-    ffn: FeedForward | None = None
-    shared: SharedBlock | None = None
-    layers: list[LayerRun] | None = None
+    mixer: Mixer | None = Field(None, description="what mixes tokens: attention, a scan, or several in parallel")
+    ffn: FeedForward | None = Field(None, description="feed-forward part: one MLP, or experts")
+    shared: SharedBlock | None = Field(None, description="the layer's weights are shared with other depths")
+    layers: list[LayerRun] | None = Field(None, description="makes this a group of runs")
 
     @model_validator(mode="after")
     def _one_form(self) -> LayerRun:
@@ -278,24 +280,29 @@ each part (Gemma-2); both parts on one norm and summed (Falcon-7B, Phi); the sam
 class ArchitectureSpec(SpecModel):
     """A decoder-style model: embedding, layers, final norm, output head."""
 
-    kind: Literal["architecture"]
-    name: Annotated[str, Field(min_length=1, max_length=120)]
-    description: str = ""
+    kind: Literal["architecture"] = Field(description="always 'architecture'")
+    name: Annotated[str, Field(min_length=1, max_length=120)] = Field(description="name in reports")
+    description: str = Field("", description="free text")
     source: str = Field("", description="where the hyper-parameters are published")
     parameters: PublishedCount | Dim | None = Field(None, description="published parameter count, for comparison")
-    vocab: Dim
-    hidden: Dim
+    vocab: Dim = Field(description="entries of the vocabulary")
+    hidden: Dim = Field(description="width of the residual stream")
     tied_embeddings: bool = Field(False, description="the output head is the embedding table")
     embedding_width: Dim | None = Field(None, description="width of the table where it is projected (OPT-350M)")
     embedding_norm: bool = Field(False, description="a norm follows the embedding (BLOOM)")
-    position: Literal["rope", "learned", "alibi", "none"] = "rope"
-    max_positions: Dim | None = None
+    position: Literal["rope", "learned", "alibi", "none"] = Field("rope", description="how positions enter")
+    max_positions: Dim | None = Field(None, description="longest sequence; rows of a learned table")
     position_offset: Annotated[int, Field(ge=0)] = Field(0, description="unused rows of a learned table (OPT has 2)")
-    norm: Norm = Field(default_factory=lambda: Norm.model_construct(kind="rmsnorm", bias=True, parametric=True))
-    residual: Residual = "pre_norm"
-    final_norm: bool = True
-    lm_head_bias: bool = False
-    layers: Annotated[list[LayerRun], Field(min_length=1)]
+    norm: Norm = Field(
+        default_factory=lambda: Norm.model_construct(kind="rmsnorm", bias=True, parametric=True),
+        description="normalisation of the residual stream",
+    )
+    residual: Residual = Field("pre_norm", description="how norms and residuals join a layer's parts")
+    final_norm: bool = Field(True, description="a norm precedes the output head")
+    lm_head_bias: bool = Field(False, description="a bias on the output head")
+    layers: Annotated[list[LayerRun], Field(min_length=1)] = Field(
+        description="runs of identical layers, first to last"
+    )
 
     @property
     def published_parameters(self) -> int | None:

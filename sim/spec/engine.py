@@ -17,11 +17,13 @@ class EngineSpec(SpecModel):
     each operator from a framework (hidden while the device is behind), ``isolated`` synchronises after every operator.
     """
 
-    kind: Literal["engine"]
-    name: Annotated[str, Field(min_length=1, max_length=80)]
-    description: str = ""
-    provenance: Provenance | None = None
-    launch: Literal["graph", "stream", "eager", "isolated"]
+    kind: Literal["engine"] = Field(description="always 'engine'")
+    name: Annotated[str, Field(min_length=1, max_length=80)] = Field(description="name in reports")
+    description: str = Field("", description="free text")
+    provenance: Provenance | None = Field(None, description="origin of the numbers that carry none themselves")
+    launch: Literal["graph", "stream", "eager", "isolated"] = Field(
+        description="how kernels get started: graph, stream, eager or isolated"
+    )
     fused_pointwise: bool = Field(description="activations, norms and rotary embedding are one kernel each")
     fused_residual_norm: bool = Field(description="the residual addition runs inside the norm that follows")
     fused_attention: bool = Field(True, description="scores stay on chip")

@@ -39,8 +39,10 @@ DTypeName = Literal[
 class Provenance(SpecModel):
     """Where the bare numbers of a file come from, when they do not say so themselves."""
 
-    kind: Literal["datasheet", "measured", "fitted", "assumed", "unverified"]
-    source: str
+    kind: Literal["datasheet", "measured", "fitted", "assumed", "unverified"] = Field(
+        description="origin of the numbers that carry none themselves"
+    )
+    source: str = Field(description="document, measurement or reasoning they come from")
 
 
 class Clock(SpecModel):
@@ -54,38 +56,40 @@ class Clock(SpecModel):
 class L1(SpecModel):
     """First-level cache / shared memory of one SM (compute unit)."""
 
-    capacity: Bytes
+    capacity: Bytes = Field(description="cache and shared memory together")
     bandwidth: BytesPerCycle = Field(description="bytes per clock from shared memory or L1 to the registers of one SM")
-    latency: NonNegativeTime | None = None
+    latency: NonNegativeTime | None = Field(None, description="load-to-use latency of a hit; 0 if absent")
 
 
 class StreamingMultiprocessor(SpecModel):
     """One SM (NVIDIA) or compute unit (AMD), and how many there are."""
 
-    count: Count
+    count: Count = Field(description="enabled SMs of the product, not of the full die")
     registers: Bytes = Field(description="register file of one SM")
     shared_memory: Bytes = Field(description="shared memory usable by the blocks of one SM")
     max_threads: Count = Field(description="resident threads of one SM")
     max_blocks: Count = Field(description="resident thread blocks of one SM")
-    l1: L1
+    l1: L1 = Field(description="first-level cache")
 
 
 class L2(SpecModel):
     """Last-level cache shared by all SMs."""
 
-    capacity: Bytes
+    capacity: Bytes = Field(description="size of the whole cache, all partitions")
     bandwidth: Bandwidth = Field(description="read bandwidth of all SMs together")
-    latency: NonNegativeTime
+    latency: NonNegativeTime = Field(description="load-to-use latency of a hit")
     unified: bool = Field(True, description="false when an SM sees only its partition at full speed (A100, H100)")
 
 
 class Memory(SpecModel):
     """Device memory."""
 
-    kind: Literal["hbm2", "hbm2e", "hbm3", "hbm3e", "hbm4", "gddr5", "gddr6", "gddr6x", "gddr7", "lpddr5", "ideal"]
-    capacity: Bytes
+    kind: Literal["hbm2", "hbm2e", "hbm3", "hbm3e", "hbm4", "gddr5", "gddr6", "gddr6x", "gddr7", "lpddr5", "ideal"] = (
+        Field(description="memory technology; 'ideal' for test devices")
+    )
+    capacity: Bytes = Field(description="size as the driver reports it (80 GiB, not 80 GB, where that is meant)")
     bandwidth: Bandwidth = Field(description="datasheet bandwidth: data rate times width")
-    channels: Count | None = None
+    channels: Count | None = Field(None, description="independent channels; for information, no time depends on it")
     latency: NonNegativeTime = Field(description="load-to-use latency of one SM, idle memory")
     stream_fraction: Ratio = Field(
         description="share of the bandwidth that a long read stream reaches (refresh, activation, turnaround)"
@@ -96,7 +100,7 @@ class Memory(SpecModel):
 class Link(SpecModel):
     """A link out of the device. Bandwidth counts one direction."""
 
-    kind: Literal["nvlink", "xgmi", "pcie", "c2c"]
+    kind: Literal["nvlink", "xgmi", "pcie", "c2c"] = Field(description="technology; the same word as the key")
     bandwidth: Bandwidth = Field(description="one direction, all lanes or links together")
     latency: NonNegativeTime = Field(description="one hop, device to device, as a message sees it")
     max_devices: Count = Field(1, description="devices reachable at this bandwidth without leaving the node")
@@ -118,45 +122,53 @@ class PowerEnvelope(SpecModel):
     """Electrical limits."""
 
     limit: Power = Field(description="board power limit (TDP)")
-    idle: Power | None = None
+    idle: Power | None = Field(None, description="power of the idle board; unknown if absent")
 
 
 class Energy(SpecModel):
     """Energy of operations and of moved bytes; unknown stays null, then results have no energy."""
 
-    matrix: dict[DTypeName, EnergyPerFlop] | None = None
-    vector: EnergyPerFlop | None = None
-    memory: EnergyPerByte | None = None
-    l2: EnergyPerByte | None = None
+    matrix: dict[DTypeName, EnergyPerFlop] | None = Field(
+        None, description="energy of one matrix-unit operation, by dtype"
+    )
+    vector: EnergyPerFlop | None = Field(None, description="energy of one vector operation")
+    memory: EnergyPerByte | None = Field(None, description="energy to move one byte between memory and L2")
+    l2: EnergyPerByte | None = Field(None, description="energy to move one byte between L2 and an SM")
 
 
 class Price(SpecModel):
     """What it costs; unknown stays null."""
 
-    purchase: Money | None = None
-    hourly: MoneyRate | None = None
+    purchase: Money | None = Field(None, description="price to buy one")
+    hourly: MoneyRate | None = Field(None, description="price to rent one for an hour; results have no cost without it")
 
 
 class GemmTile(SpecModel):
     """One matrix-multiply tile that the kernel library of a generation offers."""
 
-    m: Count
-    n: Count
-    k: Count
+    m: Count = Field(description="output rows of the tile")
+    n: Count = Field(description="output columns of the tile")
+    k: Count = Field(description="depth of one step of the k loop")
     stages: Count = Field(description="shared-memory buffers of the k loop")
-    warps_m: Count
-    warps_n: Count
+    warps_m: Count = Field(description="warps that divide the tile's rows")
+    warps_n: Count = Field(description="warps that divide the tile's columns")
 
 
 class GemmKernels(SpecModel):
     """Matrix-multiply kernels of a generation."""
 
-    instruction: Literal["fma", "mma.sync", "wgmma", "tcgen05", "mfma"]
+    instruction: Literal["fma", "mma.sync", "wgmma", "tcgen05", "mfma"] = Field(
+        description="matrix instruction of the generation; for information"
+    )
     operands_from_shared_memory: bool = Field(
         description="the matrix unit reads tiles from shared memory itself (wgmma, tcgen05) instead of from registers"
     )
-    tiles: Annotated[list[GemmTile], Field(min_length=1)]
-    split_k: Annotated[list[Count], Field(min_length=1)]
+    tiles: Annotated[list[GemmTile], Field(min_length=1)] = Field(
+        description="tiles the library can choose from; the fastest is taken"
+    )
+    split_k: Annotated[list[Count], Field(min_length=1)] = Field(
+        description="pieces into which the k loop may be cut; contains 1"
+    )
     issue_latency: NonNegativeTime = Field(description="from operands in shared memory to the result of one k step")
 
 
@@ -167,13 +179,13 @@ class AttentionKernels(SpecModel):
     context_n: Count = Field(description="keys of one inner step")
     generation_n: Count = Field(description="keys of one split-KV step")
     overlap_softmax: bool = Field(description="exponentials of one tile run under the matrix unit's work on another")
-    blocks_per_sm: Count
+    blocks_per_sm: Count = Field(description="thread blocks of the fused kernel that share an SM")
 
 
 class PointwiseKernels(SpecModel):
     """Element-wise, reduction and copy kernels."""
 
-    threads: Count
+    threads: Count = Field(description="threads of one block")
     bytes_per_thread: Bytes = Field(description="vector load width")
     loads_in_flight: Count = Field(description="independent vector loads a thread issues before it waits")
 
@@ -195,35 +207,38 @@ class Kernels(SpecModel):
     setup: NonNegativeTime = Field(
         description="start of a matrix-unit kernel before its first load: instruction fetch, descriptors, barriers"
     )
-    gemm: GemmKernels
-    attention: AttentionKernels
-    pointwise: PointwiseKernels
-    collective: CollectiveKernels
+    gemm: GemmKernels = Field(description="matrix products")
+    attention: AttentionKernels = Field(description="fused attention")
+    pointwise: PointwiseKernels = Field(description="element-wise kernels, reductions, copies")
+    collective: CollectiveKernels = Field(description="communication library")
 
 
 class GpuSpec(SpecModel):
     """A GPU. Rates are per SM and clock, so that SM count and clock can be varied; a multiply-add counts as 2 FLOP."""
 
-    kind: Literal["gpu"]
-    name: Annotated[str, Field(min_length=1, max_length=120)]
-    description: str = ""
-    vendor: str = ""
-    generation: str = ""
-    released: int | None = None
-    provenance: Provenance | None = None
-    clock: Clock
-    sm: StreamingMultiprocessor
+    kind: Literal["gpu"] = Field(description="always 'gpu'")
+    name: Annotated[str, Field(min_length=1, max_length=120)] = Field(description="name in reports")
+    description: str = Field("", description="free text")
+    vendor: str = Field("", description="who makes it; free text")
+    generation: str = Field("", description="family it belongs to; free text")
+    released: int | None = Field(None, description="year")
+    provenance: Provenance | None = Field(None, description="origin of the numbers that carry none themselves")
+    clock: Clock = Field(description="clock frequencies")
+    sm: StreamingMultiprocessor = Field(description="one SM (compute unit), and how many there are")
     matrix: dict[DTypeName, FlopPerCycle] = Field(description="dense matrix-unit rate of one SM per clock, by dtype")
     vector: dict[DTypeName, FlopPerCycle] = Field(description="vector rate of one SM per clock, by dtype")
     special: OpPerCycle = Field(description="exponentials, reciprocals, … of one SM per clock")
-    memory: Memory
-    l2: L2
-    links: dict[Literal["nvlink", "xgmi", "pcie", "c2c"], Link] = Field(default_factory=dict)
-    launch: Launch
-    power: PowerEnvelope
-    energy: Energy = Field(default_factory=lambda: Energy())
-    price: Price = Field(default_factory=lambda: Price())
-    kernels: Kernels
+    memory: Memory = Field(description="device memory")
+    l2: L2 = Field(description="last-level cache")
+    links: dict[Literal["nvlink", "xgmi", "pcie", "c2c"], Link] = Field(
+        default_factory=dict,
+        description="links out of the device, by technology; the fastest joins devices where no system file is given",
+    )
+    launch: Launch = Field(description="what it costs to start a kernel")
+    power: PowerEnvelope = Field(description="electrical limits")
+    energy: Energy = Field(default_factory=lambda: Energy(), description="energy of operations and moved bytes")
+    price: Price = Field(default_factory=lambda: Price(), description="what it costs")
+    kernels: Kernels = Field(description="habits of the kernel library on this generation")
 
     @model_validator(mode="after")
     def _consistent(self) -> GpuSpec:

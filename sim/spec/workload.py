@@ -13,18 +13,20 @@ from .hardware import DTypeName, Provenance
 class Precision(SpecModel):
     """Element types. ``weights`` and ``kv_cache`` default to ``activations``."""
 
-    activations: DTypeName = "fp16"
-    weights: DTypeName | None = None
-    kv_cache: DTypeName | None = None
+    activations: DTypeName = Field("fp16", description="type of activations, and of what has no type of its own")
+    weights: DTypeName | None = Field(
+        None, description="type in which weights are stored; as the activations if absent"
+    )
+    kv_cache: DTypeName | None = Field(None, description="type of cached keys and values; as the activations if absent")
     group_size: Annotated[int, Field(ge=0, le=65536, description="weights that share one scale; 0: a scale a row")] = 0
 
 
 class Parallelism(SpecModel):
     """Degrees of parallelism; their product (without ``expert``) is the number of devices."""
 
-    tensor: Count = Field(1, validate_default=True)
-    pipeline: Count = Field(1, validate_default=True)
-    data: Count = Field(1, validate_default=True)
+    tensor: Count = Field(1, validate_default=True, description="devices that share each layer")
+    pipeline: Count = Field(1, validate_default=True, description="stages of layers")
+    data: Count = Field(1, validate_default=True, description="replicas that share the batch")
     expert: Count = Field(1, validate_default=True, description="1, or as many as 'tensor' or 'tensor' × 'data'")
     microbatches: Count = Field(1, validate_default=True, description="pieces of the batch that fill the pipeline")
 
@@ -39,13 +41,15 @@ class Parallelism(SpecModel):
 class Training(SpecModel):
     """What a training step keeps and updates."""
 
-    optimizer: Literal["adam", "sgd", "sgd_momentum"] = "adam"
+    optimizer: Literal["adam", "sgd", "sgd_momentum"] = Field(
+        "adam", description="adam keeps two moments a weight, sgd_momentum one, sgd none"
+    )
     master_weights: bool = Field(True, description="fp32 copy of the weights in the optimizer")
     recompute: Literal["none", "selective", "full"] = Field(
         "none", description="selective: attention again in the backward pass; full: every block from its input"
     )
     zero: Literal[0, 1, 2, 3] = Field(0, description="optimizer state, gradients, weights divided over data ranks")
-    gradient_dtype: DTypeName = "fp32"
+    gradient_dtype: DTypeName = Field("fp32", description="type in which gradients are kept")
 
 
 class OperatorEntry(SpecModel):
@@ -54,15 +58,21 @@ class OperatorEntry(SpecModel):
     ``kind`` and its columns are those of the kernel tables; ``repeat`` with ``operators`` makes a folded block.
     """
 
-    name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9_.\-]+$")]
-    kind: str | None = None
-    repeat: Count | None = None
-    split: Literal["", "column", "row", "heads", "vocab", "experts", "tokens"] = ""
-    after: Literal["", "all_reduce", "all_gather"] = ""
+    name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9_.\-]+$")] = Field(
+        description="name in reports"
+    )
+    kind: str | None = Field(None, description="kind of operator, as in kernel tables")
+    repeat: Count | None = Field(None, description="times the operator or group runs; 1 if absent")
+    split: Literal["", "column", "row", "heads", "vocab", "experts", "tokens"] = Field(
+        "", description="dimension that tensor parallelism divides; empty: every device does all of it"
+    )
+    after: Literal["", "all_reduce", "all_gather"] = Field(
+        "", description="collective that completes the divided result"
+    )
     dimensions: Annotated[dict[str, Any], Field(description="columns of the kind, for example m, n, k, dtype")] = Field(
         default_factory=dict
     )
-    operators: list[OperatorEntry] | None = None
+    operators: list[OperatorEntry] | None = Field(None, description="entries of a group")
 
     @model_validator(mode="after")
     def _leaf_or_group(self) -> OperatorEntry:
@@ -76,12 +86,14 @@ class OperatorEntry(SpecModel):
 class WorkloadSpec(SpecModel):
     """A model (or an explicit list of operators) and what is asked of it."""
 
-    kind: Literal["workload"]
-    name: Annotated[str, Field(min_length=1, max_length=120)]
-    description: str = ""
-    provenance: Provenance | None = None
+    kind: Literal["workload"] = Field(description="always 'workload'")
+    name: Annotated[str, Field(min_length=1, max_length=120)] = Field(description="name in reports")
+    description: str = Field("", description="free text")
+    provenance: Provenance | None = Field(
+        None, description="where the description is from; it has no bare numbers of its own"
+    )
     model: str | None = Field(None, description="bundled architecture, a native YAML, or a Hugging Face config.json")
-    operators: list[OperatorEntry] | None = None
+    operators: list[OperatorEntry] | None = Field(None, description="explicit list of operators, instead of a model")
     task: Literal["prefill", "decode", "generate", "training_step", "operators"] = Field(
         description="generate = prefill then decode; operators = run the explicit list once"
     )
@@ -89,11 +101,15 @@ class WorkloadSpec(SpecModel):
     prompt: Count = Field(1, validate_default=True, description="tokens of context (training: sequence length)")
     generate: Count = Field(1, validate_default=True, description="tokens generated a sequence")
     layers: Count | None = Field(None, description="run only so many layers of the model")
-    precision: Precision = Field(default_factory=lambda: Precision())
-    parallelism: Literal["auto"] | Parallelism = "auto"
+    precision: Precision = Field(default_factory=lambda: Precision(), description="element types")
+    parallelism: Literal["auto"] | Parallelism = Field(
+        "auto", description="degrees, or 'auto': the smallest number of devices that fits"
+    )
     engine: str = Field("cuda-graph", description="engine profile: a bundled name or a path")
     attention: Literal["fused", "unfused"] | None = Field(None, description="overrides the engine's choice")
-    training: Training = Field(default_factory=lambda: Training())
+    training: Training = Field(
+        default_factory=lambda: Training(), description="what a training step keeps; for task training_step"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> WorkloadSpec:

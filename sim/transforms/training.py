@@ -46,7 +46,8 @@ def training_step(forward: Graph, plan: TrainingPlan, microbatches: int = 1) -> 
     elements = forward.parameters
     if plan.zero >= 1:
         elements = -(-elements // plan.data)
-    tail.append(Node("optimizer", OptimizerStep(elements, plan.states, plan.dtype), phase="optimizer"))
+    update = OptimizerStep(elements, plan.states, plan.dtype, gradient_dtype=plan.gradient_dtype)
+    tail.append(Node("optimizer", update, phase="optimizer"))
     if plan.data > 1 and plan.zero in (1, 2):
         size = forward.parameters * size_of(plan.dtype)
         tail.append(_exchange("weight_all_gather", "all_gather", size, plan, "optimizer", overlap=False))

@@ -50,7 +50,8 @@ class PointwiseModel:
         largest = max(sweep.read_bytes, sweep.write_bytes)
         one_load = self._threads * self._vector_bytes
         # Small tensors give each thread fewer loads, so that every processor gets a block; a row stays with one block.
-        spread = self._in_flight if sweep.rows else max(1, math.ceil(largest / (one_load * p.units)))
+        places = min(p.units, sweep.parallel or p.units)
+        spread = self._in_flight if sweep.rows else max(1, math.ceil(largest / (one_load * places)))
         loads = min(self._in_flight, spread)
         chunk = one_load * loads
         slots = max(1, min(p.max_threads // self._threads, p.max_blocks))

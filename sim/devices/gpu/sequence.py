@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from ...graph.dtypes import size_of
 from ...graph.operators.convolution import CausalConv1d, Conv2d, FFTConv
@@ -109,7 +110,9 @@ class SequenceModel:
 
     def conv1d(self, op: CausalConv1d) -> tuple[Kernel, ...]:
         """One pass; neighbouring taps come from registers."""
-        return (self._pointwise.kernel(self._sweep(op, 0, 0.0), "causal conv1d"),)
+        sweep = self._sweep(op, 0, 0.0)
+        multiply_adds = replace(sweep, vector_ops=sweep.vector_ops / 2.0)  # fused: two FLOP an operation
+        return (self._pointwise.kernel(multiply_adds, "causal conv1d"),)
 
     def conv2d(self, op: Conv2d) -> tuple[Kernel, ...]:
         """Implicit GEMM a group; depthwise as one vector pass."""

@@ -1,0 +1,194 @@
+"""Tables of ai-dynamo/aiconfigurator: one kernel (or one engine operator) a row, timed in CUDA graphs.
+
+What the columns mean, where it had to be settled from the data:
+
+- ``latency`` is in milliseconds.
+- ``message_size`` of the communication tables counts *elements*: at equal ``message_size`` a ``half`` all-reduce takes
+  1.85 times as long as an ``int8`` one at the large end, and read as bytes its bus bandwidth would be a third of the
+  link. All-gather and reduce-scatter take half the time of an all-reduce of the same size: the full buffer is meant.
+- ``step`` of attention is what the cache holds before the call and ``isl`` the new tokens, so keys are their sum.
+- ``num_heads`` of attention and latent attention is what one device holds (the division is already made); ``inter_size``
+  of experts is not divided by ``moe_tp_size`` yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from effsim.errors import DataError
+
+from .tables import Measured, number
+
+MS = 1e-3
+DTYPES: dict[str, dict[str, Any]] = {
+    "bfloat16": {"dtype": "bf16"},
+    "float16": {"dtype": "fp16"},
+    "fp8": {"dtype": "fp8"},
+    # Scales of 128 × 128 blocks are 0.02 % of the weights: left out.
+    "fp8_block": {"dtype": "fp8"},
+    "sq": {"dtype": "int8"},
+    "int8_wo": {"dtype": "bf16", "weight_dtype": "int8"},
+    "int4_wo": {"dtype": "bf16", "weight_dtype": "int4", "group_size": 128},
+}
+COMMUNICATION_BYTES = {"half": 2, "bfloat16": 2, "int8": 1}
+OPERATIONS = {"alltoall": "all_to_all"}
+# DeepSeek's latent attention: rank of the compressed cache and width of the rotary part.
+KV_LORA_RANK, ROPE_DIM = 512, 64
+# Whether this expert width belongs to a gated or a plain expert is not recorded, and the two differ by half.
+UNCLEAR_EXPERTS = frozenset({1856})
+
+Converted = tuple[str, str, dict[str, Any]]
+"""Label, kind and cells of one row."""
+
+
+def whole(row: Mapping[str, Any], name: str) -> int:
+    """A whole number of a row."""
+    return int(number(row, name, "table"))
+
+
+def _gemm(row: Mapping[str, Any]) -> Converted | None:
+    types = DTYPES.get(str(row["gemm_dtype"]))
+    if types is None:
+        return None
+    cells = {"m": whole(row, "m"), "n": whole(row, "n"), "k": whole(row, "k"), **types}
+    return f"linear {row['gemm_dtype']}", "linear", cells
+
+
+def _attention(row: Mapping[str, Any]) -> Converted | None:
+    types, cache = DTYPES.get(str(row["attn_dtype"])), DTYPES.get(str(row["kv_cache_dtype"]))
+    if types is None or cache is None:
+        return None
+    phase = "context" if str(row["op_name"]).startswith("context") else "generation"
+    new = whole(row, "isl")
+    cells = {
+        "phase": phase,
+        "batch": whole(row, "batch_size"),
+        "q_len": new,
+        "kv_len": new + whole(row, "step"),
+        "heads": whole(row, "num_heads"),
+        "kv_heads": whole(row, "num_key_value_heads"),
+        "head_dim": whole(row, "head_dim"),
+        "dtype": types["dtype"],
+        "kv_dtype": cache["dtype"],
+        "window": int(row.get("window_size") or 0),
+    }
+    quantised = " fp8 cache" if cache["dtype"] == "fp8" else ""
+    return f"attention {phase}{quantised}", "attention", cells
+
+
+def _latent(row: Mapping[str, Any]) -> Converted | None:
+    types, cache = DTYPES.get(str(row["mla_dtype"])), DTYPES.get(str(row["kv_cache_dtype"]))
+    if types is None or cache is None:
+        return None
+    phase = "context" if str(row["op_name"]).startswith("context") else "generation"
+    new = whole(row, "isl")
+    cells = {
+        "phase": phase,
+        "batch": whole(row, "batch_size"),
+        "q_len": new,
+        "kv_len": new + whole(row, "step"),
+        "heads": whole(row, "num_heads"),
+        "kv_lora_rank": KV_LORA_RANK,
+        "rope_dim": ROPE_DIM,
+        "dtype": types["dtype"],
+        "kv_dtype": cache["dtype"],
+    }
+    quantised = " fp8 cache" if cache["dtype"] == "fp8" else ""
+    return f"latent_attention {phase}{quantised}", "latent_attention", cells
+
+
+def _moe(row: Mapping[str, Any]) -> Converted | None:
+    types = DTYPES.get(str(row["moe_dtype"]))
+    if types is None or whole(row, "moe_ep_size") != 1 or whole(row, "inter_size") in UNCLEAR_EXPERTS:
+        return None
+    cells = {
+        "tokens": whole(row, "num_tokens"),
+        "hidden": whole(row, "hidden_size"),
+        "intermediate": whole(row, "inter_size") // whole(row, "moe_tp_size"),
+        "experts": whole(row, "num_experts"),
+        "top_k": whole(row, "topk"),
+        "distribution": str(row["distribution"]),
+        **types,
+    }
+    return f"moe {row['moe_dtype']}", "moe", cells
+
+
+def _linear_attention(row: Mapping[str, Any]) -> Converted | None:
+    source = str(row["kernel_source"])
+    batch, length = whole(row, "batch_size"), whole(row, "seq_len")
+    base = {"batch": batch, "length": length, "dtype": "bf16"}
+    if source.startswith("causal_conv1d"):
+        cells = {**base, "channels": _convolved(row), "kernel": whole(row, "d_conv")}
+        return f"conv1d {row['phase']}", "conv1d", cells
+    if source == "fused_recurrent_gated_delta_rule":
+        heads = {"heads": whole(row, "num_v_heads"), "key_dim": whole(row, "head_k_dim")}
+        return f"gated_delta {row['phase']}", "gated_delta", {**base, **heads, "value_dim": whole(row, "head_v_dim")}
+    if source == "mamba_chunk_scan_combined":
+        names = {"nheads": "heads", "head_dim": "head_dim", "d_state": "state", "n_groups": "groups"}
+        sizes = {ours: whole(row, theirs) for theirs, ours in names.items()}
+        return f"ssd_scan {row['phase']}", "ssd_scan", {**base, **sizes, "chunk": whole(row, "chunk_size")}
+    return None
+
+
+def _convolved(row: Mapping[str, Any]) -> int:
+    """Channels of the depthwise convolution: q, k and v of the delta rule; x, B and C of Mamba-2."""
+    if "nheads" in row:
+        return whole(row, "nheads") * whole(row, "head_dim") + 2 * whole(row, "n_groups") * whole(row, "d_state")
+    keys = whole(row, "num_k_heads") * whole(row, "head_k_dim")
+    return 2 * keys + whole(row, "num_v_heads") * whole(row, "head_v_dim")
+
+
+def _collective(row: Mapping[str, Any]) -> Converted | None:
+    word = COMMUNICATION_BYTES.get(str(row.get("nccl_dtype") or row.get("allreduce_dtype")))
+    # The eager rows of the custom all-reduce are host time of the framework (about 45 us whatever the size).
+    if word is None or str(row.get("backend", "")).endswith("eager"):
+        return None
+    op = OPERATIONS.get(str(row["op_name"]), str(row["op_name"]))
+    cells = {"op": op, "bytes": whole(row, "message_size") * word, "devices": whole(row, "num_gpus")}
+    library = "NCCL" if "nccl_dtype" in row else "one-shot/two-shot kernels"
+    return f"collective {op} ({library})", "collective", cells
+
+
+CONVERTERS: dict[str, Callable[[Mapping[str, Any]], Converted | None]] = {
+    "gemm": _gemm,
+    "context_attention": _attention,
+    "generation_attention": _attention,
+    "context_mla": _latent,
+    "generation_mla": _latent,
+    "moe": _moe,
+    "gdn": _linear_attention,
+    "mamba2": _linear_attention,
+    "nccl": _collective,
+    "custom_allreduce": _collective,
+}
+"""By the table's name, the last part of a file's name without ``_perf``."""
+
+
+def table_of(path: Path) -> str:
+    """Which table a file holds.
+
+    >>> table_of(Path("gemm-vllm-0.14.0-gemm_perf.parquet"))
+    'gemm'
+    """
+    return path.stem.rpartition("-")[2].removesuffix("_perf")
+
+
+def convert(rows: list[dict[str, Any]], table: str, hardware: str, source: str) -> Iterator[Measured]:
+    """Kernel-table rows of one file; rows whose meaning is not recorded are left out.
+
+    Raises:
+        DataError: a table of an unknown kind, or a row without a column that it needs.
+    """
+    converter = CONVERTERS.get(table)
+    if converter is None:
+        raise DataError(f"{source}: unknown table {table!r}; expected one of {', '.join(CONVERTERS)}")
+    for row in rows:
+        try:
+            found = converter(row)
+        except KeyError as error:
+            raise DataError(f"{source}: no column {error.args[0]!r}") from None
+        if found is not None:
+            label, kind, cells = found
+            yield Measured(hardware, source, label, kind, cells, number(row, "latency", source) * MS)
