@@ -23,11 +23,11 @@ if TYPE_CHECKING:
         import_config,
         kernel_table,
         load_engine,
-        load_machine,
         load_workload,
         run,
         schemas,
     )
+    from .devices.registry import load_machine
     from .report.result import RunResult
 
 __version__ = "0.1.0"
@@ -40,7 +40,7 @@ _LAZY = {
     "import_config": "._api",
     "check_file": "._api",
     "schemas": "._api",
-    "load_machine": "._api",
+    "load_machine": ".devices.registry",
     "load_workload": "._api",
     "load_engine": "._api",
     "RunResult": ".report.result",

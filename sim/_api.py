@@ -232,10 +232,12 @@ def check_file(file: str) -> tuple[str, str]:
     if section == "hardware":
         return str(kind), load_machine(str(path)).name
     document = load_document(section, str(path))
-    model: type[SpecModel] = {"workloads": WorkloadSpec, "engines": EngineSpec, "architectures": ArchitectureSpec}[
-        section
-    ]
-    built = build(model, document, root=str(kind))
+    models: dict[str, type[SpecModel]] = {
+        "workloads": WorkloadSpec,
+        "engines": EngineSpec,
+        "architectures": ArchitectureSpec,
+    }
+    built = build(models[section], document, root=str(kind))
     return str(kind), str(getattr(built, "name", ""))
 
 

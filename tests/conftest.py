@@ -1,4 +1,4 @@
-"""Shared by all tests: makes ``strategies`` and ``machines`` importable, and hypothesis repeatable."""
+"""Shared by all tests: makes ``strategies`` importable, and hypothesis repeatable."""
 
 from __future__ import annotations
 

@@ -66,6 +66,7 @@ class GroupScore:
     roofline: Score
     naive: Score
     worst: Mapping[str, Any]
+    composite: bool
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -194,7 +195,7 @@ def _group(hardware: str, label: str, span: str, members: Sequence[Outcome]) -> 
     naive = Score.of([(i, o.naive_error) for i, o in enumerate(members)])
     far = members[ours.worst_row]
     worst = {**far.row.cells, "measured_s": far.row.measured_s, "predicted_s": far.predicted_s}
-    return GroupScore(hardware, label, span, ours, pure, naive, worst)
+    return GroupScore(hardware, label, span, ours, pure, naive, worst, far.row.composite)
 
 
 def validate_kernels(data: Path, gpu: str = "", limit: int = ROWS_A_GROUP) -> KernelReport:

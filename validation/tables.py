@@ -27,7 +27,8 @@ class Measured:
     """One measured kernel as a row of a kernel table.
 
     ``label`` groups rows in the report, ``hardware`` is a bundled name, ``cells`` are the columns of ``kind``,
-    ``launch`` says how it was timed (``graph``: no launch shows beyond the cadence; ``eager``: synchronised, alone).
+    ``launch`` says how it was timed (``graph``: no launch shows beyond the cadence; ``eager``: synchronised, alone),
+    ``composite`` that the time contains more than the operator.
     """
 
     hardware: str
@@ -37,6 +38,7 @@ class Measured:
     cells: Mapping[str, Any]
     measured_s: float
     launch: str = "graph"
+    composite: bool = False
 
 
 def data_folder(given: Path | None = None, checkout: Path | None = None) -> Path:

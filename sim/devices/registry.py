@@ -16,6 +16,7 @@ from ..spec.overrides import apply
 from ..spec.system import SystemSpec
 from .device import Device
 
+
 def _gpu(spec: SpecModel, network: Network | None) -> Device:
     from .gpu.device import GpuDevice
 

@@ -53,8 +53,9 @@ def shown_path(machine: Machine, owner: str, path: str) -> str:
 
 def with_value(spec: SpecModel, path: str, value: float) -> SpecModel:
     """A copy of *spec* with the number at *path* replaced."""
-    keys = path.split(".")
-    return _replaced(spec, keys, value)  # type: ignore[no-any-return]
+    changed = _replaced(spec, path.split("."), value)
+    assert isinstance(changed, SpecModel)
+    return changed
 
 
 def _replaced(node: object, keys: list[str], value: float) -> object:

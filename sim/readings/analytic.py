@@ -69,8 +69,9 @@ class Rows:
 class Overlap:
     """Collectives that run beside computing, and how much of them shows.
 
-    ``n`` exchanges of ``s`` seconds, each behind ``c`` seconds of computing, end ``s + (n − 1)·max(0, s − c)`` after
-    the computing does (and, mirrored, weights gathered ahead of a block delay the first one).
+    ``n`` exchanges that become ready evenly over ``C`` seconds of computing take ``S`` seconds together, the last one
+    ``l``: they end ``max(l, S − (n − 1)/n·C)`` after the computing does (and, mirrored, weights gathered ahead of a
+    block delay the first one).
     """
 
     def __init__(self) -> None:
@@ -91,8 +92,9 @@ class Overlap:
             entries = [entry for entry in self._entries if entry[1].phase == phase]
             n = sum(count * run.times for _, _, count, run, _, _ in entries)
             whole = sum(sum(shares.values()) for _, _, _, _, shares, _ in entries)
-            s, c = whole / n, self._computing.get(phase, 0.0) / n
-            exposed = s + (n - 1.0) * max(0.0, s - c)
+            _, _, count, run, shares, _ = entries[-1]
+            last = sum(shares.values()) / (count * run.times)
+            exposed = max(last, whole - (n - 1.0) / n * self._computing.get(phase, 0.0))
             for name, node, count, run, shares, bound in entries:
                 part = {label: seconds * exposed / whole for label, seconds in shares.items()} if whole else {}
                 rows.add(name, node, count, run, part, bound)

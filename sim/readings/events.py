@@ -6,7 +6,7 @@ on; further copies repeat the second. Slices of the timeline come from the copie
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -187,7 +187,7 @@ def _stream_order(items: tuple[Item, ...], prefix: str, weight: float, count: in
         yield _Mark(inner, 2, item.count)
 
 
-def _host(state: _Run, run: Execution, queue: simpy.Store) -> Iterator[Any]:
+def _host(state: _Run, run: Execution, queue: simpy.Store) -> Generator[simpy.Event, Any, None]:
     """Dispatches kernels in order; eager and isolated modes spend host time on each."""
     launch, mode = state.device.launch, state.program.launch
     for entry in _stream_order(run.graph.items, "", 1.0, 1):
@@ -215,14 +215,14 @@ def _host(state: _Run, run: Execution, queue: simpy.Store) -> Iterator[Any]:
     yield queue.put(None)
 
 
-def _main_stream(state: _Run, queue: simpy.Store) -> Iterator[Any]:
+def _main_stream(state: _Run, queue: simpy.Store) -> Generator[simpy.Event, Any, None]:
     """Runs kernels one after another; overlapping collectives go to the side stream, which owns the links meanwhile."""
     env, mode = state.env, state.program.launch
     gap = round(device_gap_s(state.device.launch, mode) * PS) if mode != "isolated" else 0
     begun: dict[str, list[tuple[float, float]]] = {}
     while True:
         before = env.now
-        item = yield queue.get()
+        item: _Launch | _Mark | None = yield queue.get()
         if item is None:
             return
         if isinstance(item, _Mark):

@@ -16,7 +16,7 @@ from ..readings.launch import operator_launch_s
 def explain_operator(machine: Machine, program: Program, name: str) -> dict[str, Any]:
     """Everything about one operator of the program's middle step.
 
-    ``rows`` are its kernels with the lower bounds of each resource (``terms``), ``parameters`` the numbers that its time
+    ``rows`` are its kernels with the lower bounds of each resource (``terms``), ``parameters`` the numbers its time
     answers to, strongest first, with kind and source.
 
     Raises:

@@ -56,7 +56,7 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Everything that ``effsim run`` found out. Times in seconds, sizes in bytes, energy in joules, money in US dollars.
+    """Everything that ``effsim run`` found out: seconds, bytes, joules, US dollars.
 
     ``memory`` is per device; ``flops`` and ``bytes_moved`` are of all devices. ``roofline_s`` is the lower bound of
     ``time_s``. ``notes`` are the sentences at the top of a report (automatic sharding, warnings).

@@ -153,7 +153,7 @@ def print_explain(info: Mapping[str, Any], console: Console) -> None:
     name = words.plain(str(info.get("name") or operator.get("kind", "operator")))
     where = f" of {info['workload']} on {info['hardware']}" if "workload" in info and "hardware" in info else ""
     heading(console, f"{name}{words.plain(where)}: one run of it", first=True)
-    say(console, ", ".join(f"{words.plain(str(k))} {_shown(v)}" for k, v in operator.items()), indent=2)
+    say(console, ", ".join(f"{words.plain(str(k))} {_shown(v)}" for k, v in operator.items() if v != ""), indent=2)
     time_s, launch_s, roofline_s = (float(info.get(key, 0.0)) for key in ("time_s", "launch_s", "roofline_s"))
     say(console, f"time      {words.seconds(time_s)}, of which launch {words.seconds(launch_s)}", indent=2)
     reached = f", reached to {words.percent(roofline_s / time_s)}" if time_s > 0.0 else ""

@@ -89,9 +89,7 @@ class WorkloadSpec(SpecModel):
     kind: Literal["workload"] = Field(description="always 'workload'")
     name: Annotated[str, Field(min_length=1, max_length=120)] = Field(description="name in reports")
     description: str = Field("", description="free text")
-    provenance: Provenance | None = Field(
-        None, description="where the description is from; it has no bare numbers of its own"
-    )
+    provenance: Provenance | None = Field(None, description="origin of the numbers that carry none themselves")
     model: str | None = Field(None, description="bundled architecture, a native YAML, or a Hugging Face config.json")
     operators: list[OperatorEntry] | None = Field(None, description="explicit list of operators, instead of a model")
     task: Literal["prefill", "decode", "generate", "training_step", "operators"] = Field(

@@ -6,7 +6,9 @@ HOSTILE = "</script><script>alert(1)</script><b>&\"' [bold]x[/bold]"
 
 TASKS = {
     "prefill": "task: prefill\nmodel: gpt2\nlayers: 3\nbatch: 2\nprompt: 256\n",
-    "generate": "task: generate\nmodel: gpt2\nlayers: 3\nbatch: 2\nprompt: 128\ngenerate: 8\nparallelism: {tensor: 2}\n",
+    "generate": (
+        "task: generate\nmodel: gpt2\nlayers: 3\nbatch: 2\nprompt: 128\ngenerate: 8\nparallelism: {tensor: 2}\n"
+    ),
     "decode": "task: decode\nmodel: gpt2\nlayers: 3\nbatch: 1\nprompt: 64\ngenerate: 4\n",
     "eager": "task: decode\nmodel: gpt2\nlayers: 3\nbatch: 1\nprompt: 64\ngenerate: 2\nengine: eager-pytorch\n",
     "isolated": "task: decode\nmodel: gpt2\nlayers: 3\nbatch: 1\nprompt: 64\ngenerate: 2\nengine: eager-synchronised\n",
@@ -22,3 +24,6 @@ TASKS = {
     ),
 }
 KINDS = tuple(TASKS)
+
+DISTINCT = ("prefill", "decode", "generate", "train", "operators")
+"""One of each task; the others differ in how kernels are launched."""

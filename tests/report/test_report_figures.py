@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from report_runs import HOSTILE, KINDS
+from report_runs import DISTINCT, HOSTILE
 
 from effsim import UnknownNameError
 from effsim._api import FullRun
@@ -16,7 +16,7 @@ from effsim.report.figures import compare_figure, figure, look, roofline_figure
 NAMES = ("operators", "roofline", "memory", "timeline", "sensitivity")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DISTINCT)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_figure_of_every_task_is_plain_json(full: Callable[..., FullRun], kind: str, name: str) -> None:
     drawn = figure(full(kind).result, name)
@@ -44,7 +44,7 @@ def test_memory_bars_sum_to_the_used_bytes(full: Callable[..., FullRun]) -> None
     assert used == pytest.approx(result.memory["used_bytes"], rel=1e-9)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DISTINCT)
 def test_no_operator_stands_above_the_highest_roof(full: Callable[..., FullRun], kind: str) -> None:
     result = full(kind).result
     peak = max(c.value for c in result.ceilings if c.kind == "compute")

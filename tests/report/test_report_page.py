@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_runs import HOSTILE, KINDS
+from report_runs import DISTINCT, HOSTILE
 
 from effsim._api import FullRun
 from effsim.report.page import fragment, page, write_page
@@ -70,7 +70,7 @@ def hostile(result: RunResult) -> RunResult:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DISTINCT)
 def test_pages_of_every_task_are_whole(full: Callable[..., FullRun], tmp_path: Path, kind: str) -> None:
     file = tmp_path / "report.html"
     write_page(full(kind).result, file, command="effsim run x y --html report.html")
@@ -122,7 +122,7 @@ def test_several_machines_say_why_they_differ(full: Callable[..., FullRun]) -> N
 
 def _browse(*arguments: str) -> str:
     assert BROWSER is not None
-    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000")
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=1500")
     done = subprocess.run([BROWSER, *flags, *arguments], capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
         pytest.skip(f"the browser does not start here: {done.stderr[-200:]}")

@@ -78,6 +78,13 @@ def test_streams_hold_the_timeline(full: Callable[..., FullRun], kind: str) -> N
     assert sum(e["dur"] for e in streams) == pytest.approx(sum(s.duration_ps for s in slices) / 1e6, rel=1e-9)
     compute = sum(s.duration_ps for s in slices if s.track == "compute") / 1e6
     assert sum(e["dur"] for e in threads[_COMPUTE]) == pytest.approx(compute, rel=1e-9)
+    assert (_SIDE in threads) == any(r.node.overlap for r in match(run.result, run.machine.device, run.program))
+
+
+def test_overlapped_collectives_have_a_thread_of_their_own(full: Callable[..., FullRun]) -> None:
+    threads = bars(document(full("train"))["traceEvents"])
+    assert {e["cat"] for e in threads[_SIDE]} == {"collective"}
+    assert _LINKS in threads
 
 
 @pytest.mark.parametrize("kind", KINDS)

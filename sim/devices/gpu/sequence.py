@@ -152,8 +152,8 @@ class SequenceModel:
         for i in range(passes):
             read = float(op.channels) * op.length * size_of(op.dtype) if i == 0 else filters
             out.append(self._between("fft filter", read, filters, vector=op.channels * flops / 2))
-        for i in range(passes):
-            out.append(self._between("fft forward", signal if i == 0 else spectrum, spectrum, vector=rows * flops / 2))
+        forward = [signal, *[spectrum] * (passes - 1)]
+        out += [self._between("fft forward", read, spectrum, vector=rows * flops / 2) for read in forward]
         out.append(self._between("spectrum product", spectrum + filters, spectrum, vector=rows * 3.0 * op.points / 2))
         for i in range(passes):
             write = signal if i == passes - 1 else spectrum

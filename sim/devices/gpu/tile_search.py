@@ -80,7 +80,7 @@ def _search(
         tm, tn = math.ceil(m / bm), math.ceil(n / bn)
         threads = wm * wn * 32.0
         stage_bytes = bk * (bm * ea + bn * eb)
-        slots = math.floor(device[D_SHARED] / (stages * stage_bytes))
+        slots: float = math.floor(device[D_SHARED] / (stages * stage_bytes))
         if slots < 1.0:
             continue
         registers = bm * bn * 4.0 + threads * 4.0 * 64.0  # accumulators, and 64 working registers a thread

@@ -1,0 +1,121 @@
+"""The words and examples of the format pages that are written by hand; a test validates every example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+_QUANTITIES = (
+    "Numbers with a unit are written `2.039 TB/s`, or with their origin: "
+    "`{value: 2.039 TB/s, kind: datasheet, source: …}`; `kind` is `datasheet`, `measured`, `fitted`, `assumed` or "
+    "`unverified` ([units and errors](../units_and_errors.md)). A bare number takes its origin from `provenance:` of "
+    "its file. Unknown fields are errors."
+)
+
+_EXTENDS = (
+    "`extends: NAME` at the top level starts from a bundled file or a path relative to this file: mappings are joined, "
+    "everything else is replaced, `null` removes what was inherited."
+)
+
+INTRODUCTIONS: Final[Mapping[str, str]] = {
+    "gpu": f"{_QUANTITIES}\n\n{_EXTENDS} For a GPU it may also name a generation (`ampere`, `hopper`, …), which holds "
+    "what all members share: rates of one SM, launch costs, the habits of the kernel library.",
+    "system": f"{_QUANTITIES}\n\n{_EXTENDS} `--set hardware.device.…` reaches into the device's own file.",
+    "workload": f"{_QUANTITIES}\n\n{_EXTENDS} The operators of an explicit list have the kinds and columns of "
+    "`effsim kernels` ([command line](../cli.md#effsim-kernels)).",
+    "engine": f"{_QUANTITIES}\n\n{_EXTENDS}",
+    "architecture": f"Dimensions are whole numbers without units. {_EXTENDS} `effsim import config.json` makes such a "
+    "file from a Hugging Face configuration.",
+}
+
+_GPU = """\
+extends: ampere
+kind: gpu
+name: "Example GPU"
+provenance: {kind: assumed, source: "an imagined part, for illustration"}
+clock: {boost: 1.4 GHz}
+sm: {count: 64}
+memory:
+  kind: hbm2e
+  capacity: 48 GiB
+  bandwidth: 1.2 TB/s
+  latency: {value: 420 ns, kind: measured, source: "pointer chase over 4 GiB"}
+  stream_fraction: 87 %
+  reserved: 1 GiB
+l2: {capacity: 24 MiB, bandwidth: 3.2 TB/s, latency: 150 ns}
+links:
+  pcie: {kind: pcie, bandwidth: 31.5 GB/s, latency: 1 us, max_devices: 4}
+power: {limit: 250 W}
+price: {hourly: 1.20 USD/h}
+"""
+
+_SYSTEM = """\
+kind: system
+name: "Two nodes of eight A100"
+provenance: {kind: assumed, source: "an imagined cluster, for illustration"}
+devices:
+  - {hardware: gpu_a100, count: 16}
+topology:
+  - {name: nvlink, kind: switch, size: 8, bandwidth: 300 GB/s, latency: 0.5 us}
+  - {name: infiniband, kind: fat_tree, size: 2, bandwidth: 25 GB/s, latency: 2.7 us}
+"""
+
+_WORKLOAD = """\
+kind: workload
+name: "Chat with Llama-2-7B"
+model: llama2_7b
+task: generate
+batch: 8
+prompt: 512
+generate: 128
+precision: {activations: fp16, weights: int8}
+engine: vllm-like
+"""
+
+_OPERATORS = """\
+kind: workload
+name: "MLP of two layers on two devices"
+task: operators
+parallelism: {tensor: 2}
+operators:
+  - name: block
+    repeat: 4
+    operators:
+      - {name: up, kind: linear, split: column, dimensions: {m: 64, n: 16384, k: 4096, dtype: fp16}}
+      - {name: act, kind: gelu, split: column, dimensions: {rows: 64, cols: 16384, dtype: fp16}}
+      - {name: down, kind: linear, split: row, after: all_reduce, dimensions: {m: 64, n: 4096, k: 16384, dtype: fp16}}
+"""
+
+_ENGINE = """\
+kind: engine
+name: my-server
+provenance: {kind: measured, source: "host profile of one decode step"}
+launch: graph
+fused_pointwise: true
+fused_residual_norm: true
+host_per_step: 200 us
+host_per_sequence: 3 us
+"""
+
+_ARCHITECTURE = """\
+kind: architecture
+name: Small hybrid
+vocab: 32000
+hidden: 2048
+layers:
+  - repeat: 8
+    layers:
+      - repeat: 3
+        mixer: {kind: mamba2, heads: 64, head_dim: 64, state: 128}
+      - mixer: {kind: attention, heads: 16, kv_heads: 4}
+        ffn: {kind: moe, experts: 8, top_k: 2, intermediate: 4096}
+"""
+
+EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "gpu": (("A GPU of a known generation:", _GPU),),
+    "system": (("Two levels; one group of devices:", _SYSTEM),),
+    "workload": (("A model and what is asked of it:", _WORKLOAD), ("An explicit list of operators:", _OPERATORS)),
+    "engine": (("A server with graph replay and a busy host:", _ENGINE),),
+    "architecture": (("Three scans and one attention layer with experts, eight times:", _ARCHITECTURE),),
+}
+"""(caption, YAML text) of every kind of file."""

@@ -1,0 +1,62 @@
+"""Everything that is compared, in one result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from effsim.errors import SpecError
+
+from .blocks import Block, validate_blocks
+from .endtoend import EndToEnd, validate_end_to_end
+from .kernels import KernelReport, validate_kernels
+from .tables import data_folder
+
+CHECKS = ("kernels", "published")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Results of the comparisons that were asked for; the others are None."""
+
+    kernels: KernelReport | None
+    blocks: tuple[Block, ...] | None
+    runs: tuple[EndToEnd, ...] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; comparisons that were not made are absent."""
+        out: dict[str, Any] = {}
+        if self.kernels is not None:
+            out["kernels"] = {
+                "rows": self.kernels.rows,
+                "left_out": dict(self.kernels.left_out),
+                "groups": [group.as_dict() for group in self.kernels.groups],
+            }
+        if self.blocks is not None:
+            out["published"] = {
+                "blocks": [block.as_dict() for block in self.blocks],
+                "runs": [run.as_dict() for run in self.runs or ()],
+            }
+        return out
+
+
+def validate(data: Path | None = None, check: str = "", gpu: str = "") -> Report:
+    """Compare with the measurements of a folder.
+
+    Args:
+        data: the folder; default: see :func:`effsim.validation.tables.data_folder`.
+        check: ``kernels``, ``published`` or, empty, both.
+        gpu: only kernels of this GPU (published results are then left out unless asked for).
+
+    Raises:
+        DataError: no measurements, or unreadable ones.
+        SpecError: an unknown *check*.
+    """
+    if check not in ("", *CHECKS):
+        raise SpecError(f"unknown comparison {check!r}; expected one of {', '.join(CHECKS)}")
+    folder = data_folder(data)
+    kernels = validate_kernels(folder, gpu) if check in ("", "kernels") else None
+    if check == "kernels" or (gpu and not check):
+        return Report(kernels, None, None)
+    return Report(kernels, validate_blocks(folder), validate_end_to_end(folder))
