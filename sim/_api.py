@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,10 +212,17 @@ def explain(hardware: str, workload: str, operator: str, *, set: Sequence[str] =
     return explain_operator(machine, program, operator)
 
 
-def kernel_table(hardware: str, table: Path | str, *, launch: str = "graph", set: Sequence[str] = ()) -> PredictedTable:
+def kernel_table(
+    hardware: str,
+    table: Path | str,
+    *,
+    launch: str = "graph",
+    set: Sequence[str] = (),
+    progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
+) -> PredictedTable:
     """Predict a table of kernels (CSV or Parquet); see :mod:`effsim.explore.kernel_table`."""
     machine = load_machine(hardware, set)
-    return predict(machine.device, Path(table), launch)
+    return predict(machine.device, Path(table), launch, progress)
 
 
 def check_file(file: str) -> tuple[str, str]:
@@ -332,7 +339,7 @@ def assemble(
         operators=rows,
         sensitivity=tuple({"path": s.path, "value": s.value, "elasticity": s.elasticity} for s in elastic),
         assumptions=_assumptions(machine, program, elastic),
-        ceilings=_ceilings(machine, spec),
+        ceilings=_ceilings(machine, spec, program.devices),
         notes=program.notes + _link_note(machine, program),
         timeline=reading.timeline,
     )
@@ -369,7 +376,7 @@ def _assumptions(machine: Machine, program: Program, elastic: Sequence[Sensitivi
     return tuple(order)
 
 
-def _ceilings(machine: Machine, spec: WorkloadSpec) -> tuple[Ceiling, ...]:
+def _ceilings(machine: Machine, spec: WorkloadSpec, devices: int) -> tuple[Ceiling, ...]:
     dtype = spec.precision.activations
     device = machine.device
     roofs = [
@@ -377,6 +384,8 @@ def _ceilings(machine: Machine, spec: WorkloadSpec) -> tuple[Ceiling, ...]:
         Ceiling("memory", "bandwidth", device.memory_peak_bytes_per_s),
     ]
     roofs += [Ceiling(name, kind, value) for name, kind, value in device.more_roofs()]
+    if devices > 1:
+        roofs += [Ceiling(level.name, "bandwidth", level.bytes_per_s, link=True) for level in machine.network.levels]
     return tuple(roofs)
 
 

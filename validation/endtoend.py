@@ -81,7 +81,12 @@ def case_of(row: Mapping[str, Any], path: Path) -> Case | None:
     """
     known = [value for key, value in SOURCES.items() if key in str(row["source"])]
     hardware = str(row["hardware"]).partition(" (DGX")[0]
-    wanted = (row["model_or_op"] in MODELS, hardware in HARDWARE, row["metric"] in TASKS, row["precision"] in PRECISIONS)
+    wanted = (
+        row["model_or_op"] in MODELS,
+        hardware in HARDWARE,
+        row["metric"] in TASKS,
+        row["precision"] in PRECISIONS,
+    )
     if not known or not all(wanted) or "SUSPECT" in str(row["notes"]) or str(row["notes"]).startswith("Megatron"):
         return None
     name, engine = known[0]

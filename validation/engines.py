@@ -15,8 +15,8 @@ What the columns mean, where it had to be settled from the data:
   8192 × 64 × 65536 takes 5855 us, in bf16 365 us; ``fp8_block`` on H200 never takes less than 50 us, whatever the size.
   Latent attention never takes less than 100 us (H100) or 240 us (A100) either: a module launched from the framework.
   These rows are marked ``composite``.
-- ``num_heads`` of attention and latent attention is what one device holds (the division is already made); ``inter_size``
-  of experts is not divided by ``moe_tp_size`` yet.
+- ``num_heads`` of attention and latent attention is what one device holds (the division is made);
+  ``inter_size`` of experts is not divided by ``moe_tp_size`` yet.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _linear_attention(row: Mapping[str, Any]) -> Converted | None:
 
 
 def _convolved(row: Mapping[str, Any]) -> int:
-    """Channels of the depthwise convolution: x, B and C of Mamba-2; the keys' width in the ``gdn`` table (see above)."""
+    """Channels of the depthwise convolution: x, B and C of Mamba-2; the keys' width in ``gdn`` (see above)."""
     if "nheads" in row:
         return whole(row, "nheads") * whole(row, "head_dim") + 2 * whole(row, "n_groups") * whole(row, "d_state")
     return whole(row, "num_k_heads") * whole(row, "head_k_dim")
@@ -208,6 +208,4 @@ def convert(rows: list[dict[str, Any]], table: str, hardware: str, source: str) 
             seconds = number(row, "latency", source) * MS
             if row.get("kernel_source") == LOOPED:
                 seconds /= whole(row, "batch_size")
-            yield Measured(
-                hardware, source, label, kind, cells, seconds, composite=label.startswith(COMPOSITE)
-            )
+            yield Measured(hardware, source, label, kind, cells, seconds, composite=label.startswith(COMPOSITE))

@@ -6,9 +6,9 @@ Its all-reduce ``size`` is in bytes: read as 2-byte elements, the bus bandwidth 
 
 LLMCompass timed one operator at a time from Python, synchronised: launch is in each row. ``matmul`` rows are m, k, n
 and milliseconds. ``softmax``, ``layernorm`` (rows, columns) and ``gelu`` (elements) give a rate; that it counts 1e9
-*elements* a second follows from both ends: 4096 × 32 elements at 9.996 are 13.1 us, the launch overhead the authors state
-(12 us), and 537 million GELU elements at 390.3, two bytes in and two out, are 1.56 TB/s, 77 % of the memory's peak; read
-as bytes the small end would take 52 us and the large end use a fifth of the memory.
+*elements* a second follows from both ends: 4096 × 32 softmax elements at 9.996 are 13.1 us, the launch overhead that the
+authors state (12 us), and 537 million GELU elements at 390.3, two bytes in and two out, are 1.56 TB/s, 77 % of the
+memory's peak; read as bytes the small end would take 52 us and the large end use a fifth of the memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ def vidur_layers(path: Path, hardware: str) -> Iterator[Measured]:
     for row in read_csv(path):
         get = {
             name: int(number(row, name, path))
-            for name in ("num_tokens", "num_tensor_parallel_workers", "n_embd", "n_expanded_embd", "n_head", "n_kv_head")
+            for name in (
+                "num_tokens",
+                "num_tensor_parallel_workers",
+                "n_embd",
+                "n_expanded_embd",
+                "n_head",
+                "n_kv_head",
+            )
         }
         m, ways, hidden, inner = (
             get["num_tokens"],
@@ -56,7 +63,9 @@ def vidur_layers(path: Path, hardware: str) -> Iterator[Measured]:
         }
         for name, (n, k) in linears.items():
             cells = {"m": m, "n": n, "k": k, "dtype": "fp16"}
-            yield from _timed(row, name, path, Measured(hardware, path.name, "linear fp16 (vidur)", "linear", cells, 0.0))
+            yield from _timed(
+                row, name, path, Measured(hardware, path.name, "linear fp16 (vidur)", "linear", cells, 0.0)
+            )
         for name, (kind, cols) in pointwise.items():
             cells = {"rows": m, "cols": cols, "dtype": "fp16"}
             yield from _timed(row, name, path, Measured(hardware, path.name, f"{kind} (vidur)", kind, cells, 0.0))

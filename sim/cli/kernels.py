@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .options import Hardware, Json, LaunchMode, Quiet, Set, console, print_json
+from .progress import progress
 
 
 def kernels(
@@ -26,7 +28,8 @@ def kernels(
     """Predict a table of kernels; with a measured_s column, score the predictions."""
     from .._api import kernel_table
 
-    predicted = kernel_table(hardware, table, launch=launch.value, set=set_ or [])
+    bar = partial(progress, label="predicting", quiet=quiet or json_)
+    predicted = kernel_table(hardware, table, launch=launch.value, set=set_ or [], progress=bar)
     if out is not None:
         predicted.write(out)
     if json_:

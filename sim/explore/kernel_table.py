@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
@@ -160,8 +160,12 @@ def _read_parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     return list(table.column_names), table.to_pylist()
 
 
-def predict(device: Device, path: Path, launch: str) -> PredictedTable:
+def predict(
+    device: Device, path: Path, launch: str, progress: Callable[[Sequence[Any]], Iterable[Any]] = iter
+) -> PredictedTable:
     """Predict every row of *path* on *device*; ``launch`` is ``graph`` or ``eager`` (isolated, synchronised).
+
+    *progress* wraps the rows while they are worked through (a progress bar, for example).
 
     Raises:
         DataError: a row that cannot be an operator, or that the device cannot run; names file and line.
@@ -169,7 +173,7 @@ def predict(device: Device, path: Path, launch: str) -> PredictedTable:
     columns, rows = read_table(path)
     errors: dict[str, list[tuple[int, float]]] = {}
     out = []
-    for index, row in enumerate(rows):
+    for index, row in enumerate(progress(rows)):
         kind = str(row["kind"]).strip()
         try:
             op = from_row(kind, row)

@@ -70,17 +70,28 @@ def explicit_graph(workload: WorkloadSpec) -> Graph:
     """The graph of an ``operators:`` list.
 
     Raises:
-        DataError: an unknown kind or dimension; the message names the entry.
+        DataError: an unknown kind or dimension, a name used twice; the message names the entry.
     """
     assert workload.operators is not None
     entries = workload.operators
+    _check_names(entries, ("operators",))
     return Graph(workload.name, tuple(_item(e, e.name, ("operators", i)) for i, e in enumerate(entries)))
+
+
+def _check_names(entries: list[OperatorEntry], path: tuple[str | int, ...]) -> None:
+    """Results are kept by name, so neighbours need different ones."""
+    seen = set[str]()
+    for index, entry in enumerate(entries):
+        if entry.name in seen:
+            raise DataError(f"{entry.name}: two operators of one list have this name", path=(*path, index))
+        seen.add(entry.name)
 
 
 def _item(entry: OperatorEntry, name: str, path: tuple[str | int, ...]) -> Item:
     count = int(entry.repeat or 1)
     if entry.operators is not None:
         below = (*path, "operators")
+        _check_names(entry.operators, below)
         parts = (_item(e, f"{name}.{e.name}", (*below, i)) for i, e in enumerate(entry.operators))
         return Repeat(entry.name, tuple(parts), count)
     assert entry.kind is not None

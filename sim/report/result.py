@@ -47,11 +47,15 @@ class Assumption:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """One roof of the roofline plot: a compute peak (FLOP/s) or a bandwidth (bytes/s), of one device."""
+    """One roof of the roofline plot: a compute peak (FLOP/s) or a bandwidth (bytes/s), of one device.
+
+    ``link`` marks bandwidths between devices, under which only communication lies.
+    """
 
     name: str
     kind: str
     value: float
+    link: bool = False
 
 
 @dataclass(frozen=True, slots=True)

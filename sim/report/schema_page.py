@@ -38,6 +38,9 @@ MODELS: Final[Mapping[str, type[SpecModel]]] = {
 DTYPES: Final[tuple[str, ...]] = get_args(DTypeName)
 """A choice of all of these reads ``dtype``; the page lists them once."""
 
+LARGEST_SHOWN: Final = 65536
+"""Larger limits only keep typing errors out and are not worth a reader's time."""
+
 _HEAD: Final = "| field | type | default | meaning |\n|---|---|---|---|"
 
 
@@ -96,10 +99,10 @@ def markdown(kind: str) -> str:
     """
     parts = [f"# `kind: {kind}`", _first_line(MODELS, kind), INTRODUCTIONS.get(kind, "")]
     parts += [_section(section) for section in sections(kind)]
+    if any(row.type.startswith(("dtype", "mapping of dtype")) for section in sections(kind) for row in section.rows):
+        parts.append(f"A dtype is one of {_choices(list(DTYPES))}.")
     for caption, text in EXAMPLES.get(kind, ()):
         parts += ["## Example", caption, f"```yaml\n{text}```"]
-    if any(" dtype" in f" {row.type}" for section in sections(kind) for row in section.rows):
-        parts.insert(-1, f"A dtype is one of {_choices(list(DTYPES))}.")
     parts.append(f"`effsim check FILE` validates a file; `effsim schema {kind}` prints the JSON Schema for editors.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -145,9 +148,9 @@ def type_text(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
         return " or ".join(dict.fromkeys(type_text(a) for a in arguments if a is not types.NoneType))
     if isinstance(annotation, type) and issubclass(annotation, SpecModel):
         return "mapping"
-    if annotation is int:
-        return _whole(metadata)
-    return {str: "text", bool: "true or false", float: "number"}.get(annotation, "any value")
+    if annotation in (int, float):
+        return _bounded("whole number" if annotation is int else "number", metadata)
+    return {str: "text", bool: "true or false"}.get(annotation, "any value")
 
 
 def _first_line(models: Mapping[str, type[SpecModel]], kind: str) -> str:
@@ -242,10 +245,14 @@ def _quantity(mark: QuantityType) -> str:
     return f"{words}, e.g. `{example}`{limits}{zero}"
 
 
-def _whole(metadata: tuple[Any, ...]) -> str:
+def _bounded(word: str, metadata: tuple[Any, ...]) -> str:
+    """A plain number with its least value, and its largest where that is more than a guard against typing errors."""
     marks = [mark for outer in metadata for mark in (outer, *getattr(outer, "metadata", ()))]
     least = next((mark.ge for mark in marks if getattr(mark, "ge", None) is not None), None)
-    return "whole number" if least is None else f"whole number, {least} or more"
+    most = next((mark.le for mark in marks if getattr(mark, "le", None) is not None), None)
+    if least is None:
+        return word
+    return f"{word}, {least} to {most}" if most is not None and most <= LARGEST_SHOWN else f"{word}, {least} or more"
 
 
 def _choices(words: list[str]) -> str:

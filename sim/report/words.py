@@ -285,7 +285,7 @@ def roof_name(result: RunResult, row: OperatorRow, devices: int) -> str:
     """The roof whose time is the operator's roofline time; the links for what only moves between devices."""
     if row.kind in ("collective", "host_transfer"):
         return "links" if row.kind == "collective" else "host link"
-    times = {c.name: _roof_time(c, row) / devices for c in result.ceilings}
+    times = {c.name: _roof_time(c, row) / devices for c in result.ceilings if not c.link}
     name = min(times, key=lambda key: abs(times[key] / row.roofline_s - 1.0), default="")
     if name and abs(times[name] / row.roofline_s - 1.0) <= _SAME_ROOF:
         return name

@@ -1,0 +1,195 @@
+"""The result as a page (Markdown) and on the terminal."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effsim.errors import DataError
+from effsim.units import format_quantity
+
+from . import prose
+from .blocks import Block
+from .endtoend import EndToEnd
+from .kernels import GroupScore
+from .report import Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WEAK_MEDIAN, WEAK_ROWS, WEAK_SHOWN = 0.25, 30, 15
+"""What counts as weak: a median error above this on at least so many rows; how many are listed."""
+KERNEL_HEAD = ("kernel", "measured", "n", "median", "MAPE", "p90", "bias", "roofline", "rule of thumb")
+
+
+def percent(value: float, signed: bool = False) -> str:
+    """A fraction in per cent.
+
+    >>> percent(0.1234), percent(-0.05, signed=True)
+    ('12.3 %', '-5.0 %')
+    """
+    return f"{100 * value:{'+' if signed else ''}.1f} %"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column to the left, the others to the right.
+
+    >>> print(table(("a", "b"), [("x", "1")]))
+    | a | b |
+    |---|--:|
+    | x | 1 |
+    """
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "--:|" * (len(head) - 1)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def kernel_cells(group: GroupScore) -> tuple[str, ...]:
+    """One line of the kernel table."""
+    s = group.score
+    label = f"**{group.label}**" if group.bucket == "all" else ""
+    errors = (percent(s.median), percent(s.mape), percent(s.p90), percent(s.bias, signed=True))
+    return (label, group.bucket, str(s.n), *errors, percent(group.roofline.median), percent(group.naive.median))
+
+
+def _kernels(groups: Sequence[GroupScore]) -> list[str]:
+    out = ["## Kernels", prose.KERNELS]
+    for composite in (False, True):
+        part = [g for g in groups if g.composite == composite]
+        if not part:
+            continue
+        if composite:
+            out += ["## Rows that time more than the kernel", prose.COMPOSITE]
+        for hardware in sorted({g.hardware for g in part}):
+            out += [f"### {hardware}", table(KERNEL_HEAD, [kernel_cells(g) for g in part if g.hardware == hardware])]
+    return out
+
+
+def weakest(groups: Sequence[GroupScore]) -> list[GroupScore]:
+    """Spans of kernels with the largest median errors, composite rows apart."""
+    found = [
+        g
+        for g in groups
+        if not g.composite and g.bucket != "all" and g.score.n >= WEAK_ROWS and g.score.median > WEAK_MEDIAN
+    ]
+    return sorted(found, key=lambda g: -g.score.median)[:WEAK_SHOWN]
+
+
+def _weak(groups: Sequence[GroupScore]) -> list[str]:
+    rows = []
+    for g in weakest(groups):
+        far = ", ".join(f"{k} {v}" for k, v in g.worst.items() if not k.endswith("_s") and v not in (0, ""))
+        times = " / ".join(format_quantity(g.worst[k], "time") for k in ("measured_s", "predicted_s"))
+        errors = (percent(g.score.median), percent(g.score.bias, signed=True))
+        rows.append((f"{g.hardware} {g.label}", g.bucket, str(g.score.n), *errors, far, times))
+    head = ("kernel", "measured", "n", "median", "bias", "worst row", "measured / predicted")
+    return ["## The weakest spots", prose.WEAK, table(head, rows), prose.MECHANISMS]
+
+
+def _blocks(blocks: Sequence[Block]) -> list[str]:
+    out = ["## A GPT-3 block on four A100", prose.BLOCKS]
+    for block in blocks:
+        parts = [*block.parts, block.total]
+        rows = [
+            (
+                p.name,
+                format_quantity(p.measured_s, "time"),
+                format_quantity(p.predicted_s, "time"),
+                percent(p.error, True),
+            )
+            for p in parts
+        ]
+        out += [f"### {block.workload}", table(("operator", "measured", "predicted", "error"), rows)]
+        out.append(f"The event reading gives {format_quantity(block.events_s, 's')} for the whole block.")
+    return out
+
+
+def _runs(runs: Sequence[EndToEnd]) -> list[str]:
+    rows = []
+    for run in runs:
+        s = run.score
+        errors = ("", "", "") if s is None else (percent(s.median), percent(s.p90), percent(s.bias, signed=True))
+        rows.append((run.source, run.machine, run.label, str(s.n if s else 0), *errors, str(run.unfit or "")))
+    head = ("source", "machine", "model and task", "n", "median", "p90", "bias", "said not to fit")
+    return ["## Whole models, published", prose.RUNS, table(head, rows)]
+
+
+def page(report: Report) -> str:
+    """The page in Markdown."""
+    parts = [prose.INTRODUCTION]
+    if report.kernels is not None:
+        overall = [g for g in report.kernels.groups if g.bucket == "all" and not g.composite]
+        parts += ["## In short", table(("GPU", *KERNEL_HEAD[:1], *KERNEL_HEAD[2:]), [_short(g) for g in overall])]
+        parts += _weak(report.kernels.groups)
+    if report.blocks is not None:
+        parts += _blocks(report.blocks)
+    if report.runs:
+        parts += _runs(report.runs)
+    if report.kernels is not None:
+        parts += _kernels(report.kernels.groups)
+        if report.kernels.left_out:
+            lines = [f"- {reason} ({rows} rows)" for reason, rows in sorted(report.kernels.left_out.items())]
+            parts += ["## Left out", "Rows that the bundled device refuses:", "\n".join(lines)]
+    return "\n\n".join([*parts, prose.REPEAT]) + "\n"
+
+
+def _short(group: GroupScore) -> tuple[str, ...]:
+    cells = kernel_cells(group)
+    return (group.hardware, group.label, *cells[2:])
+
+
+def write_page(report: Report, path: Path) -> None:
+    """Write the page, whole or not at all.
+
+    Raises:
+        DataError: the folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: the folder {path.parent} does not exist")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(page(report))
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)  # a temporary file is private; a page is not
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Summary tables on the terminal."""
+    from rich.table import Table
+
+    def show(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        shown: Any = Table(*head, title=title)
+        for row in rows:
+            shown.add_row(*row)
+        console.print(shown)
+
+    if report.kernels is not None:
+        overall = [_short(g) for g in report.kernels.groups if g.bucket == "all"]
+        show("kernels: error against measurements", ("GPU", *KERNEL_HEAD[:1], *KERNEL_HEAD[2:]), overall)
+    for block in report.blocks or ():
+        rows = [
+            (
+                p.name,
+                format_quantity(p.measured_s, "time"),
+                format_quantity(p.predicted_s, "time"),
+                percent(p.error, True),
+            )
+            for p in (*block.parts, block.total)
+        ]
+        show(block.workload, ("operator", "measured", "predicted", "error"), rows)
+    if report.runs:
+        rows_of = [
+            (r.source, r.machine, r.label, str(r.score.n), percent(r.score.median), percent(r.score.bias, signed=True))
+            for r in report.runs
+            if r.score is not None
+        ]
+        show("whole models, published", ("source", "machine", "model and task", "n", "median", "bias"), rows_of)

@@ -1,0 +1,75 @@
+"""What the page of :mod:`effsim.validation.page` says around its tables."""
+
+from __future__ import annotations
+
+from .blocks import TOLERANCE
+from .engines import COMPOSITE as COMPOSITE_LABELS
+from .kernels import NAIVE_FRACTION, NAIVE_LAUNCH_S, ROWS_A_GROUP, SEED
+from .tables import ENVIRONMENT
+
+INTRODUCTION = """# Accuracy
+
+Predictions of effsim against measurements that others published. Nothing here was fitted row by row: the parameters of
+the bundled hardware come from datasheets and microbenchmarks and say so (`effsim explain`), and where one was read from
+one of these tables its `source` names it. Errors are (predicted − measured) / measured; *median*, *MAPE* and *p90* are
+of their size, *bias* is the mean with its sign (negative: effsim is too fast). Two engines timing the same GEMM on the
+same GPU differ by 1 to 7 % in the median, and by 16 to 23 % on the same attention: no model can be closer to both."""
+
+KERNELS = f"""Rows are those of ai-dynamo/aiconfigurator (CUDA graphs; engines named in the files), microsoft/vidur
+(device time of Llama-2 modules) and PrincetonUniversity/LLMCompass (eager, launch included), grouped by measured
+duration. Of tables with more than {ROWS_A_GROUP:,} rows a GPU and kind, as many are drawn with seed {SEED}. Beside the
+model's errors stand the median errors of two formulas a spreadsheet can do: *roofline* is max(FLOPs / peak, bytes /
+bandwidth), *rule of thumb* is that divided by {NAIVE_FRACTION} plus {NAIVE_LAUNCH_S * 1e6:.0f} us."""
+
+COMPOSITE = f"""In these tables ({", ".join(f"`{label}`" for label in COMPOSITE_LABELS)}) a row contains more than the
+operator that effsim predicts: fp8 GEMM rows quantise their activations first, in several unfused passes (a product that
+takes 365 us in bf16 takes 5.9 ms), block-scaled ones on H200 and latent attention everywhere have a floor of 50 to
+300 us that does not depend on the size. They are shown because leaving them out would look better than it is; their
+errors say little about the kernel."""
+
+WEAK = """Spans of at least 30 rows with a median error above 25 %, worst first. Where a row of a table is a whole
+operator of an engine (attention with its cache write and combine, mixture of experts with its sorting) the prediction is of the
+kernels alone."""
+
+MECHANISMS = """What is behind them, as far as the data shows:
+
+- **Short kernels.** Between the launch cadence and about 30 us, real kernels pay fixed costs that depend on the
+  library: grid start, tail of the last block, a second kernel for the combination of splits, the cache write in front of
+  attention, sorting and padding in front of experts. effsim has one setup time a kernel.
+- **Write-bound GEMM on A100.** Products with a short k (up to 128) and a wide result take about twice the predicted
+  time: the model lets the result drain behind the next tile and partly into L2, the hardware does not.
+- **Clocks under load.** Large GEMMs run a few per cent below the sustained clock of the hardware file when the power
+  limit is reached (all four GPUs of the block below were busy); effsim has one clock.
+- **Expert routing.** Measured experts run at about a fifth of peak at thousands of tokens; tiles that are partly filled
+  because tokens divide unevenly over experts are only modelled in the mean.
+- **Collectives of medium size** (tens of microseconds to a millisecond) reach less of the link than effsim's one
+  efficiency says; the library changes protocol and channel count there.
+- **Scans and depthwise convolutions** are predicted as bandwidth-bound; the Triton kernels that were measured are bound
+  by instructions and by serial chunks."""
+
+BLOCKS = f"""LLMCompass (Zhang et al., ISCA 2024) timed every operator of one GPT-3 175B block alone, eagerly, on four
+A100 joined by NVLink. The bundled workloads `gpt3_block_decode` (batch 8 at 3072 cached tokens) and `gpt3_block_prefill`
+(batch 8 of 2048 tokens) say the same on `system_4xa100`: three separate projections, unfused attention, and layer norm
+and GELU as one compiled kernel each. An isolated operator costs 21 us of launch in the model; compiled layer norm and
+GELU cost 45 us in the measurement and nothing is done about that. The tests hold both totals within
+{100 * TOLERANCE:.0f} %."""
+
+RUNS = """Static batches and single steps whose workload is fully stated in the source. The engines are those of 2023:
+FasterTransformer and TensorRT-LLM 0.6 run with effsim's `trtllm-like` profile, the Splitwise measurements with
+`vllm-like`. A negative bias therefore contains host time and unfused kernels of those versions as well as what the
+kernel tables above show; the Splitwise prompt times are 53 ms for 512 tokens of Llama-2-70B on eight H100, whose arithmetic
+alone takes 9 ms at peak."""
+
+REPEAT = f"""## How to repeat
+
+The measurements are public and not part of this repository. Lay the files out as `kernels/<gpu>/*.parquet`
+(ai-dynamo/aiconfigurator, Apache-2.0), `vidur/*.csv` (microsoft/vidur, MIT), `llmcompass/*.csv`
+(PrincetonUniversity/LLMCompass, BSD-3) and, for whole models, `published.csv`, then
+
+```
+effsim validate --data FOLDER --out docs/accuracy.md
+effsim validate kernels --gpu gpu_a100 --json
+```
+
+or set `{ENVIRONMENT}`. How columns were read, and why, is written at the top of `validation/engines.py` and
+`validation/profiles.py`. A table of your own: `effsim kernels HW TABLE`."""
