@@ -84,7 +84,8 @@ class Sheet:
     def given(self, table: str, name: str, value: float, unit: str, where: str) -> None:
         """A number that is read, not computed."""
         self.names[name] = float(value)
-        self._line(table, name, where, shown(self.names[name]), unit)
+        file, _, path = where.partition(": ")
+        self._line(table, name, f"{file}: `{path}`" if path else where, shown(self.names[name]), unit)
 
     def line(self, table: str, name: str, formula: str, unit: str) -> None:
         """A number that follows from others."""
@@ -92,11 +93,11 @@ class Sheet:
         numbers = _Numbers(self.names).visit(ast.parse(formula, mode="eval"))
         text = ast.unparse(numbers).replace("'", "")
         words = in_words(value, unit)
-        self._line(table, name, f"{formula}` = `{text}", shown(value), f"{unit} ({words})" if words else unit)
+        self._line(table, name, f"`{formula}` = `{text}`", shown(value), f"{unit} ({words})" if words else unit)
 
     def _line(self, table: str, name: str, how: str, value: str, unit: str) -> None:
         rows = self.tables.setdefault(table, ["| name | from | value | unit |", "|---|---|---|---|"])
-        rows.append(f"| {name} | `{how}` | {value} | {unit} |")
+        rows.append(f"| {name} | {how} | {value} | {unit} |")
 
 
 class _Numbers(ast.NodeTransformer):
@@ -186,7 +187,7 @@ def _check_story(x: Example) -> None:
 
 def _work(s: Sheet, x: Example) -> None:
     t = "work"
-    s.given(t, "m", float(x.program.phases[0].sequences), "rows", "workload: batch (one new token a sequence)")
+    s.given(t, "m", float(x.program.phases[0].sequences), "rows", "workload: batch")
     s.given(t, "n", float(x.hidden), "columns", "architecture: hidden")
     s.given(t, "inner", float(x.intermediate), "", "architecture: layers[].ffn.intermediate")
     s.given(t, "devices", float(x.program.devices), "", "the smallest number that fits")
@@ -217,9 +218,9 @@ def _tile(s: Sheet, x: Example) -> None:
     name = dict(kernel.detail)["tile"]
     tile = next(c for c in spec.kernels.gemm.tiles if f"{c.m}x{c.n}x{c.k}" == name)
     for short, value in (("bm", tile.m), ("bn", tile.n), ("bk", tile.k), ("stages", tile.stages)):
-        s.given(t, short, float(value), "", f"the chosen tile, {name}, of hardware: kernels.gemm.tiles")
-    s.given(t, "warps_m", float(tile.warps_m), "", "the same")
-    s.given(t, "warps_n", float(tile.warps_n), "", "the same")
+        s.given(t, short, float(value), "", "hardware: kernels.gemm.tiles")
+    s.given(t, "warps_m", float(tile.warps_m), "", "hardware: kernels.gemm.tiles")
+    s.given(t, "warps_n", float(tile.warps_n), "", "hardware: kernels.gemm.tiles")
     s.given(t, "clock", float(spec.clock.sustained or spec.clock.boost), "Hz", "hardware: clock.sustained")
     s.given(t, "l1", float(spec.sm.l1.bandwidth), "B/cycle", "hardware: sm.l1.bandwidth")
     s.given(t, "issue", float(spec.kernels.gemm.issue_latency), "s", "hardware: kernels.gemm.issue_latency")

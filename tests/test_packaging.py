@@ -43,10 +43,8 @@ def test_everything_imported_is_declared() -> None:
     declared = {r.split(";")[0].split("[")[0].strip("<>=!~ 0123456789.").lower() for r in requires("effsim") or ()}
     declared = {name.split(">")[0].split("=")[0].strip() for name in declared}
     code = "\n".join(p.read_text() for f in ("sim", "models", "validation") for p in (ROOT / f).rglob("*.py"))
-    for module, package in {
-        "numpy": "numpy", "simpy": "simpy", "yaml": "pyyaml", "plotly": "plotly", "pydantic": "pydantic", "numba": "numba",
-        "typer": "typer", "rich": "rich", "pyarrow": "pyarrow", "pandas": "pandas", "dash": "dash",
-    }.items():  # fmt: skip
+    same = ("numpy", "simpy", "plotly", "pydantic", "numba", "typer", "rich", "pyarrow", "pandas", "dash")
+    for module, package in {**dict(zip(same, same, strict=True)), "yaml": "pyyaml"}.items():
         if f"import {module}" in code or f"from {module}" in code:
             assert package in declared, module
 

@@ -103,7 +103,7 @@ def _blocks(blocks: Sequence[Block]) -> list[str]:
             for p in parts
         ]
         out += [f"### {block.workload}", table(("operator", "measured", "predicted", "error"), rows)]
-        out.append(f"The event reading gives {format_quantity(block.events_s, 's')} for the whole block.")
+        out.append(f"The event reading gives {format_quantity(block.events_s, 'time')} for the whole block.")
     return out
 
 

@@ -6,9 +6,10 @@ Its all-reduce ``size`` is in bytes: read as 2-byte elements, the bus bandwidth 
 
 LLMCompass timed one operator at a time from Python, synchronised: launch is in each row. ``matmul`` rows are m, k, n
 and milliseconds. ``softmax``, ``layernorm`` (rows, columns) and ``gelu`` (elements) give a rate; that it counts 1e9
-*elements* a second follows from both ends: 4096 × 32 softmax elements at 9.996 are 13.1 us, the launch overhead that the
-authors state (12 us), and 537 million GELU elements at 390.3, two bytes in and two out, are 1.56 TB/s, 77 % of the
-memory's peak; read as bytes the small end would take 52 us and the large end use a fifth of the memory.
+*elements* a second follows from both ends: 4096 × 32 softmax elements at 9.996 are 13.1 us, close to the launch
+overhead that the authors state (12 us), and 537 million GELU elements at 390.3, two bytes in and two out, are
+1.56 TB/s, 77 % of the memory's peak; read as bytes the small end would take 52 us and the large end
+use a fifth of the memory.
 """
 
 from __future__ import annotations

@@ -28,14 +28,14 @@ takes 365 us in bf16 takes 5.9 ms), block-scaled ones on H200 and latent attenti
 errors say little about the kernel."""
 
 WEAK = """Spans of at least 30 rows with a median error above 25 %, worst first. Where a row of a table is a whole
-operator of an engine (attention with its cache write and combine, mixture of experts with its sorting) the prediction is of the
-kernels alone."""
+operator of an engine (attention with its cache write and combine, mixture of experts with its sorting) the
+prediction is of the kernels alone."""
 
 MECHANISMS = """What is behind them, as far as the data shows:
 
 - **Short kernels.** Between the launch cadence and about 30 us, real kernels pay fixed costs that depend on the
-  library: grid start, tail of the last block, a second kernel for the combination of splits, the cache write in front of
-  attention, sorting and padding in front of experts. effsim has one setup time a kernel.
+  library: grid start, tail of the last block, a second kernel for the combination of splits, the cache write in
+  front of attention, sorting and padding in front of experts. effsim has one setup time a kernel.
 - **Write-bound GEMM on A100.** Products with a short k (up to 128) and a wide result take about twice the predicted
   time: the model lets the result drain behind the next tile and partly into L2, the hardware does not.
 - **Clocks under load.** Large GEMMs run a few per cent below the sustained clock of the hardware file when the power
@@ -48,8 +48,9 @@ MECHANISMS = """What is behind them, as far as the data shows:
   by instructions and by serial chunks."""
 
 BLOCKS = f"""LLMCompass (Zhang et al., ISCA 2024) timed every operator of one GPT-3 175B block alone, eagerly, on four
-A100 joined by NVLink. The bundled workloads `gpt3_block_decode` (batch 8 at 3072 cached tokens) and `gpt3_block_prefill`
-(batch 8 of 2048 tokens) say the same on `system_4xa100`: three separate projections, unfused attention, and layer norm
+A100 joined by NVLink. The bundled workloads `gpt3_block_decode` (batch 8 at 3072 cached tokens) and
+`gpt3_block_prefill` (batch 8 of 2048 tokens) say the same on `system_4xa100`: three separate projections, unfused
+attention, and layer norm
 and GELU as one compiled kernel each. An isolated operator costs 21 us of launch in the model; compiled layer norm and
 GELU cost 45 us in the measurement and nothing is done about that. The tests hold both totals within
 {100 * TOLERANCE:.0f} %."""
@@ -57,8 +58,8 @@ GELU cost 45 us in the measurement and nothing is done about that. The tests hol
 RUNS = """Static batches and single steps whose workload is fully stated in the source. The engines are those of 2023:
 FasterTransformer and TensorRT-LLM 0.6 run with effsim's `trtllm-like` profile, the Splitwise measurements with
 `vllm-like`. A negative bias therefore contains host time and unfused kernels of those versions as well as what the
-kernel tables above show; the Splitwise prompt times are 53 ms for 512 tokens of Llama-2-70B on eight H100, whose arithmetic
-alone takes 9 ms at peak."""
+kernel tables above show; the Splitwise prompt times are 53 ms for 512 tokens of Llama-2-70B on eight H100, whose
+arithmetic alone takes 9 ms at peak."""
 
 REPEAT = f"""## How to repeat
 

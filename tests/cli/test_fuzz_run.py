@@ -20,8 +20,9 @@ SLOWEST_S = 20.0
 
 VALUES: list[Any] = [
     None, True, "no", "", -1, 0, 1, 3, 1e30, -1e-30, 10**18, "80 GB", "80 Gb", "3 parsecs", "-5 ns", "0 B/s",
-    "1e400 B/s",     "nan", ".nan", "inf GB", [], {}, [1, 2], {"value": 3}, {"value": "1 GHz", "kind": "guess"},
-    "1 FLOP/cycle", "7 cycles",     "2 %", "fp16", "fp4", "x" * 300, "\u202e", "1 B/s", "1 Hz", "1000 TB/s", "999 TiB", 4096, 12288, 7, "auto",
+    "1e400 B/s", "nan", ".nan", "inf GB", [], {}, [1, 2], {"value": 3}, {"value": "1 GHz", "kind": "guess"},
+    "1 FLOP/cycle", "7 cycles", "2 %", "fp16", "fp4", "x" * 300, "\u202e", "1 B/s", "1 Hz", "1000 TB/s",
+    "999 TiB", 4096, 12288, 7, "auto",
 ]  # fmt: skip
 
 
@@ -107,9 +108,7 @@ def test_mutated_architecture(tmp_path: Path) -> None:
         model = tmp_path / f"m{i}.yaml"
         model.write_text(yaml.safe_dump(_mutate(yaml.safe_load(find("architectures", name).read_text()), rng)))
         file = tmp_path / f"w{i}.yaml"
-        file.write_text(
-            f"kind: workload\nname: fuzz\nmodel: {model}\ntask: decode\nprompt: 64\n"
-        )
+        file.write_text(f"kind: workload\nname: fuzz\nmodel: {model}\ntask: decode\nprompt: 64\n")
         outcomes.append(_check("gpu_a100", str(file)))
     assert "refused" in outcomes
 

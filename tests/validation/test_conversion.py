@@ -156,7 +156,8 @@ def test_hardware_names() -> None:
 
 
 def test_vidur_divides_by_tensor_ranks(tmp_path: Path) -> None:
-    names = ["attn_pre_proj", "attn_post_proj", "mlp_up_proj", "mlp_down_proj", "input_layernorm", "mlp_act", "add", "attn_rope"]
+    names = ["attn_pre_proj", "attn_post_proj", "mlp_up_proj", "mlp_down_proj"]
+    names += ["input_layernorm", "mlp_act", "add", "attn_rope"]
     columns = [f"time_stats.{name}.median" for name in names]
     columns += ["num_tokens", "num_tensor_parallel_workers", "n_embd", "n_expanded_embd", "n_head", "n_kv_head"]
     values = [1.0, 1.0, 1.0, 1.0, 0.02, 0.02, 0.002, 0.02, 128, 2, 8192, 28672, 64, 8]
