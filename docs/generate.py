@@ -3,7 +3,7 @@
 A page comes from ``templates/<page>.md``:
 
 * ``{{name}}`` is a number of the worked example, a table, or the options of a command;
-* a fenced ``yaml`` block that begins with ``# NAME.yaml`` becomes a file beside the commands that follow;
+* a fenced block that begins with ``# NAME`` becomes a file of that name beside the commands that follow;
 * in a fenced ``console`` block every line that begins with ``$ `` is run and its output put below; ``console 1-12``
   keeps those lines of each output.
 
@@ -13,6 +13,7 @@ The pages of the formats come from the models (:mod:`effsim.report.schema_page`)
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import os
 import re
@@ -20,25 +21,30 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
-import typer
 import worked_example
+from typer.models import OptionInfo
+
 from effsim.cli import main as effsim_main
 from effsim.cli.app import app
 from effsim.report.schema_page import MODELS, markdown
-from effsim.units import DIMENSIONS, format_quantity
+from effsim.units import DIMENSIONS
 
 DOCS = Path(__file__).resolve().parent
 TEMPLATES = DOCS / "templates"
 FENCE = re.compile(r"^```(\w+)(?: (\d+)-(\d+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PLACE = re.compile(r"\{\{(.+?)\}\}")
 UNLIMITED = 10**9
+FILES = ("yaml", "csv")
 
 
 def run(command: str) -> tuple[str, int]:
-    """Output (both streams as a terminal would show them) and exit code of an ``effsim`` command, run in this process."""
+    """Output (both streams, as on a terminal) and exit code of an ``effsim`` command, run in this process."""
     words = shlex.split(command, comments=True)
     if words[0] != "effsim":
         raise ValueError(f"only effsim commands are run, not {command!r}")
@@ -89,8 +95,9 @@ def render(template: str, values: Callable[[str], str]) -> str:
 
     def block(match: re.Match[str]) -> str:
         language, first, last, body = match.groups()
-        if language == "yaml" and body.startswith("# "):
-            Path(body.splitlines()[0].removeprefix("# ")).write_text(body, encoding="utf-8")
+        if language in FILES and body.startswith("# "):
+            name, text = body.removeprefix("# ").split("\n", 1)
+            Path(name).write_text(body if language == "yaml" else text, encoding="utf-8")
         if language == "console":
             body = console(body, int(first or 1), int(last or UNLIMITED))
         return f"```{language}\n{body}```"
@@ -99,51 +106,85 @@ def render(template: str, values: Callable[[str], str]) -> str:
         return FENCE.sub(block, text)
 
 
-def commands() -> dict[str, Any]:
-    """Every command of the application by name, as click objects."""
-    group: Any = typer.main.get_command(app)
-    return dict(group.commands)
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """An argument or option of a command, as its function declares it."""
+
+    name: str
+    kind: Any
+    info: Any
+    default: Any
+
+    @property
+    def required(self) -> bool:
+        """It has no default."""
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def is_option(self) -> bool:
+        """It has a name on the command line."""
+        return isinstance(self.info, OptionInfo)
+
+    def shown(self) -> str:
+        """Its spelling: ``HW``, ``--engine roofline, analytic, events``."""
+        if not self.is_option:
+            return str(self.info.metavar or self.name.strip("_").upper())
+        # Inside Annotated, typer takes the first spelling for a default.
+        declared = [d for d in (self.info.default, *(self.info.param_decls or ())) if isinstance(d, str)]
+        spellings = [part for d in declared for part in d.split("/") if part.startswith("-")]
+        names = ", ".join(spellings or [f"--{self.name.strip('_').replace('_', '-')}"])
+        if self.kind is bool:
+            return names
+        choices = [member.value for member in self.kind] if isinstance(self.kind, type(Enum)) else []
+        # No bar between choices: it would end the table's cell.
+        return f"{names} {', '.join(choices) or self.info.metavar or self.kind.__name__.upper()}"
+
+    def default_text(self) -> str:
+        """What it is when it is left out."""
+        if self.required:
+            return "required" if self.is_option else ""
+        value = self.default.value if isinstance(self.default, Enum) else self.default
+        if self.kind is bool or value is None or value == "":
+            return "" if self.is_option else "optional"
+        return f"`{value}`"
+
+
+def commands() -> dict[str, Callable[..., Any]]:
+    """The function of every command by name."""
+    return {str(info.name): info.callback for info in app.registered_commands if info.callback is not None}
+
+
+def parameters(function: Callable[..., Any]) -> list[Parameter]:
+    """Arguments and options of a command in the order of its function."""
+    hints = get_type_hints(function, include_extras=True)
+    found = []
+    for name, declared in inspect.signature(function).parameters.items():
+        kind, info = get_args(hints[name])[:2]
+        kind = next((a for a in get_args(kind) if a is not NoneType), kind) if get_origin(kind) is not list else kind
+        found.append(Parameter(name, kind, info, declared.default))
+    return found
 
 
 def command_text(name: str) -> str:
     """Heading, purpose, usage and options of a command."""
-    command = commands()[name]
-    arguments = [p for p in command.params if p.param_type_name == "argument"]
-    options = [p for p in command.params if p.param_type_name == "option"]
-    usage = " ".join(["effsim", name, *(_argument(p) for p in arguments), *(["[OPTIONS]"] if options else [])])
-    rows = [f"| `{_argument(p)}` | {p.help or ''} | {'' if p.required else 'optional'} |" for p in arguments]
-    rows += [f"| `{_option(p)}` | {p.help or ''} | {_default(p)} |" for p in options]
+    function = commands()[name]
+    listed = sorted(parameters(function), key=lambda p: p.is_option)
+    usage = " ".join(
+        ["effsim", name, *(p.shown() if p.required else f"[{p.shown()}]" for p in listed if not p.is_option)]
+    )
+    rows = [f"| `{p.shown()}` | {p.info.help or ''} | {p.default_text()} |" for p in listed]
     table = "\n".join(["| argument | meaning | default |", "|---|---|---|", *rows])
-    return f"## effsim {name}\n\n{(command.help or '').strip()}\n\n`{usage}`\n\n{table}"
-
-
-def _argument(parameter: Any) -> str:
-    return str(parameter.metavar or parameter.name.upper())
-
-
-def _option(parameter: Any) -> str:
-    names = ", ".join([*parameter.opts, *parameter.secondary_opts])
-    if parameter.is_flag:
-        return names
-    choices = getattr(parameter.type, "choices", None)
-    # A bar would end the table's cell.
-    value = ", ".join(map(str, choices)) if choices else parameter.metavar or str(parameter.type.name).upper()
-    return f"{names} {value}"
-
-
-def _default(parameter: Any) -> str:
-    value = getattr(parameter.default, "value", parameter.default)
-    return "" if parameter.is_flag or value in (None, "") or callable(value) else f"`{value}`"
+    return f"## effsim {name}\n\n{inspect.getdoc(function)}\n\n`{usage} [OPTIONS]`\n\n{table}"
 
 
 def units_table() -> str:
-    """What a quantity can be, how it is written, and between which numbers the unit may be left out."""
-    rows = ["| dimension | for example | without a unit |", "|---|---|---|"]
+    """What a quantity can be, how it is written, and what a bare number means, where one is accepted."""
+    rows = ["| dimension | for example | a bare number is taken as |", "|---|---|---|"]
     for row in DIMENSIONS.values():
-        low, high = (format_quantity(v, row.name) for v in (row.bare_min, row.bare_max))
-        most = "any" if row.bare_min == 0 and row.bare_max == float("inf") else f"{low} or more"
-        most = most if row.bare_max == float("inf") else f"{low} to {high}"
-        rows.append(f"| {row.label} | `{row.example.split(' or ')[0]}` | {most} |")
+        least = f", {row.bare_min:g} or more" if row.bare_min else ""
+        most = f", at most {row.bare_max:g}" if row.bare_max < float("inf") else ""
+        unit = row.symbol or "the number"
+        rows.append(f"| {row.label} | `{row.example.split(' or ')[0]}` | {unit}{least}{most} |")
     return "\n".join(rows)
 
 

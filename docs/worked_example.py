@@ -74,6 +74,12 @@ def in_words(value: float, unit: str) -> str:
     return f"{value:.4g} s"
 
 
+def difference(one: float, other: float) -> str:
+    """How far two times are apart, in words that do not depend on rounding errors."""
+    percent = abs(one / other - 1.0) * 100.0
+    return "below 0.001 %" if percent < 1e-3 else f"{percent:.2g} %"
+
+
 @dataclass(slots=True)
 class Sheet:
     """Named numbers, and the lines in which they were computed."""
@@ -335,8 +341,8 @@ def values(x: Example) -> dict[str, str]:
         "step words": in_words(x.step.time_s, "s"),
         "events words": in_words(x.step_events_s, "s"),
         "events kernel words": in_words(kernel_s, "s"),
-        "events kernel difference": f"{abs(kernel_s / n['kernel'] - 1.0) * 100:.2g} %",
-        "events difference": f"{abs(x.step_events_s / x.step.time_s - 1.0) * 100:.2g} %",
+        "events kernel difference": difference(kernel_s, n["kernel"]),
+        "events difference": difference(x.step_events_s, x.step.time_s),
         "of roofline words": f"{n['of_roofline'] * 100:.3g} %",
         "fraction words": f"{n['fraction'] * 100:.3g} %",
     }

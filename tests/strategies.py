@@ -48,7 +48,18 @@ def attentions(draw: st.DrawFn, phase: str | None = None, fused: bool | None = N
     head_dim = draw(st.sampled_from([64, 128]))
     keep = draw(st.booleans()) if fused is None else fused
     return Attention(
-        phase, batch, q_len, kv_len, kv_heads * group, kv_heads, head_dim, DTYPE, "", causal, window, keep or phase == "context"
+        phase,
+        batch,
+        q_len,
+        kv_len,
+        kv_heads * group,
+        kv_heads,
+        head_dim,
+        DTYPE,
+        "",
+        causal,
+        window,
+        keep or phase == "context",
     )
 
 
@@ -86,21 +97,32 @@ def conv2ds(draw: st.DrawFn) -> Conv2d:
     kernel = draw(st.sampled_from([1, 3, 7]))
     groups = draw(st.sampled_from([1, 1, 2]))
     channels = 2 * draw(sizes(1, 256))
-    return Conv2d(
-        draw(sizes(1, 32)),
-        draw(st.integers(kernel, 112)),
-        draw(st.integers(kernel, 112)),
-        channels,
-        2 * draw(sizes(1, 256)),
-        kernel,
-        draw(st.sampled_from([1, 1, 2])),
-        kernel // 2,
-        draw(st.sampled_from([groups, channels])) if groups == 1 else groups,
-        DTYPE,
-    ) if groups == 2 else Conv2d(
-        draw(sizes(1, 32)), draw(st.integers(kernel, 112)), draw(st.integers(kernel, 112)),
-        channels, channels * draw(st.sampled_from([1, 2])), kernel, draw(st.sampled_from([1, 2])), kernel // 2,
-        draw(st.sampled_from([1, channels])), DTYPE,
+    return (
+        Conv2d(
+            draw(sizes(1, 32)),
+            draw(st.integers(kernel, 112)),
+            draw(st.integers(kernel, 112)),
+            channels,
+            2 * draw(sizes(1, 256)),
+            kernel,
+            draw(st.sampled_from([1, 1, 2])),
+            kernel // 2,
+            draw(st.sampled_from([groups, channels])) if groups == 1 else groups,
+            DTYPE,
+        )
+        if groups == 2
+        else Conv2d(
+            draw(sizes(1, 32)),
+            draw(st.integers(kernel, 112)),
+            draw(st.integers(kernel, 112)),
+            channels,
+            channels * draw(st.sampled_from([1, 2])),
+            kernel,
+            draw(st.sampled_from([1, 2])),
+            kernel // 2,
+            draw(st.sampled_from([1, channels])),
+            DTYPE,
+        )
     )
 
 

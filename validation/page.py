@@ -20,8 +20,6 @@ from .report import Report
 if TYPE_CHECKING:
     from rich.console import Console
 
-WEAK_MEDIAN, WEAK_ROWS, WEAK_SHOWN = 0.25, 30, 15
-"""What counts as weak: a median error above this on at least so many rows; how many are listed."""
 KERNEL_HEAD = ("kernel", "measured", "n", "median", "MAPE", "p90", "bias", "roofline", "rule of thumb")
 
 
@@ -73,9 +71,15 @@ def weakest(groups: Sequence[GroupScore]) -> list[GroupScore]:
     found = [
         g
         for g in groups
-        if not g.composite and g.bucket != "all" and g.score.n >= WEAK_ROWS and g.score.median > WEAK_MEDIAN
+        if not g.composite and g.bucket != "all" and g.score.n >= prose.WEAK_ROWS and g.score.median > prose.WEAK_MEDIAN
     ]
-    return sorted(found, key=lambda g: -g.score.median)[:WEAK_SHOWN]
+    return sorted(found, key=lambda g: -g.score.median)[: prose.WEAK_SHOWN]
+
+
+def _beaten(groups: Sequence[GroupScore]) -> list[str]:
+    """What a formula of one line predicts better; empty if nothing."""
+    better = [f"{g.hardware} {g.label}" for g in groups if min(g.naive.median, g.roofline.median) < g.score.median]
+    return [f"One of the two formulas is closer in the median on: {'; '.join(better)}."] if better else []
 
 
 def _weak(groups: Sequence[GroupScore]) -> list[str]:
@@ -123,7 +127,7 @@ def page(report: Report) -> str:
     if report.kernels is not None:
         overall = [g for g in report.kernels.groups if g.bucket == "all" and not g.composite]
         parts += ["## In short", table(("GPU", *KERNEL_HEAD[:1], *KERNEL_HEAD[2:]), [_short(g) for g in overall])]
-        parts += _weak(report.kernels.groups)
+        parts += _beaten(overall) + _weak(report.kernels.groups)
     if report.blocks is not None:
         parts += _blocks(report.blocks)
     if report.runs:

@@ -97,9 +97,10 @@ def markdown(kind: str) -> str:
     Raises:
         UnknownNameError: no such kind.
     """
-    parts = [f"# `kind: {kind}`", _first_line(MODELS, kind), INTRODUCTIONS.get(kind, "")]
-    parts += [_section(section) for section in sections(kind)]
-    if any(row.type.startswith(("dtype", "mapping of dtype")) for section in sections(kind) for row in section.rows):
+    found = sections(kind)
+    parts = [f"# `kind: {kind}`", _documentation(found[0].model), INTRODUCTIONS.get(kind, "")]
+    parts += [_section(section) for section in found]
+    if any(row.type.startswith(("dtype", "mapping of dtype")) for section in found for row in section.rows):
         parts.append(f"A dtype is one of {_choices(list(DTYPES))}.")
     for caption, text in EXAMPLES.get(kind, ()):
         parts += ["## Example", caption, f"```yaml\n{text}```"]
@@ -151,10 +152,6 @@ def type_text(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
     if annotation in (int, float):
         return _bounded("whole number" if annotation is int else "number", metadata)
     return {str: "text", bool: "true or false"}.get(annotation, "any value")
-
-
-def _first_line(models: Mapping[str, type[SpecModel]], kind: str) -> str:
-    return " ".join((models[kind].__doc__ or "").split())
 
 
 def _section(section: Section) -> str:

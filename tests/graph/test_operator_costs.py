@@ -55,7 +55,16 @@ def test_costs_of_every_operator_are_sane(op: Operator) -> None:
 
 def test_word_sizes_are_those_of_storage() -> None:
     assert [size_of(n) for n in ("fp64", "fp32", "fp16", "bf16", "fp8", "int8", "int4", "fp4", "int2", "int1")] == [
-        8, 4, 2, 2, 1, 1, 0.5, 0.5, 0.25, 0.125
+        8,
+        4,
+        2,
+        2,
+        1,
+        1,
+        0.5,
+        0.5,
+        0.25,
+        0.125,
     ]
     assert size_of("tf32") == 4.0  # 19 bits of arithmetic, 32 bits of storage
 
@@ -302,7 +311,12 @@ def test_selective_scan_against_loops() -> None:
 
 
 @given(
-    st.integers(1, 2), st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 3), st.integers(0, 1),
+    st.integers(1, 2),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(0, 1),
     st.sampled_from([1, 2]),
 )
 def test_conv2d_against_loops(b: int, h: int, w: int, kernel: int, stride: int, padding: int, groups: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,9 +69,9 @@ def test_more_devices_on_one_level_never_take_less(
     network = Network((level(16, 1e11, 1e-6, kind, reduces),))
     times = [plan(network, cost, op, size, d).total_s for d in (1, 2, 4, 8, 16)]
     assert times[0] == 0.0
-    assert all(a <= b * (1 + 1e-9) for a, b in zip(times, times[1:], strict=False))
+    assert all(a <= b * (1 + 1e-9) for a, b in itertools.pairwise(times))
     bounds = [bound_s(network, op, size, d) for d in (1, 2, 4, 8, 16)]
-    assert all(a <= b * (1 + 1e-9) for a, b in zip(bounds, bounds[1:], strict=False))
+    assert all(a <= b * (1 + 1e-9) for a, b in itertools.pairwise(bounds))
 
 
 def test_ring_by_hand() -> None:

@@ -276,9 +276,7 @@ def test_activations_of_a_gpt_block_against_the_published_formula() -> None:
     assert kept == pytest.approx(published - masks + twice - heads * length * rows + lse, rel=1e-12)
     fused = saved_activations(block_of(gpt_graph(batch, length, fused=True)), plan)
     assert fused == pytest.approx(rows * hidden * 34 - masks + twice + lse, rel=1e-12)
-    selective = saved_activations(
-        block_of(gpt_graph(batch, length, fused=False)), replace(plan, recompute="selective")
-    )
+    selective = saved_activations(block_of(gpt_graph(batch, length, fused=False)), replace(plan, recompute="selective"))
     assert selective == pytest.approx(fused)
 
 
@@ -307,9 +305,7 @@ def test_zero_stages_divide_what_they_should() -> None:
 def test_gpt3_training_step_takes_six_flops_a_parameter_and_token() -> None:
     batch, length = 2, 2048
     program = placed(model="gpt3_175b", task="training_step", batch=batch, prompt=length, parallelism={"tensor": 1})
-    products = sum(
-        node.op.arithmetic().matrix * count * run.times for run, _, node, count in program.phases[0].nodes()
-    )
+    products = sum(node.op.arithmetic().matrix * count * run.times for run, _, node, count in program.phases[0].nodes())
     spec = load_model("gpt3_175b")
     tokens, forward = batch * length, gpt_graph(batch, length, fused=True)
     scores = sum(n.op.flops * c for _, n, c in forward.walk() if isinstance(n.op, Attention))
@@ -337,9 +333,7 @@ def test_recomputation_adds_a_forward_pass() -> None:
 
 
 def test_tensor_ranks_reduce_twice_a_layer_and_pass() -> None:
-    program = placed(
-        model="gpt3_175b", task="training_step", layers=4, prompt=512, parallelism={"tensor": 8}
-    )
+    program = placed(model="gpt3_175b", task="training_step", layers=4, prompt=512, parallelism={"tensor": 8})
     reductions = [
         (node.op.payload_bytes, count)
         for _, _, node, count in program.phases[0].nodes()
@@ -352,7 +346,10 @@ def test_tensor_ranks_reduce_twice_a_layer_and_pass() -> None:
 def test_in_flight_microbatches_hold_their_activations() -> None:
     def memory(microbatches: int) -> float:
         program = placed(
-            model="gpt2", task="training_step", batch=8, prompt=512,
+            model="gpt2",
+            task="training_step",
+            batch=8,
+            prompt=512,
             parallelism={"pipeline": 4, "microbatches": microbatches},
         )
         return program.memory.activation_bytes

@@ -106,7 +106,7 @@ def test_closed_form_and_simulation_agree_for_like_tiles() -> None:
     assert len(found) > 200
     assert statistics.median(found) == pytest.approx(1.0, abs=1e-9)
     assert sum(abs(r - 1) <= 0.02 for r in found) >= 0.94 * len(found)
-    assert 0.8 <= min(found)
+    assert min(found) >= 0.8
     assert max(found) <= 1.25
 
 
@@ -115,7 +115,7 @@ def test_closed_form_is_rough_for_unlike_tiles() -> None:
     found = ratios(("attention", "moe"), several=True)
     assert found
     assert statistics.median(found) == pytest.approx(1.0, abs=0.15)
-    assert 0.4 <= min(found)
+    assert min(found) >= 0.4
     assert max(found) <= 1.3
 
 
@@ -249,7 +249,7 @@ def test_scaling_every_rate_scales_every_time(op: Operator, gpu: str) -> None:
 def test_kernel_time_is_what_the_tile_search_chose_by(op: Operator, gpu: str) -> None:
     # The search prices a candidate; the kernel that is built from it must cost the same (plus its start).
     d = device(gpu)
-    (kernel,) = d.kernels_of(op, True)
+    assert len(d.kernels_of(op, True)) == 1
     searched = d._gemm._out[0]  # type: ignore[attr-defined]
     setup = float(d.spec.kernels.setup)  # type: ignore[attr-defined]
     assert d.lower(op).analytic_s == pytest.approx(searched + setup, rel=1e-9)

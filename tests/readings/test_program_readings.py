@@ -175,9 +175,7 @@ def test_eager_time_is_host_or_device_whichever_is_longer() -> None:
     p = replace(program("gpu_a100", {"batch": 1}), launch="eager")
     device = machine("gpu_a100").device
     closed = analytic(p, device)
-    kernels = sum(
-        run.times * count * len(device.lower(node.op).kernels) for run, _, node, count in p.phases[0].nodes()
-    )
+    kernels = sum(run.times * count * len(device.lower(node.op).kernels) for run, _, node, count in p.phases[0].nodes())
     on_device = analytic(replace(p, launch="stream"), device).time_s
     assert closed.time_s == pytest.approx(max(on_device, kernels * device.launch.dispatch_s))
 

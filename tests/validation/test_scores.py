@@ -166,6 +166,14 @@ def test_the_page_is_complete_and_replaces_whole_files(tmp_path: Path) -> None:
         write_page(found, tmp_path / "nowhere" / "accuracy.md")
 
 
+def test_the_page_says_where_a_formula_is_closer(tmp_path: Path) -> None:
+    data = fake_data(tmp_path)
+    text = page(report.validate(data, "kernels"))
+    (group,) = [g for g in validate_kernels(data).groups if g.bucket == "all"]
+    closer = min(group.naive.median, group.roofline.median) < group.score.median
+    assert ("One of the two formulas is closer" in text) == closer
+
+
 def test_comparisons_that_are_not_asked_for_are_absent(tmp_path: Path) -> None:
     data = fake_data(tmp_path)
     assert set(report.validate(data, "kernels").as_dict()) == {"kernels"}
