@@ -16,6 +16,7 @@ from typing import Any
 from effsim import load_machine, load_workload
 from effsim._api import plan_on
 from effsim.devices.device import Lowered
+from effsim.graph.operator import Role
 from effsim.program.program import Program
 from effsim.readings.analytic import analytic
 from effsim.readings.events import events, kernel_seconds
@@ -291,7 +292,7 @@ def by_code(x: Example) -> dict[str, float]:
     assert op is not None
     numbers: dict[str, Any] = {
         "flops": op.flops,
-        "weights": op.bytes_by_role()["weight"],
+        "weights": op.bytes_by_role()[Role.WEIGHT],
         "matrix_bound": terms["matrix"],
         "memory_bound": terms["memory"],
         "l2_bound": terms["l2"],

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import check, compare, dashboard, explain, import_, kernels, list_, roofline, run, schema
+from . import check, compare, dashboard, explain, import_, kernels, list_, roofline, run, schema, validate
 
 app = typer.Typer(
     name="effsim",
@@ -42,6 +42,7 @@ for name, function in (
     ("compare", compare.compare),
     ("explain", explain.explain),
     ("kernels", kernels.kernels),
+    ("validate", validate.validate),
     ("import", import_.import_),
     ("list", list_.list_),
     ("check", check.check),

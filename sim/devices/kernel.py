@@ -116,8 +116,8 @@ def kernel_time(kernel: Kernel) -> KernelTime:
     ``r − 1`` tiles have work; otherwise batches of ``r`` follow each other a latency apart:
     ``T = max(serial + W, (B − 1)·(serial + b) + serial + (n − (B − 1)·r)·b)`` with ``n`` rounds, ``B = ⌈n/r⌉`` batches
     and ``W = full·b(U) + b(rest)``.
-    Several classes run one after another through the same processors: totals of each resource, plus half of the
-    largest tile for the ragged end.
+    Several classes run one after another through the same processors, longest first: totals of each resource, plus
+    half of the smallest tile for the ragged end.
 
     Valid for tiles that do not synchronise with each other. Seconds throughout.
 
@@ -184,7 +184,8 @@ def _many_classes(kernel: Kernel) -> KernelTime:
     serial = max(c.serial_s for c in kernel.classes)
     longest = max(_round(kernel, c, active, resident)[0] for c in kernel.classes)
     rounds = -(-tiles // units)
-    total = max(serial + longest, serial + work + (0.5 * longest if rounds > 1 else 0.0))
+    shortest = min(_round(kernel, c, active, resident)[0] for c in kernel.classes)
+    total = max(serial + longest, serial + work + (0.5 * shortest if rounds > 1 else 0.0))
     if kernel.slots == 1:
         total += (rounds - 1) * serial
     work = min(work, total)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..graph.dtypes import size_of
 from ..graph.graph import Graph, Item, Node, Repeat
@@ -23,16 +23,58 @@ class Capacity:
 
 
 def stage(graph: Graph, pipeline: int) -> Graph:
-    """The fullest pipeline stage: every repeated block's count divided and rounded up."""
+    """The fullest of *pipeline* stages, cut at block borders so that resident bytes are as even as they can be.
+
+    Blocks are taken one by one in order; a stage ends where the running total passes its share. Nested repeats that
+    are too few for the stages are opened first.
+    """
     if pipeline == 1:
         return graph
-    return Graph(graph.name, tuple(_fewer(item, pipeline) for item in graph.items))
+    stages = stages_of(graph, pipeline)
+    return max(stages, key=lambda part: part.weight_bytes + part.cache_bytes + part.state_bytes)
 
 
-def _fewer(item: Item, pipeline: int) -> Item:
-    if isinstance(item, Repeat):
-        return Repeat(item.name, item.body, -(-item.count // pipeline))
-    return item
+def stages_of(graph: Graph, pipeline: int) -> list[Graph]:
+    """The graph cut into *pipeline* consecutive parts of about equal resident bytes."""
+    units = _units(_opened(graph.items, pipeline))
+    total = sum(count * size for _, count, size in units)
+    parts: list[list[Item]] = [[] for _ in range(pipeline)]
+    done, index = 0.0, 0
+    for item, count, size in units:
+        left = count
+        while left:
+            room = (index + 1) * total / pipeline - done
+            last = index == pipeline - 1 or size <= 0.0
+            whole = left if last else min(left, round(room / size))
+            if whole <= 0:
+                index += 1
+                continue
+            parts[index].append(replace(item, count=whole) if isinstance(item, Repeat) else item)
+            done += whole * size
+            left -= whole
+    return [Graph(f"{graph.name}, stage {i + 1} of {pipeline}", tuple(part)) for i, part in enumerate(parts)]
+
+
+def _opened(items: tuple[Item, ...], pipeline: int) -> tuple[Item, ...]:
+    """Repeats of fewer copies than stages are written out where their bodies hold repeats of their own."""
+    out: list[Item] = []
+    for item in items:
+        if isinstance(item, Repeat) and item.count < 2 * pipeline and any(isinstance(i, Repeat) for i in item.body):
+            for copy in range(item.count):
+                out += [replace(inner, name=f"{item.name}_{copy}.{inner.name}") for inner in item.body]
+        else:
+            out.append(item)
+    return tuple(out)
+
+
+def _units(items: tuple[Item, ...]) -> list[tuple[Item, int, float]]:
+    """(item, copies, resident bytes of one copy)."""
+    out = []
+    for item in items:
+        body = Graph("one", item.body if isinstance(item, Repeat) else (item,))
+        size = body.weight_bytes + body.cache_bytes + body.state_bytes
+        out.append((item, item.count if isinstance(item, Repeat) else 1, size))
+    return out
 
 
 def working_set(graph: Graph) -> float:
@@ -104,5 +146,5 @@ def _saved(node: Node, plan: TrainingPlan) -> float:
     op = node.op
     size = float(op.saved_bytes)
     if plan.recompute == "selective" and isinstance(op, Attention) and not op.fused:
-        size -= 2.0 * op.batch * op.q_len * op.heads * op.kv_len * size_of(op.dtype)
+        size -= float(op.batch) * op.q_len * op.heads * op.kv_len * size_of(op.dtype)
     return size

@@ -17,9 +17,12 @@ from ..transforms.fusion import fuse_residual_norm
 from ..transforms.shard import shard
 from ..transforms.training import TrainingPlan, training_step
 from ..units import format_quantity
-from .memory import Capacity, inference_memory, stage, training_memory
+from .memory import Capacity, inference_memory, stage, stages_of, training_memory
 from .program import Degrees, Execution, Memory, Phase, Program
 from .source import explicit_graph, load_model, model_graph, truncated
+
+MOST_DEVICES = 1024
+"""Up to how many devices a remedy is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,25 +197,44 @@ def _remedies(builder: _Builder, degrees: Degrees) -> list[str]:
     fewer = _largest(lambda n: fits(w.model_copy(update={"batch": n})), int(w.batch))
     if fewer:
         out.append(f"a batch of at most {fewer}")
-    more = _more_devices(builder, w, degrees)
-    if more:
-        out.append(f"{more} devices")
+    if w.task == "training_step":
+        out += _training_remedies(builder, degrees)
+    more = _more_devices(builder, degrees)
+    if more is not None:
+        ways = ", ".join(f"{name} {n}" for name, n in more.shown().items())
+        joined = builder.capacity.devices
+        beyond = f", more than the {joined} that are joined here" if more.devices > joined else ""
+        out.append(f"{more.devices} devices ({ways}{beyond})")
     return out
 
 
-def _more_devices(builder: _Builder, w: WorkloadSpec, degrees: Degrees) -> int:
-    """Smallest number of devices, joined as these are, that would hold the workload; 0 if none up to 1024."""
+def _training_remedies(builder: _Builder, degrees: Degrees) -> list[str]:
+    """Recomputation and ZeRO, where they make a training step fit."""
+    w, out = builder.workload, list[str]()
+    options: list[dict[str, object]] = [{"recompute": "full"}]
+    if degrees.data > 1:
+        options += [{"zero": 1}, {"zero": 3}, {"zero": 3, "recompute": "full"}]
+    for option in options:
+        changed = w.model_copy(update={"training": w.training.model_copy(update=option)})
+        if replace(builder, workload=changed).memory(degrees).fits:
+            out.append(" and ".join(f"training.{name}: {value}" for name, value in option.items()))
+            break
+    return out
+
+
+def _more_devices(builder: _Builder, degrees: Degrees) -> Degrees | None:
+    """Smallest degrees with more devices that would hold the workload; None if none up to 1024 devices."""
     for factor in (2, 4, 8, 16, 32, 64, 128):
         for grown in (
             replace(degrees, tensor=degrees.tensor * factor),
             replace(degrees, pipeline=degrees.pipeline * factor),
         ):
             try:
-                if grown.devices <= 1024 and builder.memory(grown).fits:
-                    return grown.devices
+                if grown.devices <= MOST_DEVICES and builder.memory(grown).fits:
+                    return grown
             except UnsupportedError:
                 continue
-    return 0
+    return None
 
 
 def _largest(fits: Callable[[int], bool], limit: int) -> int:
@@ -234,10 +256,15 @@ def _bytes(size: float) -> str:
 
 def _with_sends(graph: Graph, degrees: Degrees) -> Graph:
     """Adds the activations' way between pipeline stages: one message a boundary."""
-    residual = max((n.op.output_bytes for _, n, _ in graph.walk() if n.op.kind in ("add", "embedding")), default=0.0)
-    send = Collective("send_recv", residual, 2, degrees.tensor)
+    send = Collective("send_recv", _residual_bytes(graph), 2, degrees.tensor)
     sends = tuple(Node(f"stage_send_{i}", send) for i in range(degrees.pipeline - 1))
     return Graph(graph.name, (*graph.items, *sends))
+
+
+def _residual_bytes(graph: Graph) -> float:
+    """Activations that pass from block to block."""
+    kinds = ("add", "embedding", "add_rmsnorm", "add_layernorm")
+    return max((n.op.output_bytes for _, n, _ in graph.walk() if n.op.kind in kinds), default=0.0)
 
 
 def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
@@ -252,18 +279,25 @@ def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
     phases: list[Phase] = []
     if w.task in ("prefill", "generate"):
         graph = builder.graph(degrees, "context", prompt, prompt)
-        once = (Execution(graph, float(degrees.microbatches), copies),)
+        once = (_inference(graph, 1.0, degrees),)
         phases.append(Phase("prefill", once, float(batch * prompt), 1.0, batch))
     if w.task in ("decode", "generate"):
         # The prefill itself yields the first token of a 'generate' run.
         steps = new - 1 if w.task == "generate" else new
         runs = tuple(
-            Execution(builder.graph(degrees, "generation", 1, kv), weight * degrees.microbatches, copies)
+            _inference(builder.graph(degrees, "generation", 1, kv), weight, degrees)
             for kv, weight in _samples(prompt + 1, steps)
         )
         if runs:
             phases.append(Phase("decode", runs, float(batch * steps), float(steps), batch))
     return tuple(phases)
+
+
+def _inference(graph: Graph, steps: float, degrees: Degrees) -> Execution:
+    """*steps* steps in microbatches: with P stages and M microbatches a step takes (M + P − 1)/P passes of one."""
+    pieces, stages = degrees.microbatches, degrees.pipeline
+    passes = (pieces + stages - 1) / stages
+    return Execution(graph, steps * passes, degrees.tensor * degrees.data, work=steps * pieces)
 
 
 def _samples(first: int, steps: int) -> list[tuple[int, float]]:
@@ -277,12 +311,35 @@ def _samples(first: int, steps: int) -> list[tuple[int, float]]:
 def _training(builder: _Builder, degrees: Degrees) -> Phase:
     w = builder.workload
     plan = builder.training_plan(degrees)
-    forward = stage(builder.graph(degrees, "training", int(w.prompt), int(w.prompt)), degrees.pipeline)
-    step = training_step(forward, plan, degrees.microbatches)
-    copies = degrees.devices
-    runs = [Execution(step, 1.0, copies)]
-    if degrees.pipeline > 1:  # 1F1B: every device waits for as many microbatches as there are other stages
-        once = training_step(forward, replace(plan, data=1), 1)
-        bubble = Graph(once.name, once.items[:-1])  # without the optimizer's update
-        runs.append(Execution(bubble, float(degrees.pipeline - 1), copies, useful=False, label="pipeline bubble"))
-    return Phase("step", tuple(runs), float(w.batch) * float(w.prompt), 1.0, int(w.batch))
+    whole = builder.graph(degrees, "training", int(w.prompt), int(w.prompt))
+    tokens, sequences = float(w.batch) * float(w.prompt), int(w.batch)
+    if degrees.pipeline == 1:
+        step = training_step(whole, plan, degrees.microbatches)
+        return Phase("step", (Execution(step, 1.0, degrees.devices),), tokens, 1.0, sequences)
+    return Phase("step", _pipelined(whole, plan, degrees), tokens, 1.0, sequences)
+
+
+def _pipelined(whole: Graph, plan: TrainingPlan, degrees: Degrees) -> tuple[Execution, ...]:
+    """A 1F1B pipeline: the busiest stage works through all microbatches, the others' work happens beside it.
+
+    Its time is that of the busiest stage; before and after, it waits for one microbatch on every other stage.
+    """
+    parts = stages_of(whole, degrees.pipeline)
+    # The fullest stage in FLOPs is the slowest; ends with the output head often are.
+    busiest = max(range(len(parts)), key=lambda i: parts[i].flops)
+    copies = degrees.tensor * degrees.data
+    sent = _residual_bytes(whole)
+    runs: list[Execution] = []
+    for index, part in enumerate(parts):
+        if not part.items:
+            continue
+        if index < degrees.pipeline - 1:
+            send = Node("stage_send", Collective("send_recv", sent, 2, degrees.tensor))
+            part = replace(part, items=(*part.items, send))
+        step = training_step(part, plan, degrees.microbatches)
+        runs.append(Execution(step, 1.0 if index == busiest else 0.0, copies, work=1.0))
+        if index != busiest:
+            once = training_step(part, replace(plan, data=1), 1)
+            bubble = Graph(once.name, once.items[:-1])  # without the optimizer's update
+            runs.append(Execution(bubble, 1.0, copies, useful=False, label="pipeline bubble"))
+    return tuple(runs)

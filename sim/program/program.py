@@ -12,6 +12,8 @@ from ..graph.graph import Graph, Node
 class Execution:
     """A graph, run ``times`` times (a fraction when it stands for several slightly different steps).
 
+    ``work`` replaces ``times`` in totals of FLOPs and bytes where several runs overlap in time (pipelines).
+
     ``copies``: devices that each execute it, for totals of work. ``useful`` is False for the idle rounds of a pipeline:
     they take time but do no work.
     """
@@ -20,6 +22,7 @@ class Execution:
     times: float
     copies: int = 1
     useful: bool = True
+    work: float | None = None
     label: str = ""
 
 

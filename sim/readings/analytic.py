@@ -35,7 +35,7 @@ class Rows:
         self, name: str, node: Node, count: int, run: Execution, shares: dict[str, float], roofline_s: float
     ) -> None:
         """Add *shares* (seconds by resource, of the whole execution set) to a row."""
-        work = run.times * count * run.copies if run.useful else 0.0
+        work = (run.times if run.work is None else run.work) * count * run.copies if run.useful else 0.0
         time_s = sum(shares.values())
         label = name if run.useful else run.label
         old = self._rows.get(label)
@@ -133,6 +133,8 @@ def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) 
     rows, hidden, bounds = Rows(), Overlap(), overlap_bounds(program, phase, device)
     host, gpu = 0.0, 0.0
     for run, name, node, count in phase.nodes():
+        if bound_only and not run.useful:
+            continue  # a perfect schedule has no idle rounds
         lowered = device.lower(node.op, program.fused_pointwise)
         times = run.times * count
         if bound_only:
@@ -146,6 +148,9 @@ def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) 
             if launch:
                 shares["launch"] = launch
             host += host_s(device.launch, program.launch, len(own)) * times
+        if run.times == 0.0:
+            rows.add(name, node, count, run, {}, 0.0)  # beside another stage of the pipeline: work, but no time
+            continue
         if node.overlap:
             if bound_only:
                 shares = {"network": bounds[name]}

@@ -98,6 +98,10 @@ def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, T
     timeline, notes = Timeline(), list[str]()
     bounds = overlap_bounds(program, phase, device)
     for index, run in enumerate(phase.executions):
+        if run.times == 0.0:
+            for name, node, count in run.graph.walk():
+                rows.add(name, node, count, run, {}, 0.0)
+            continue
         state = _Run(program, device)
         wall_ps = _execute(state, run)
         seconds = wall_ps / PS * run.times

@@ -14,9 +14,9 @@ from .parameters import GpuParameters
 class Sweep:
     """One pass over data.
 
-    ``read_bytes`` and ``write_bytes`` are what the kernel touches, ``memory_bytes`` the part that L2 does not hold,
-    ``compulsory_bytes`` the part no cache of that size could hold. ``rows`` > 0 makes rows the unit of scheduling
-    where a row must be reduced before it is written.
+    ``read_bytes`` and ``write_bytes`` are what the kernel touches, ``memory_bytes`` the part that L2 does not hold.
+    ``again_bytes`` are read from L2 beyond that, where several blocks need the same data. ``rows`` > 0 makes rows the
+    unit of scheduling where a row must be reduced before it is written; ``parallel`` limits the number of blocks.
     """
 
     read_bytes: float
@@ -27,6 +27,7 @@ class Sweep:
     rows: int = 0
     parallel: int = 0
     chain_s: float = 0.0
+    again_bytes: float = 0.0
 
 
 class PointwiseModel:
@@ -64,13 +65,13 @@ class PointwiseModel:
             blocks = min(blocks, sweep.parallel)
         vector_s = sweep.vector_ops / p.vector_op_rate()
         special_s = sweep.special_ops / p.special_ops
-        busy = max(vector_s, special_s, total / p.l1_bytes_per_s) / blocks
+        busy = max(vector_s, special_s, (total + sweep.again_bytes) / p.l1_bytes_per_s) / blocks
         flight = min(chunk, largest / blocks)
         tile = TileClass(
             count=blocks,
             busy_s=busy,
             serial_s=p.memory_latency_s + p.l2_latency_s + reduce_s + sweep.chain_s,
-            l2_bytes=total / blocks,
+            l2_bytes=(total + sweep.again_bytes) / blocks,
             memory_bytes=sweep.memory_bytes / blocks,
             flow_bytes_per_s=p.flow(max(flight, 1.0)),
         )

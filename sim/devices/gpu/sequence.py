@@ -47,7 +47,10 @@ class SequenceModel:
             return (self._pointwise.kernel(self._sweep(op, 0, 0.0), "selective state update"),)
         chunks = math.ceil(op.length / SCAN_CHUNK)
         chain = (chunks - 1) * self._p.memory_latency_s + 2 * math.log2(SCAN_CHUNK) * self._p.l1_latency_s
-        return (self._pointwise.kernel(self._sweep(op, op.batch * op.channels, chain), "selective scan"),)
+        sweep = self._sweep(op, op.batch * op.channels, chain)
+        # Every channel's block reads the B and C of its sequence, which are counted once in the sweep.
+        again = 2.0 * op.batch * (op.channels - 1) * op.length * op.state * size_of(op.dtype)
+        return (self._pointwise.kernel(replace(sweep, again_bytes=again), "selective scan"),)
 
     def ssd_scan(self, op: SSDScan) -> tuple[Kernel, ...]:
         """The five kernels of the chunked form: cumulative decay, chunk states, state passing, C·Bᵀ, chunk output."""
@@ -66,7 +69,9 @@ class SequenceModel:
                 Product(op.head_dim, op.state, q, blocks * op.heads, op.dtype, output_dtype="fp32"),
                 tokens_bytes + states,
             ),
-            self._between("ssd state passing", states, states, vector=pass_ops, chain=op.chunks),
+            self._between(
+                "ssd state passing", states, states, vector=pass_ops, chain=op.chunks, kept=2 * op.state_bytes
+            ),
             self._product(
                 "ssd scores",
                 Product(q, q, op.state, blocks * op.groups, op.dtype, output_dtype="fp32"),
@@ -106,7 +111,15 @@ class SequenceModel:
         kernel = self._product("delta states", one, traffic / op.chunks)
         link = Product(op.block, op.value_dim, op.key_dim, op.batch * op.heads, op.dtype)
         second = self._product("delta states", link, traffic / op.chunks)
-        return _repeat(kernel, second, op.chunks)
+        return self._with_state(_repeat(kernel, second, op.chunks), 2.0 * op.state_bytes)
+
+    def _with_state(self, kernel: Kernel, size: float) -> Kernel:
+        """The state that lives in memory between steps, read and written by this kernel."""
+        tile = kernel.classes[0]
+        held = replace(tile, memory_bytes=tile.memory_bytes + size / tile.count)
+        more = size / self._p.memory_peak_bytes_per_s
+        terms = tuple((label, s + more if label == "memory" else s) for label, s in kernel.terms)
+        return replace(kernel, classes=(held,), terms=terms)
 
     def conv1d(self, op: CausalConv1d) -> tuple[Kernel, ...]:
         """One pass; neighbouring taps come from registers."""
@@ -170,9 +183,10 @@ class SequenceModel:
         special: float = 0.0,
         chain: int = 0,
         blocks: int = 0,
+        kept: float = 0.0,
     ) -> Kernel:
-        """A pass between two kernels of the same operator."""
-        memory = (read + write) * (1.0 - self._p.kept(read + write))
+        """A pass between two kernels of the same operator; *kept* bytes live in memory between steps."""
+        memory = (read + write) * (1.0 - self._p.kept(read + write)) + kept
         latency = chain * self._p.l2_latency_s
         sweep = Sweep(read, write, memory, vector_ops=vector, special_ops=special, parallel=blocks, chain_s=latency)
         return self._pointwise.kernel(sweep, name)
@@ -206,7 +220,7 @@ def _repeat(first: Kernel, second: Kernel, times: int) -> Kernel:
     tile = type(a)(
         count=blocks,
         busy_s=times * (a.busy_s * share_a + b.busy_s * share_b),
-        serial_s=times * (a.serial_s + b.serial_s) / 2.0,
+        serial_s=max(a.serial_s, b.serial_s),  # inputs of later chunks are prefetched; only the products are a chain
         l2_bytes=times * (a.l2_bytes * share_a + b.l2_bytes * share_b),
         memory_bytes=times * (a.memory_bytes * share_a + b.memory_bytes * share_b),
         flow_bytes_per_s=min(a.flow_bytes_per_s, b.flow_bytes_per_s),

@@ -139,11 +139,14 @@ class Attention(Operator):
 
     @property
     def saved_bytes(self) -> float:
-        """q, k, v and the output with one fp32 log-sum-exp a row; unfused attention keeps its scores too."""
+        """q, k, v and one fp32 log-sum-exp a row; unfused attention keeps its probabilities instead.
+
+        The output is kept by the projection that reads it, and counted there.
+        """
         word = size_of(self.dtype)
         rows = float(self.batch) * self.q_len * self.heads
-        keep = rows * (self.head_dim + self.v_dim) * word + self.kv_bytes + rows * 4.0
-        return keep if self.fused else keep + 2.0 * rows * self.kv_len * word
+        keep = rows * self.head_dim * word + self.kv_bytes
+        return keep + (rows * 4.0 if self.fused else rows * self.kv_len * word)
 
     def split(self, axis: str, degree: int) -> Operator:
         """``heads``: query heads divide; kv heads divide too, or are copied where there are fewer than devices."""

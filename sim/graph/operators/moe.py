@@ -107,7 +107,7 @@ class Experts(Operator):
     @property
     def assignments(self) -> float:
         """Expected (token, expert) pairs on this device."""
-        return float(self.tokens) * self.top_k * self.held / self.experts
+        return float(self.tokens) * sum(self.pick_probabilities())
 
     @property
     def active_experts(self) -> float:

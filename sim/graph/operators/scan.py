@@ -175,6 +175,8 @@ class SSDScan(Operator):
         """``heads`` divide; groups divide too or are copied."""
         if axis in ("heads", "column"):
             heads = divide(self.heads, degree, "heads", self.kind)
+            if self.groups % degree and degree % self.groups:
+                raise UnsupportedError(f"ssd_scan: {self.groups} groups do not divide over {degree} devices")
             return replace(self, heads=heads, groups=max(1, self.groups // degree))
         raise UnsupportedError(f"ssd_scan cannot be split by {axis!r}; expected heads")
 
