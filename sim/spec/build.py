@@ -149,10 +149,19 @@ def _first(model: type[BaseModel], document: Document, root: str, errors: list[E
     found = [_Problem(model, document, error) for error in errors]
     strays = [problem.loc[:-1] for problem in found if problem.is_stray]
     found = [problem for problem in found if not any(problem.loc[: len(stray)] == stray for stray in strays)] or found
+    found = [problem for problem in found if not _other_branch(problem, found)]
     spoilt = {problem.path[:-1] for problem in found if problem.kind == "extra_forbidden"}
     telling = [p for p in found if not (p.kind == "missing" and p.path[:-1] in spoilt)]
     first = min(telling, key=lambda problem: problem.order)
     return first.error(root)
+
+
+def _other_branch(problem: _Problem, found: list[_Problem]) -> bool:
+    """Whether this is the word that a mapping could have been instead, while others say what is wrong in the mapping."""
+    if problem.kind != "literal_error" or not isinstance(problem.detail["input"], dict | list):
+        return False
+    depth = len(problem.path)
+    return any(other is not problem and other.path[:depth] == problem.path for other in found)
 
 
 class _Problem:
