@@ -1,7 +1,8 @@
 """How fast effsim is: ``python benchmarks/run.py [--write] [--quick]``.
 
 CPU seconds, not wall-clock, because machines are shared; the least and the median of several repetitions. Machines
-differ, so every time is also given as a multiple of a reference loop of plain Python that is timed in the same run.
+differ, and a shared one changes its speed from second to second, so every repetition is also divided by a reference
+loop of plain Python that is timed directly before it; the median of those ratios is what to compare between machines.
 ``--write`` puts the table into ``benchmarks/results.md``.
 """
 
@@ -49,18 +50,32 @@ SHORT_S = 20e-3
 """Repetitions shorter than this are timed many at once, which evens out what a shared machine does meanwhile."""
 
 
+Times = tuple[tuple[float, float], ...]
+"""CPU seconds of a repetition and of the reference loop beside it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured thing: CPU seconds of every repetition, and the most it should take."""
+    """One measured thing: (CPU seconds, those of the reference loop) of every repetition, the most it should take."""
 
     name: str
-    seconds: tuple[float, ...]
+    times: Times
     target_s: float | None = None
 
     @property
     def least(self) -> float:
         """Fastest repetition: what the machine does when nobody disturbs it."""
-        return min(self.seconds)
+        return min(seconds for seconds, _ in self.times)
+
+    @property
+    def middle(self) -> float:
+        """Median repetition."""
+        return median(seconds for seconds, _ in self.times)
+
+    @property
+    def ratio(self) -> float:
+        """Median multiple of the reference loop."""
+        return median(seconds / unit for seconds, unit in self.times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,30 +97,39 @@ class Bench:
         return replace(self.program, phases=(phase,))
 
 
-def cpu(function: Callable[[], object], repeats: int) -> tuple[float, ...]:
-    """CPU seconds of each of *repeats* calls, after one that is not counted."""
+def cpu(function: Callable[[], object], repeats: int) -> Times:
+    """Each of *repeats* calls, after one that is not counted."""
     start = time.process_time()
     function()
     inner = max(1, round(SHORT_S / max(time.process_time() - start, 1e-7)))
     out = []
     gc.collect()
     for _ in range(repeats):
+        unit = loop_s()
         start = time.process_time()
         for _ in range(inner):
             function()
-        out.append((time.process_time() - start) / inner)
+        out.append(((time.process_time() - start) / inner, unit))
     return tuple(out)
 
 
-def process_cpu(arguments: Sequence[str], repeats: int) -> tuple[float, ...]:
-    """CPU seconds of whole processes, after one that fills the caches."""
+def process_cpu(arguments: Sequence[str], repeats: int) -> Times:
+    """Whole processes, after one that fills the caches."""
     out = []
     for _ in range(repeats + 1):
+        unit = loop_s()
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        out.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+        out.append((after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, unit))
     return tuple(out[1:])
+
+
+def loop_s() -> float:
+    """CPU seconds of the reference loop now."""
+    start = time.process_time()
+    reference()
+    return time.process_time() - start
 
 
 def reference() -> float:
@@ -225,8 +249,9 @@ def processes(b: Bench) -> Iterator[Row]:
         few = max(1, b.repeats // 2)
         start = process_cpu([*effsim, "kernels", HARDWARE, str(one)], few)
         whole = process_cpu([*effsim, "kernels", HARDWARE, str(table)], few)
-        beyond = tuple(seconds - min(start) for seconds in whole)
-        yield Row("effsim kernels, 1 row", start)
+        alone = Row("effsim kernels, 1 row", start)
+        beyond = tuple((seconds - alone.least, unit) for seconds, unit in whole)
+        yield alone
         yield Row(f"effsim kernels, {TABLE_ROWS} different rows, beyond that", beyond, 2.0)
 
 
@@ -272,11 +297,12 @@ def shown(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
-def report(rows: Sequence[Row], unit: float) -> str:
+def report(rows: Sequence[Row]) -> str:
     """All rows as a Markdown table."""
+    units = [unit for row in rows for _, unit in row.times]
     lines = [
         f"Python {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores; CPU time.",
-        f"Reference loop: {REFERENCE_STEPS} multiply-adds in plain Python, {shown(unit)}.",
+        f"Reference loop: {REFERENCE_STEPS} multiply-adds in plain Python, {shown(min(units))} to {shown(max(units))}.",
         "",
         "| what | least | median | × reference loop | target | met |",
         "|---|---|---|---|---|---|",
@@ -284,8 +310,7 @@ def report(rows: Sequence[Row], unit: float) -> str:
     for row in rows:
         target = "" if row.target_s is None else f"< {shown(row.target_s)}"
         met = "" if row.target_s is None else ("yes" if row.least < row.target_s else "**no**")
-        ratio = f"{row.least / unit:.3g}"
-        lines.append(f"| {row.name} | {shown(row.least)} | {shown(median(row.seconds))} | {ratio} | {target} | {met} |")
+        lines.append(f"| {row.name} | {shown(row.least)} | {shown(row.middle)} | {row.ratio:.3g} | {target} | {met} |")
     by_name = {row.name: row.least for row in rows}
     for what in ("tile search of a GEMM", "simulating a GEMM"):
         if f"{what}, numba" in by_name:
@@ -300,10 +325,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three repetitions instead of seven, no processes")
     options = parser.parse_args()
     b = prepare(3 if options.quick else 7)
-    before = min(cpu(reference, b.repeats))
     rows = [*steps(b), *scaling(b), *kernels(b), *(() if options.quick else processes(b))]
-    unit = min(before, *cpu(reference, b.repeats))
-    text = report(rows, unit)
+    text = report(rows)
     print(text, end="")
     if options.write:
         RESULTS.write_text(f"# Speed\n\nMade by `python benchmarks/run.py --write`.\n\n{text}", encoding="utf-8")
