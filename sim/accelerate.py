@@ -13,8 +13,8 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-PATIENCE_S = 0.4
-"""Seconds of Python work after which the compiled twin is loaded: somewhat less than loading it costs."""
+PATIENCE_S = 1.0
+"""Seconds of Python work after which the compiled twin is loaded: about what loading it costs."""
 
 MOST_CONSTANTS = 64
 """Constant tables whose arrays are kept at the same time: those of a few devices."""
@@ -31,6 +31,9 @@ class Accelerated:
         whole: positions among ``arrays`` that hold whole numbers.
         constants: positions among ``arrays`` whose lists never change; their arrays are kept.
     """
+
+    patience_s = PATIENCE_S
+    """Shared by all; see :func:`expect_many`."""
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class Accelerated:
         start = perf_counter()
         result = self.python(*arguments)
         self._spent_s += perf_counter() - start
-        if self._spent_s > PATIENCE_S and os.environ.get("NUMBA_DISABLE_JIT", "0") != "1":
+        if self._spent_s > Accelerated.patience_s and os.environ.get("NUMBA_DISABLE_JIT", "0") != "1":
             self._compile()
         return result
 
@@ -95,6 +98,11 @@ class Accelerated:
         for helper in self._helpers:
             names[helper.__name__] = numba.njit(cache=True, nogil=True)(_copy(helper, names))
         self._compiled = numba.njit(cache=True, nogil=True)(_copy(self.python, names))
+
+
+def expect_many() -> None:
+    """Announce work of so many calls that compiled code pays from the first: large tables, sweeps."""
+    Accelerated.patience_s = 0.0
 
 
 def _copy(function: Callable[..., Any], names: dict[str, Any]) -> Callable[..., Any]:

@@ -1,0 +1,1 @@
+"""Catalogue of workloads, architectures and engine profiles (YAML data only)."""

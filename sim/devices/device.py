@@ -25,20 +25,38 @@ class LaunchCosts:
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """Kernels of one operator with their closed-form times."""
+    """Kernels of one operator with their closed-form times and what readings ask of them again and again.
+
+    ``analytic_s`` and ``roofline_s`` are sums over the kernels, without launches; ``shares`` splits ``analytic_s`` by
+    resource (work under what binds it, the rest as latency); ``bounds`` does so for the rooflines. ``seconds`` are the
+    kernels' own times, ``flops`` and ``bytes_moved`` those of the operator.
+    """
 
     kernels: tuple[Kernel, ...]
     times: tuple[KernelTime, ...]
+    analytic_s: float
+    roofline_s: float
+    shares: tuple[tuple[str, float], ...]
+    bounds: tuple[tuple[str, float], ...]
+    seconds: tuple[float, ...]
+    flops: float
+    bytes_moved: float
 
-    @property
-    def analytic_s(self) -> float:
-        """Sum of the kernels, without launches."""
-        return sum(t.total_s for t in self.times)
-
-    @property
-    def roofline_s(self) -> float:
-        """Sum of the kernels' rooflines."""
-        return sum(k.roofline_s for k in self.kernels)
+    @classmethod
+    def of(cls, op: Operator, kernels: tuple[Kernel, ...]) -> Lowered:
+        """Price the *kernels* of *op*."""
+        times = tuple(kernel_time(k) for k in kernels)
+        shares: dict[str, float] = {}
+        bounds: dict[str, float] = {}
+        for kernel, time in zip(kernels, times, strict=True):
+            shares[time.bound] = shares.get(time.bound, 0.0) + time.work_s
+            if time.latency_s:
+                shares["latency"] = shares.get("latency", 0.0) + time.latency_s
+            bounds[kernel.roofline_bound] = bounds.get(kernel.roofline_bound, 0.0) + kernel.roofline_s
+        seconds = tuple(t.total_s for t in times)
+        roofline_s = sum(k.roofline_s for k in kernels)
+        parts = (tuple(shares.items()), tuple(bounds.items()))
+        return cls(kernels, times, sum(seconds), roofline_s, *parts, seconds, op.flops, op.bytes_moved)
 
     @property
     def bound(self) -> str:
@@ -90,7 +108,5 @@ class Device(ABC):
         key = (op, fused)
         found = self._kept.get(key)
         if found is None:
-            kernels = self.kernels_of(op, fused)
-            found = Lowered(kernels, tuple(kernel_time(k) for k in kernels))
-            self._kept[key] = found
+            found = self._kept[key] = Lowered.of(op, self.kernels_of(op, fused))
         return found

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
+from ..accelerate import expect_many
 from ..devices.device import Device
 from ..errors import DataError, UnsupportedError
 from ..graph.table import from_row
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 ADDED = ("predicted_s", "bound", "roofline_s", "energy_j")
 MAX_FIELD_BYTES = 1 << 20
+MANY_ROWS = 2000
+"""Rows from which compiled code pays in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,8 @@ def predict(
         DataError: a row that cannot be an operator, or that the device cannot run; names file and line.
     """
     columns, rows = read_table(path)
+    if len(rows) > MANY_ROWS:
+        expect_many()
     errors: dict[str, list[tuple[int, float]]] = {}
     out = []
     for index, row in enumerate(progress(rows)):

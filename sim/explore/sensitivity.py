@@ -115,7 +115,7 @@ def _representative(program: Program) -> Program:
     """One execution a phase, the middle one, weighted as all: cheap, and exact where steps differ linearly."""
     phases = []
     for phase in program.phases:
-        useful = [e for e in phase.executions if e.useful]
+        useful = [e for e in phase.executions if e.useful and e.times > 0.0]
         idle = tuple(e for e in phase.executions if not e.useful)
         middle = useful[len(useful) // 2]
         one = replace(middle, times=sum(e.times for e in useful))

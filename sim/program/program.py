@@ -36,6 +36,11 @@ class Phase:
     steps: float
     sequences: int
 
+    @property
+    def shown(self) -> Execution:
+        """The execution that timelines show: the first one that does work and takes time."""
+        return next(run for run in self.executions if run.times > 0.0 and run.useful)
+
     def nodes(self) -> Iterator[tuple[Execution, str, Node, int]]:
         """Every distinct node of every execution with its count in one execution."""
         for execution in self.executions:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..devices.device import Device, Lowered
 from ..graph.graph import Node
+from ..graph.operator import Operator
 from ..program.program import Execution, Phase, Program
 from .launch import host_s, operator_launch_s
 from .result import OperatorTime, PhaseTime, Reading
@@ -25,45 +28,72 @@ def host_seconds(program: Program, phase: Phase) -> float:
     return phase.steps * (program.host_per_step_s + sequences * program.host_per_sequence_s)
 
 
+class _Row:
+    """One operator's sums while they grow."""
+
+    __slots__ = ("bytes_moved", "count", "flops", "kind", "op", "roofline_s", "shares")
+
+    def __init__(self, kind: str, op: Operator | None) -> None:
+        self.kind, self.op = kind, op
+        self.count = 0
+        self.flops = self.bytes_moved = self.roofline_s = 0.0
+        self.shares: dict[str, float] = {}
+
+
 class Rows:
     """Adds up operators of a phase by name, over the executions that stand for its steps."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, OperatorTime] = {}
+        self._rows: dict[str, _Row] = {}
 
     def add(
-        self, name: str, node: Node, count: int, run: Execution, shares: dict[str, float], roofline_s: float
+        self,
+        name: str,
+        node: Node,
+        count: int,
+        run: Execution,
+        lowered: Lowered,
+        shares: Iterable[tuple[str, float]],
+        roofline_s: float,
     ) -> None:
-        """Add *shares* (seconds by resource, of the whole execution set) to a row."""
-        work = (run.times if run.work is None else run.work) * count * run.copies if run.useful else 0.0
-        time_s = sum(shares.values())
+        """Add *shares* (resource, seconds of the whole execution set) to a row."""
         label = name if run.useful else run.label
-        old = self._rows.get(label)
-        merged = dict(old.shares) if old else {}
-        for key, seconds in shares.items():
-            merged[key] = merged.get(key, 0.0) + seconds
-        self._rows[label] = OperatorTime(
-            name=label,
-            kind=node.op.kind if run.useful else "idle",
-            op=node.op if run.useful else None,
-            count=max(count, old.count) if old else count,
-            flops=(old.flops if old else 0.0) + node.op.flops * work,
-            bytes_moved=(old.bytes_moved if old else 0.0) + node.op.bytes_moved * work,
-            time_s=(old.time_s if old else 0.0) + time_s,
-            roofline_s=(old.roofline_s if old else 0.0) + (roofline_s if run.useful else 0.0),
-            bound=max(merged, key=lambda key: merged[key]) if merged else "none",
-            shares=tuple(merged.items()),
-        )
+        row = self._rows.get(label)
+        if row is None:
+            row = _Row(node.op.kind, node.op) if run.useful else _Row("idle", None)
+            self._rows[label] = row
+        row.count = max(row.count, count)
+        for key, seconds in shares:
+            row.shares[key] = row.shares.get(key, 0.0) + seconds
+        if run.useful:
+            work = (run.times if run.work is None else run.work) * count * run.copies
+            row.flops += lowered.flops * work
+            row.bytes_moved += lowered.bytes_moved * work
+            row.roofline_s += roofline_s
 
     def add_host(self, name: str, label: str, seconds: float) -> None:
         """A row that is no operator: host work, exposed dispatch."""
         if seconds > 0.0:
-            row = OperatorTime(name, "host", None, 1, 0.0, 0.0, seconds, 0.0, label, ((label, seconds),))
-            self._rows[name] = row
+            row = self._rows[name] = _Row("host", None)
+            row.count, row.shares = 1, {label: seconds}
 
     def rows(self) -> tuple[OperatorTime, ...]:
         """All rows in order of first appearance."""
-        return tuple(self._rows.values())
+        return tuple(
+            OperatorTime(
+                name=name,
+                kind=row.kind,
+                op=row.op,
+                count=row.count,
+                flops=row.flops,
+                bytes_moved=row.bytes_moved,
+                time_s=sum(row.shares.values()),
+                roofline_s=row.roofline_s,
+                bound=max(row.shares, key=row.shares.__getitem__) if row.shares else "none",
+                shares=tuple(row.shares.items()),
+            )
+            for name, row in self._rows.items()
+        )
 
 
 class Overlap:
@@ -76,32 +106,43 @@ class Overlap:
 
     def __init__(self) -> None:
         self._computing: dict[str, float] = {}
-        self._entries: list[tuple[str, Node, int, Execution, dict[str, float], float]] = []
+        self._entries: list[tuple[str, Node, int, Execution, Lowered, dict[str, float], float]] = []
 
     def main(self, phase: str, seconds: float) -> None:
         """Computing of *phase* (forward, backward)."""
         self._computing[phase] = self._computing.get(phase, 0.0) + seconds
 
-    def add(self, name: str, node: Node, count: int, run: Execution, shares: dict[str, float], bound: float) -> None:
+    def add(
+        self,
+        name: str,
+        node: Node,
+        count: int,
+        run: Execution,
+        lowered: Lowered,
+        shares: dict[str, float],
+        bound: float,
+    ) -> None:
         """An overlapping collective with its full time."""
-        self._entries.append((name, node, count, run, shares, bound))
+        self._entries.append((name, node, count, run, lowered, shares, bound))
 
     def settle(self, rows: Rows) -> None:
         """Add the exposed share of every collective to *rows*."""
         for phase in dict.fromkeys(entry[1].phase for entry in self._entries):
             entries = [entry for entry in self._entries if entry[1].phase == phase]
-            n = sum(count * run.times for _, _, count, run, _, _ in entries)
-            whole = sum(sum(shares.values()) for _, _, _, _, shares, _ in entries)
-            _, _, count, run, shares, _ = entries[-1]
+            n = sum(count * run.times for _, _, count, run, _, _, _ in entries)
+            whole = sum(sum(shares.values()) for _, _, _, _, _, shares, _ in entries)
+            _, _, count, run, _, shares, _ = entries[-1]
             last = sum(shares.values()) / (count * run.times)
             exposed = max(last, whole - (n - 1.0) / n * self._computing.get(phase, 0.0))
-            for name, node, count, run, shares, bound in entries:
+            for name, node, count, run, lowered, shares, bound in entries:
                 part = {label: seconds * exposed / whole for label, seconds in shares.items()} if whole else {}
-                rows.add(name, node, count, run, part, bound)
+                rows.add(name, node, count, run, lowered, part.items(), bound)
 
 
 def overlap_bounds(program: Program, phase: Phase, device: Device) -> dict[str, float]:
     """Lower bounds of overlapping collectives by name: what a perfect overlap with computing could not hide."""
+    if not any(node.overlap for _, _, node, _ in phase.nodes()):
+        return {}
     computing: dict[str, float] = {}
     sending: dict[str, dict[str, float]] = {}
     for run, name, node, count in phase.nodes():
@@ -119,51 +160,35 @@ def overlap_bounds(program: Program, phase: Phase, device: Device) -> dict[str, 
     return out
 
 
-def kernel_shares(lowered: Lowered) -> dict[str, float]:
-    """Seconds by resource of one run of an operator: work under what binds it, the rest as latency."""
-    out: dict[str, float] = {}
-    for time in lowered.times:
-        out[time.bound] = out.get(time.bound, 0.0) + time.work_s
-        if time.latency_s:
-            out["latency"] = out.get("latency", 0.0) + time.latency_s
-    return out
-
-
 def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) -> PhaseTime:
     rows, hidden, bounds = Rows(), Overlap(), overlap_bounds(program, phase, device)
-    host, gpu = 0.0, 0.0
+    host, busy, costs, mode = 0.0, 0.0, device.launch, program.launch
     for run, name, node, count in phase.nodes():
         if bound_only and not run.useful:
             continue  # a perfect schedule has no idle rounds
         lowered = device.lower(node.op, program.fused_pointwise)
         times = run.times * count
-        if bound_only:
-            shares: dict[str, float] = {}
-            for kernel in lowered.kernels:
-                shares[kernel.roofline_bound] = shares.get(kernel.roofline_bound, 0.0) + kernel.roofline_s * times
-        else:
-            shares = {label: seconds * times for label, seconds in kernel_shares(lowered).items()}
-            own = tuple(t.total_s for t in lowered.times)
-            launch = operator_launch_s(device.launch, program.launch, len(own), own) * times
+        if times == 0.0:
+            rows.add(name, node, count, run, lowered, (), 0.0)  # beside another pipeline stage: work, but no time
+            continue
+        shares = {label: seconds * times for label, seconds in (lowered.bounds if bound_only else lowered.shares)}
+        if not bound_only:
+            launch = operator_launch_s(costs, mode, len(lowered.seconds), lowered.seconds) * times
             if launch:
                 shares["launch"] = launch
-            host += host_s(device.launch, program.launch, len(own)) * times
-        if run.times == 0.0:
-            rows.add(name, node, count, run, {}, 0.0)  # beside another stage of the pipeline: work, but no time
-            continue
-        if node.overlap:
-            if bound_only:
-                shares = {"network": bounds[name]}
-                rows.add(name, node, count, run, shares, bounds[name])
-            else:
-                hidden.add(name, node, count, run, shares, bounds[name])
-            continue
-        rows.add(name, node, count, run, shares, lowered.roofline_s * times)
-        hidden.main(node.phase, sum(shares.values()))
-        gpu += sum(shares.values())
+            host += host_s(costs, mode, len(lowered.seconds)) * times
+        if node.overlap and bound_only:
+            rows.add(name, node, count, run, lowered, (("network", bounds[name]),), bounds[name])
+        elif node.overlap:
+            hidden.add(name, node, count, run, lowered, shares, bounds[name])
+        else:
+            rows.add(name, node, count, run, lowered, shares.items(), lowered.roofline_s * times)
+            seconds = sum(shares.values())
+            hidden.main(node.phase, seconds)
+            busy += seconds
     hidden.settle(rows)
     if not bound_only:
-        rows.add_host("dispatch", "launch", host - gpu)
+        rows.add_host("dispatch", "launch", host - busy)
         rows.add_host("host", "host", host_seconds(program, phase))
     operators = rows.rows()
     return PhaseTime(

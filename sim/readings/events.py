@@ -16,7 +16,7 @@ from ..devices.device import Device, Lowered
 from ..devices.kernel import Kernel
 from ..graph.graph import Item, Node, Repeat
 from ..program.program import Execution, Phase, Program
-from .analytic import Rows, host_seconds, kernel_shares, overlap_bounds
+from .analytic import Rows, host_seconds, overlap_bounds
 from .launch import device_gap_s
 from .result import PhaseTime, Reading, Slice, Timeline
 from .tiles import simulated_time
@@ -100,7 +100,7 @@ def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, T
     for index, run in enumerate(phase.executions):
         if run.times == 0.0:
             for name, node, count in run.graph.walk():
-                rows.add(name, node, count, run, {}, 0.0)
+                rows.add(name, node, count, run, device.lower(node.op, program.fused_pointwise), (), 0.0)
             continue
         state = _Run(program, device)
         wall_ps = _execute(state, run)
@@ -110,11 +110,11 @@ def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, T
             shares = _shares(total, run.times)
             accounted += sum(shares.values())
             roofline_s = bounds.get(name, total.lowered.roofline_s * total.count * run.times)
-            rows.add(name, total.node, total.count, run, shares, roofline_s)
+            rows.add(name, total.node, total.count, run, total.lowered, shares.items(), roofline_s)
             bound_s += roofline_s if run.useful else 0.0
         rows.add_host(f"dispatch{'' if index == 0 else f'_{index}'}", "launch", max(0.0, seconds - accounted))
         total_s += seconds
-        if index == 0:
+        if run is phase.shown:
             timeline = Timeline(tuple(state.slices))
             notes += [f"{phase.name}: repeated blocks show their first two copies"] if _folds(run.graph.items) else []
     host = host_seconds(program, phase)
@@ -129,7 +129,7 @@ def _folds(items: tuple[Item, ...]) -> bool:
 
 def _shares(total: _Sum, times: float) -> dict[str, float]:
     """Seconds by resource: the simulated time in the proportions of the closed form, launches apart."""
-    parts = kernel_shares(total.lowered)
+    parts = dict(total.lowered.shares)
     whole = sum(parts.values())
     busy = total.busy_ps / PS * times
     out = {label: busy * seconds / whole for label, seconds in parts.items()} if whole else {}

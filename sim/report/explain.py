@@ -81,7 +81,8 @@ def explain_operator(machine: Machine, program: Program, name: str) -> dict[str,
 def _find(program: Program, wanted: str) -> tuple[Phase, Execution, Node, int]:
     names: dict[str, None] = {}
     for phase in reversed(program.phases):
-        execution = phase.executions[len(phase.executions) // 2]
+        timed = [run for run in phase.executions if run.times > 0.0 and run.useful]
+        execution = timed[len(timed) // 2]
         for name, node, count in execution.graph.walk():
             if name == wanted:
                 return phase, execution, node, count

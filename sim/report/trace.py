@@ -131,7 +131,7 @@ def match(result: RunResult, device: Device, program: Program) -> list[Run]:
     for phase in program.phases:
         expected = [
             (name, node, index, kernel, first)
-            for name, node, first in _order(phase.executions[0].graph.items, "", True)
+            for name, node, first in _order(phase.shown.graph.items, "", True)
             for index, kernel in enumerate(device.lower(node.op, program.fused_pointwise).kernels)
         ]
         bars: dict[str, deque[Slice]] = {}

@@ -157,7 +157,7 @@ def _first(model: type[BaseModel], document: Document, root: str, errors: list[E
 
 
 def _other_branch(problem: _Problem, found: list[_Problem]) -> bool:
-    """Whether this is the word that a mapping could have been instead, while others say what is wrong in the mapping."""
+    """Whether this only says that a mapping could have been a word, while others say what is wrong in the mapping."""
     if problem.kind != "literal_error" or not isinstance(problem.detail["input"], dict | list):
         return False
     depth = len(problem.path)

@@ -75,6 +75,14 @@ def test_narrower_weights_and_caches() -> None:
         precision={"activations": "fp16", "weights": "int4", "kv_cache": "fp8", "group_size": 128},
     ).memory
     assert narrow.kv_cache_bytes == full.kv_cache_bytes / 2
+    ends = (2 * 32000 * 8192 + 161 * 8192) * 2  # embedding, head and norms keep fp16
+    layers = LLAMA_PARAMETERS * 2 - ends
+    assert narrow.weights_bytes == pytest.approx(layers / 4 + layers / 2 / 128 * 2 + ends)
+
+
+def test_pipeline_holds_its_share_of_the_layers() -> None:
+    whole, half = (placed(parallelism={"pipeline": p}).memory for p in (1, 2))
+    assert half.kv_cache_bytes == whole.kv_cache_bytes / 2
     # The embedding stands on the first stage, the head of the same size on the last.
     assert half.weights_bytes == pytest.approx(whole.weights_bytes / 2, rel=1e-6)
 

@@ -35,8 +35,11 @@ class AttentionModel:
         habits: AttentionKernels,
         pointwise: PointwiseModel,
         setup_s: float,
+        launch_gap_s: float,
         name: str,
     ) -> None:
+        # A second, small kernel: its launch and one trip to memory and back.
+        self._combine_start_s = launch_gap_s + parameters.memory_latency_s + 2.0 * parameters.l2_latency_s
         self._setup_s = setup_s
         self._p, self._habits, self._pointwise, self._name = parameters, habits, pointwise, name
 
@@ -120,9 +123,12 @@ class AttentionModel:
         bn = int(self._habits.generation_n)
         most = max(1, math.ceil(op.keys_read / bn))
         best: tuple[float, Kernel, int] | None = None
+        terms, memory = self._terms(op), self._memory_bytes(op, self._p.kept)
         for split in _splits(most, self._p.units * int(self._habits.blocks_per_sm), op.batch * op.kv_heads):
-            kernel = self._generation_kernel(op, split)
-            cost = kernel_time(kernel).total_s + self._combine_bytes(op, split) / self._p.l2_bytes_per_s
+            kernel = self._generation_kernel(op, split, terms, memory)
+            cost = kernel_time(kernel).total_s
+            if split > 1:
+                cost += self._combine_start_s + self._combine_bytes(op, split) / self._p.l2_bytes_per_s
             if best is None or cost < best[0] * (1 - 1e-9):
                 best = (cost, kernel, split)
         assert best is not None
@@ -144,14 +150,16 @@ class AttentionModel:
             return 0.0
         return float(op.batch) * op.q_len * op.heads * split * (op.v_dim + 1) * ACCUMULATOR_BYTES
 
-    def _generation_kernel(self, op: Attention, split: int) -> Kernel:
+    def _generation_kernel(
+        self, op: Attention, split: int, terms: tuple[tuple[str, float], ...], memory_bytes: float
+    ) -> Kernel:
         p = self._p
         count = op.batch * op.kv_heads * split
         keys = math.ceil(op.keys_read / split)
         rows = op.q_len * (op.heads // op.kv_heads)
         kv = float(keys) * op.kv_width * size_of(op.stored_dtype)
         q = rows * (op.head_dim + op.v_dim) * size_of(op.dtype)
-        memory = max(kv, self._memory_bytes(op, p.kept) / count)
+        memory = max(kv, memory_bytes / count)
         tile = self._tile(op, rows, keys, count, kv + q, memory)
         return Kernel(
             name=f"attention generation split {split}",
@@ -160,7 +168,7 @@ class AttentionModel:
             slots=int(self._habits.blocks_per_sm),
             l2_bytes_per_s=p.l2_bytes_per_s,
             memory_bytes_per_s=p.memory_bytes_per_s,
-            terms=self._terms(op),
+            terms=terms,
             binding="matrix",
             setup_s=self._setup_s,
             detail=(("splits", split), ("query_rows", rows), ("keys_per_tile", keys)),

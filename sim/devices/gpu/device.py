@@ -67,7 +67,9 @@ class GpuDevice(Device):
             spec.name,
         )
         self._pointwise = PointwiseModel(p, habits.pointwise)
-        self._attention = AttentionModel(p, habits.attention, self._pointwise, float(habits.setup), spec.name)
+        self._attention = AttentionModel(
+            p, habits.attention, self._pointwise, float(habits.setup), self.launch.gap_s, spec.name
+        )
         self._experts = ExpertsModel(p, self._gemm, self._pointwise)
         self._sequence = SequenceModel(p, self._gemm, self._pointwise)
         c = habits.collective
@@ -104,7 +106,9 @@ class GpuDevice(Device):
 
     def kernels_of(self, op: Operator, fused: bool) -> tuple[Kernel, ...]:
         """See :meth:`Device.kernels_of`."""
-        rule = next((self._rules[cls] for cls in type(op).__mro__ if cls in self._rules), None)
+        rule = self._rules.get(type(op))
+        if rule is None:  # a subclass lowers like the operator it specialises
+            rule = next((self._rules[cls] for cls in type(op).__mro__ if cls in self._rules), None)
         if rule is None:
             raise UnsupportedError(f"{self.name}: no kernels for operator {op.kind!r}")
         return rule(op, fused)

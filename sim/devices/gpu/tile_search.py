@@ -123,6 +123,9 @@ def _search(
                 partial = m * n * 4.0 * batch
                 l2 += used_m * used_n * 4.0 - c_bytes
                 extra = partial * (split + 1.0) / device[D_L2_BW] + device[D_REDUCE]
+            least = max(busy * count / units, memory / device[D_MEM_BW], l2 * count / device[D_L2_BW])
+            if least + serial + extra >= out[TIME]:
+                continue
             tile_memory = memory / count
             total = _time(count, units, slots, busy, serial, l2, tile_memory, flow, device) + extra
             if total < out[TIME]:
