@@ -16,6 +16,7 @@ from .program.memory import Capacity
 from .program.place import place
 from .program.program import Program
 from .readings.analytic import analytic, roofline
+from .readings.energy import energy_j
 from .readings.events import events
 from .readings.result import PhaseTime, Reading
 from .report.explain import explain_operator
@@ -332,7 +333,7 @@ def assemble(
         },
         flops=sum(row.flops for row in rows),
         bytes_moved=sum(row.bytes_moved for row in rows),
-        energy_j=None,
+        energy_j=energy_j(program, machine.device, reading),
         energy_limit_j=None if limit is None else limit * device_seconds,
         cost_usd=None if price is None else price * device_seconds / 3600.0,
         bound=reading.shares(),

@@ -95,6 +95,15 @@ class Device(ABC):
     def peak_matrix_flops(self, dtype: str) -> float:
         """Dense peak FLOP/s of the matrix unit (or what stands in for it)."""
 
+    def energy_j(self, op: Operator, lowered: Lowered) -> float | None:
+        """Energy of one run of *op* beyond idle power; None where the device's file does not say."""
+        return None
+
+    @property
+    def idle_power_w(self) -> float | None:
+        """Power that is drawn whatever runs; None where unknown."""
+        return None
+
     def cycles(self, lowered: Lowered) -> float | None:
         """Cycles of the device's own clock for an operator; None where a kernel has no such clock of its own."""
         return None

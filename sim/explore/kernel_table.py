@@ -191,7 +191,7 @@ def predict(
             "predicted_s": seconds,
             "bound": lowered.bound if lowered.kernels else "none",
             "roofline_s": lowered.roofline_s,
-            "energy_j": None,
+            "energy_j": device.energy_j(op, lowered),
         }
         cycles = device.cycles(lowered)
         if cycles is not None:

@@ -20,7 +20,7 @@ from ...graph.operators.scan import GatedDelta, ScanBackward, SelectiveScan, SSD
 from ...network.collectives import CollectiveCosts, bound_s, plan
 from ...network.topology import Network
 from ...spec.hardware import GpuSpec
-from ..device import Device, LaunchCosts
+from ..device import Device, LaunchCosts, Lowered
 from ..kernel import Kernel
 from .attention import AttentionModel
 from .experts import ExpertsModel
@@ -117,6 +117,26 @@ class GpuDevice(Device):
         """Dense peak of all SMs at the highest clock."""
         p = self.parameters
         return p.matrix_rate(dtype, self.name) * p.units * p.boost_ratio
+
+    @property
+    def idle_power_w(self) -> float | None:
+        """From the hardware file."""
+        return None if self.spec.power.idle is None else float(self.spec.power.idle)
+
+    def energy_j(self, op: Operator, lowered: Lowered) -> float | None:
+        """Operations and moved bytes times their energies; None where an energy that is needed is unknown."""
+        work, e = op.arithmetic(), self.spec.energy
+        dtype = str(getattr(op, "dtype", "fp32"))
+        matrix = (e.matrix or {}).get(dtype)  # type: ignore[call-overload]
+        terms = (
+            (work.matrix, matrix),
+            (work.vector + work.special, e.vector),
+            (sum(k.memory_bytes for k in lowered.kernels), e.memory),
+            (sum(k.l2_bytes for k in lowered.kernels), e.l2),
+        )
+        if any(amount and energy is None for amount, energy in terms):
+            return None
+        return sum(amount * float(energy) for amount, energy in terms if energy is not None)
 
     def more_roofs(self) -> tuple[tuple[str, str, float], ...]:
         """Vector and L2 roofs."""
