@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from effsim import EffsimError
+from effsim import EffsimError, run
 from effsim.report.dash_page import DEFAULT_HOST, DEFAULT_PORT, serve
 
 
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--open", action="store_true", help="open a browser window")
     options = parser.parse_args(arguments)
     try:
-        serve(options.host, options.port, options.open)
+        serve(run, options.host, options.port, options.open)
     except EffsimError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

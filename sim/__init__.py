@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import DataError, DoesNotFitError, EffsimError, SpecError, UnitError, UnknownNameError, UnsupportedError
+from .version import VERSION
 
 if TYPE_CHECKING:
     from ._api import (
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .devices.registry import load_machine
     from .report.result import RunResult
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _LAZY = {
     "run": "._api",

@@ -13,6 +13,7 @@ def dashboard(
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser window.")] = False,
 ) -> None:
     """Explore in a browser (needs the extra: pip install "effsim[dashboard]")."""
+    from .._api import run
     from ..report.dash_page import serve
 
-    serve(host, port, open_browser)
+    serve(run, host, port, open_browser)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DataError, EffsimError
@@ -73,8 +73,12 @@ def _dash() -> Any:
     return dash
 
 
-def build_app() -> Dash:
-    """The Dash application, not yet listening.
+Runner = Callable[..., RunResult]
+"""``run(hardware, workload, engine=…, set=…)``: given to the page, because the public functions stand above reports."""
+
+
+def build_app(run: Runner) -> Dash:
+    """The Dash application, not yet listening; *run* is :func:`effsim.run`.
 
     Raises:
         DataError: dash is not installed.
@@ -84,9 +88,14 @@ def build_app() -> Dash:
     app.index_string = _PAGE.replace("STYLE", _CSS)
     app.layout = _layout(dash)
     fields = [dash.State(name, "value") for name in ("hardware", "workload", "engine", "changes")]
-    app.callback(dash.Output("report", "children"), dash.Input("run", "n_clicks"), *fields, prevent_initial_call=True)(
-        on_run
+
+    def pressed(clicks: int, hardware: str, workload: str, engine: str, changes: str | None) -> Any:
+        return on_run(run, hardware, workload, engine, changes)
+
+    wire = app.callback(
+        dash.Output("report", "children"), dash.Input("run", "n_clicks"), *fields, prevent_initial_call=True
     )
+    wire(pressed)
     result: Dash = app
     return result
 
@@ -117,10 +126,8 @@ def _layout(dash: Any) -> Any:
     return html.Main([html.H1("effsim"), form, dcc.Loading(html.Div(id="report"), type="dot")])
 
 
-def on_run(clicks: int, hardware: str, workload: str, engine: str, changes: str | None) -> Any:
+def on_run(run: Runner, hardware: str, workload: str, engine: str, changes: str | None) -> Any:
     """What *Run* shows: the report, or the error as text."""
-    from .._api import run
-
     html = _dash().html
     try:
         result = run(hardware, workload, engine=engine, set=(changes or "").split())
@@ -209,7 +216,7 @@ def _assumptions(html: Any, result: RunResult) -> Any:
     return _table(html, heads, rows)
 
 
-def serve(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, open_browser: bool = False) -> None:
+def serve(run: Runner, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, open_browser: bool = False) -> None:
     """Serve the dashboard until interrupted.
 
     There is no login: whoever reaches *host* can run simulations, so that the default is this machine only.
@@ -217,7 +224,7 @@ def serve(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, open_browser: bool
     Raises:
         DataError: dash is not installed, or the address cannot be listened on.
     """
-    app = build_app()
+    app = build_app(run)
     _check_address(host, port)
     if open_browser:
         timer = threading.Timer(_BROWSER_DELAY_S, webbrowser.open, [f"http://{host}:{port}/"])

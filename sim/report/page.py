@@ -269,11 +269,11 @@ def _command() -> str:
 
 
 def _repeat(runs: list[RunResult], command: str) -> list[str]:
-    from .. import __version__
+    from ..version import VERSION
 
     lead = "<h2>How to repeat this</h2>"
     if command:
         lead += f"<pre>{_e(command)}</pre>"
     names = ", ".join(f"{run.hardware}" for run in runs)
-    told = f"effsim {__version__}, engine {runs[0].engine}, workload “{runs[0].workload}”, hardware “{names}”"
+    told = f"effsim {VERSION}, engine {runs[0].engine}, workload “{runs[0].workload}”, hardware “{names}”"
     return [lead, f'<p class="soft">{_e(told)}. Same inputs, same numbers.</p>']
