@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .devices.composite import CompositeDevice
 from .devices.registry import DEVICE_SPECS, Machine, load_machine
 from .errors import DataError, EffsimError, SpecError, located
 from .explore.kernel_table import PredictedTable, predict
 from .explore.sensitivity import Sensitivity, sensitivities, shown_path
 from .program.memory import Capacity
 from .program.place import place
+from .program.placement import Group, Placement
 from .program.program import Program
 from .readings.analytic import analytic, roofline
 from .readings.energy import energy_j
@@ -24,6 +26,7 @@ from .report.result import Assumption, Ceiling, OperatorRow, RunResult
 from .spec.architecture import ArchitectureSpec
 from .spec.build import build
 from .spec.catalogue import find, load_document, names
+from .spec.dram import DramSpec
 from .spec.engine import EngineSpec
 from .spec.fields import SpecModel
 from .spec.overrides import apply
@@ -64,8 +67,18 @@ class WorkloadFile:
 
 def open_workload(name_or_path: str, assignments: Sequence[str] = ()) -> WorkloadFile:
     """A workload by bundled name or path with its document."""
-    document = apply(load_document("workloads", name_or_path), list(assignments), "workload")
+    document = apply(_workload_document(name_or_path), list(assignments), "workload")
     return WorkloadFile(build(WorkloadSpec, document, root="workload"), document)
+
+
+def _workload_document(name_or_path: str) -> Document:
+    """A workload file, or the topology of another simulator."""
+    path = Path(name_or_path)
+    if path.suffix == ".csv":
+        from .importers.scalesim import workload_document
+
+        return workload_document(path)
+    return load_document("workloads", name_or_path)
 
 
 def load_engine(name_or_path: str, base: Path | None = None) -> EngineSpec:
@@ -85,10 +98,11 @@ def plan_on(
     """
     network = machine.network
     capacity = Capacity(
+        placement=_placement(machine),
         device=machine.device.name,
         total_bytes=machine.device.memory_capacity_bytes,
         reserved_bytes=machine.device.memory_reserved_bytes,
-        devices=max(1, network.devices),
+        devices=_most_devices(machine),
         inner_devices=network.levels[0].size if network.levels else 1,
     )
     with file.blame("engine") if file is not None else nullcontext():
@@ -105,6 +119,27 @@ class FullRun:
     machine: Machine
     program: Program
     reading: Reading
+
+
+def _most_devices(machine: Machine) -> int:
+    """Devices of the first kind that can be joined."""
+    joined = max(1, machine.network.devices)
+    if machine.system is None:
+        return joined
+    return min(joined, int(machine.system.devices[0].count)) if machine.system.mixed else joined
+
+
+def _placement(machine: Machine) -> Placement | None:
+    """Placement of a mixed system; None where there is one kind of device."""
+    device, system = machine.device, machine.system
+    if not isinstance(device, CompositeDevice) or system is None:
+        return None
+    groups = {
+        name: Group(name, part.name, device.counts[name], part.memory_capacity_bytes, part.memory_reserved_bytes)
+        for name, part in device.groups.items()
+        if name != device.main_group
+    }
+    return Placement(device.main_group, tuple((r.operators, r.group) for r in system.placement), groups)
 
 
 def run(
@@ -232,7 +267,7 @@ def check_file(file: str) -> tuple[str, str]:
     Raises:
         SpecError: it is wrong; the message says where.
     """
-    sections = {"workload": "workloads", "engine": "engines", "architecture": "architectures"}
+    sections = {"workload": "workloads", "engine": "engines", "architecture": "architectures", "dram": "dram"}
     path = find_any(file)
     document = load_yaml(path)
     kind = document.data.get("kind")
@@ -244,6 +279,7 @@ def check_file(file: str) -> tuple[str, str]:
         "workloads": WorkloadSpec,
         "engines": EngineSpec,
         "architectures": ArchitectureSpec,
+        "dram": DramSpec,
     }
     built = build(models[section], document, root=str(kind))
     return str(kind), str(getattr(built, "name", ""))
@@ -267,6 +303,7 @@ def schemas() -> dict[str, Any]:
     """JSON Schema of every kind of file."""
     models: dict[str, type[SpecModel]] = {
         **DEVICE_SPECS,
+        "dram": DramSpec,
         "system": SystemSpec,
         "workload": WorkloadSpec,
         "engine": EngineSpec,
@@ -303,6 +340,7 @@ def assemble(
             roofline_s=o.roofline_s,
             bound=o.bound,
             terms=dict(o.shares),
+            cycles={} if o.op is None else machine.device.cycle_parts(o.op, program.fused_pointwise),
         )
         for phase in reading.phases
         for o in phase.operators
@@ -341,7 +379,7 @@ def assemble(
         sensitivity=tuple({"path": s.path, "value": s.value, "elasticity": s.elasticity} for s in elastic),
         assumptions=_assumptions(machine, program, elastic),
         ceilings=_ceilings(machine, spec, program.devices),
-        notes=program.notes + _link_note(machine, program),
+        notes=program.notes + _link_note(machine, program) + _turn_notes(reading),
         timeline=reading.timeline,
     )
 
@@ -359,7 +397,9 @@ def _assumptions(machine: Machine, program: Program, elastic: Sequence[Sensitivi
     """Every number that is not a datasheet figure, most influential first; tile lists are one entry."""
     matters = {s.path: s.elasticity for s in elastic}
     out: dict[str, Assumption] = {}
-    owners = [("device", machine.spec)] + ([("system", machine.system)] if machine.system is not None else [])
+    owners: list[tuple[str, SpecModel]] = [("device", machine.spec), *machine.others]
+    if machine.system is not None:
+        owners.append(("system", machine.system))
     for owner, spec in owners:
         for path, leaf in spec.leaves():
             if leaf.kind == "datasheet":
@@ -388,6 +428,11 @@ def _ceilings(machine: Machine, spec: WorkloadSpec, devices: int) -> tuple[Ceili
     if devices > 1:
         roofs += [Ceiling(level.name, "bandwidth", level.bytes_per_s, link=True) for level in machine.network.levels]
     return tuple(roofs)
+
+
+def _turn_notes(reading: Reading) -> tuple[str, ...]:
+    """Who waits for whom, where sub-batches take turns on device groups."""
+    return tuple(note for note in reading.timeline.notes if "take turns" in note or "waits" in note)
 
 
 def _link_note(machine: Machine, program: Program) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from . import prose
 from .blocks import Block
 from .endtoend import EndToEnd
 from .kernels import GroupScore
+from .peers import Peers, sections, tables
 from .report import Report
 
 if TYPE_CHECKING:
@@ -121,6 +122,24 @@ def _runs(runs: Sequence[EndToEnd]) -> list[str]:
     return ["## Whole models, published", prose.RUNS, table(head, rows)]
 
 
+PEERS_BEGIN, PEERS_END = "<!-- peers -->", "<!-- peers end -->"
+"""Marks around the section on other simulators, which can be written without the rest."""
+
+
+def _peers(peers: Peers) -> list[str]:
+    return [PEERS_BEGIN, *sections(peers), PEERS_END]
+
+
+def updated(report: Report, text: str) -> str:
+    """The page *text* with only its section on other simulators made anew; the whole page where it has none."""
+    only_peers = report.peers is not None and report.kernels is None and report.blocks is None
+    if not only_peers or report.peers is None or PEERS_BEGIN not in text or PEERS_END not in text:
+        return page(report)
+    head, _, rest = text.partition(PEERS_BEGIN)
+    _, _, tail = rest.partition(PEERS_END)
+    return head + "\n\n".join(_peers(report.peers)) + tail
+
+
 def page(report: Report) -> str:
     """The page in Markdown."""
     parts = [prose.INTRODUCTION]
@@ -132,6 +151,8 @@ def page(report: Report) -> str:
         parts += _blocks(report.blocks)
     if report.runs:
         parts += _runs(report.runs)
+    if report.peers is not None:
+        parts += _peers(report.peers)
     if report.kernels is not None:
         parts += _kernels(report.kernels.groups)
         if report.kernels.left_out:
@@ -156,7 +177,7 @@ def write_page(report: Report, path: Path) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(page(report))
+            file.write(updated(report, path.read_text(encoding="utf-8") if path.is_file() else ""))
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)  # a temporary file is private; a page is not
@@ -190,6 +211,9 @@ def print_report(report: Report, console: Console) -> None:
             for p in (*block.parts, block.total)
         ]
         show(block.workload, ("operator", "measured", "predicted", "error"), rows)
+    if report.peers is not None:
+        for title, head, lines in tables(report.peers):
+            show(title, head, lines)
     if report.runs:
         rows_of = [
             (r.source, r.machine, r.label, str(r.score.n), percent(r.score.median), percent(r.score.bias, signed=True))

@@ -11,9 +11,12 @@ from effsim.errors import SpecError
 from .blocks import Block, validate_blocks
 from .endtoend import EndToEnd, validate_end_to_end
 from .kernels import KernelReport, validate_kernels
+from .peers import Peers
+from .peers import compare as compare_peers
+from .peers import present as has_peers
 from .tables import data_folder
 
-CHECKS = ("kernels", "published")
+CHECKS = ("kernels", "published", "peers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class Report:
     kernels: KernelReport | None
     blocks: tuple[Block, ...] | None
     runs: tuple[EndToEnd, ...] | None
+    peers: Peers | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; comparisons that were not made are absent."""
@@ -38,6 +42,8 @@ class Report:
                 "blocks": [block.as_dict() for block in self.blocks],
                 "runs": [run.as_dict() for run in self.runs or ()],
             }
+        if self.peers is not None:
+            out["peers"] = self.peers.as_dict()
         return out
 
 
@@ -46,7 +52,7 @@ def validate(data: Path | None = None, check: str = "", gpu: str = "") -> Report
 
     Args:
         data: the folder; default: see :func:`effsim.validation.tables.data_folder`.
-        check: ``kernels``, ``published`` or, empty, both.
+        check: ``kernels``, ``published``, ``peers`` (other simulators) or, empty, all.
         gpu: only kernels of this GPU (published results are then left out unless asked for).
 
     Raises:
@@ -56,7 +62,10 @@ def validate(data: Path | None = None, check: str = "", gpu: str = "") -> Report
     if check not in ("", *CHECKS):
         raise SpecError(f"unknown comparison {check!r}; expected one of {', '.join(CHECKS)}")
     folder = data_folder(data)
+    if check == "peers":
+        return Report(None, None, None, compare_peers(folder))
     kernels = validate_kernels(folder, gpu) if check in ("", "kernels") else None
     if check == "kernels" or (gpu and not check):
         return Report(kernels, None, None)
-    return Report(kernels, validate_blocks(folder), validate_end_to_end(folder))
+    peers = compare_peers(folder) if not check and has_peers(folder) else None
+    return Report(kernels, validate_blocks(folder), validate_end_to_end(folder), peers)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import check, compare, dashboard, explain, import_, kernels, list_, roofline, run, schema, validate
+from . import check, compare, dashboard, dram, explain, import_, kernels, list_, roofline, run, schema, validate
 
 app = typer.Typer(
     name="effsim",
@@ -43,6 +43,7 @@ for name, function in (
     ("explain", explain.explain),
     ("kernels", kernels.kernels),
     ("validate", validate.validate),
+    ("dram", dram.dram),
     ("import", import_.import_),
     ("list", list_.list_),
     ("check", check.check),

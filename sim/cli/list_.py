@@ -18,13 +18,14 @@ class Section(StrEnum):
     architectures = "architectures"
     techniques = "techniques"
     engines = "engines"
+    dram = "dram"
 
 
 def list_(
     section: Annotated[Section | None, typer.Argument(help="One part of the catalogue; all if left out.")] = None,
     json_: Json = False,
 ) -> None:
-    """The bundled hardware, workloads, architectures, techniques and engine profiles."""
+    """The bundled hardware, workloads, architectures, techniques, engine profiles and DRAM presets."""
     from ..spec.catalogue import names
 
     wanted = [section] if section is not None else list(Section)

@@ -15,6 +15,11 @@ class Kind(StrEnum):
     """Kinds of files."""
 
     gpu = "gpu"
+    cpu = "cpu"
+    pim = "pim"
+    systolic = "systolic"
+    fpga = "fpga"
+    dram = "dram"
     system = "system"
     workload = "workload"
     engine = "engine"

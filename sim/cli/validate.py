@@ -16,11 +16,12 @@ class Check(StrEnum):
 
     kernels = "kernels"
     published = "published"
+    peers = "peers"
 
 
 def validate(
     check: Annotated[
-        Check | None, typer.Argument(metavar="[kernels|published]", help="One kind of comparison; default: all.")
+        Check | None, typer.Argument(metavar="[kernels|published|peers]", help="One kind of comparison; default: all.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of measurements (default: $EFFSIM_MEASUREMENTS).")
@@ -41,3 +42,8 @@ def validate(
         print_json(report.as_dict())
     elif not quiet:
         print_report(report, console())
+    broken = report.peers.failures() if report.peers is not None else []
+    for line in broken:
+        typer.echo(f"effsim: bound broken: {line}", err=True)
+    if broken:
+        raise typer.Exit(1)

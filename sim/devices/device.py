@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from ..graph.graph import Graph
 from ..graph.operator import Operator
 from .kernel import Kernel, KernelTime, kernel_time
 
@@ -108,9 +109,21 @@ class Device(ABC):
         """Cycles of the device's own clock for an operator; None where a kernel has no such clock of its own."""
         return None
 
+    def cycle_parts(self, op: Operator, fused: bool) -> dict[str, float]:
+        """Cycles of one run of *op* by cause, with their ``total``; empty where the device does not tell them apart."""
+        return {}
+
     def more_roofs(self) -> tuple[tuple[str, str, float], ...]:
         """Further roofs of the roofline plot as (name, "compute" or "bandwidth", value)."""
         return ()
+
+    def prepare(self, graph: Graph) -> object:
+        """Look at a whole graph before its operators are lowered, where the device maps graphs rather than operators.
+
+        Raises:
+            DoesNotFitError: the graph does not fit the device's fabric.
+        """
+        return None
 
     def lower(self, op: Operator, fused: bool = True) -> Lowered:
         """Kernels of *op* with their closed-form times, remembered by content."""

@@ -10,10 +10,16 @@ from ..errors import SpecError, UnsupportedError
 from ..network.topology import Network
 from ..spec.build import build_by_kind
 from ..spec.catalogue import load_document
+from ..spec.cpu import CpuSpec
 from ..spec.fields import SpecModel
+from ..spec.fpga import FpgaSpec
 from ..spec.hardware import GpuSpec
 from ..spec.overrides import apply
+from ..spec.pim import PimSpec
 from ..spec.system import SystemSpec
+from ..spec.systolic import SystolicSpec
+from ..spec.yaml_loader import Document
+from .composite import BridgeLink, CompositeDevice
 from .device import Device
 
 
@@ -24,10 +30,50 @@ def _gpu(spec: SpecModel, network: Network | None) -> Device:
     return GpuDevice(spec, network)
 
 
-DEVICE_SPECS: dict[str, type[SpecModel]] = {"gpu": GpuSpec}
+def _cpu(spec: SpecModel, network: Network | None) -> Device:
+    from .cpu.device import CpuDevice
+
+    assert isinstance(spec, CpuSpec)
+    return CpuDevice(spec, network)
+
+
+def _fpga(spec: SpecModel, network: Network | None) -> Device:
+    from .fpga.device import FpgaDevice
+
+    assert isinstance(spec, FpgaSpec)
+    return FpgaDevice(spec, network)
+
+
+def _systolic(spec: SpecModel, network: Network | None) -> Device:
+    from .systolic.device import SystolicDevice
+
+    assert isinstance(spec, SystolicSpec)
+    return SystolicDevice(spec, network)
+
+
+def _pim(spec: SpecModel, network: Network | None) -> Device:
+    from .pim.device import PimDevice
+
+    assert isinstance(spec, PimSpec)
+    return PimDevice(spec, network)
+
+
+DEVICE_SPECS: dict[str, type[SpecModel]] = {
+    "gpu": GpuSpec,
+    "cpu": CpuSpec,
+    "fpga": FpgaSpec,
+    "systolic": SystolicSpec,
+    "pim": PimSpec,
+}
 """Specification of every device kind, by the ``kind:`` of its file."""
 
-_BUILDERS: dict[type[SpecModel], Callable[[SpecModel, Network | None], Device]] = {GpuSpec: _gpu}
+_BUILDERS: dict[type[SpecModel], Callable[[SpecModel, Network | None], Device]] = {
+    GpuSpec: _gpu,
+    CpuSpec: _cpu,
+    FpgaSpec: _fpga,
+    SystolicSpec: _systolic,
+    PimSpec: _pim,
+}
 """What turns each specification into a device; modules are imported when their kind is used."""
 
 
@@ -35,7 +81,8 @@ _BUILDERS: dict[type[SpecModel], Callable[[SpecModel, Network | None], Device]] 
 class Machine:
     """One kind of device and the network that joins copies of it.
 
-    ``system`` is None where a bare device file was given; its own links then say what it can be joined to.
+    ``system`` is None where a bare device file was given; its own links then say what it can be joined to. In a mixed
+    system ``spec`` is that of the first group and ``others`` are (name, specification) of the rest.
     """
 
     name: str
@@ -43,12 +90,14 @@ class Machine:
     system: SystemSpec | None
     network: Network
     device: Device
+    others: tuple[tuple[str, SpecModel], ...] = ()
 
     @property
     def price_usd_per_hour(self) -> float | None:
         """Price of one device an hour: its own, or its share of the system's."""
         if self.system is not None and self.system.price.hourly is not None:
-            return float(self.system.price.hourly) / self.network.devices
+            counts = [int(group.count) for group in self.system.devices]
+            return float(self.system.price.hourly) / (counts[0] if self.system.mixed else sum(counts))
         return self.device.price_usd_per_hour
 
 
@@ -73,8 +122,9 @@ def load_machine(name_or_path: str, assignments: Sequence[str] = ()) -> Machine:
         SpecError: the file or an assignment is wrong.
         UnknownNameError: no such file.
     """
-    document = load_document("hardware", name_or_path)
-    into_device = [a for a in assignments if a.startswith("hardware.device.")]
+    document = _machine_document(name_or_path)
+    groups = _group_names(document)
+    into_device = [a for a in assignments if a.split(".")[:2] in [["hardware", name] for name in ("device", *groups)]]
     document = apply(document, [a for a in assignments if a not in into_device], "hardware")
     kinds: dict[str, type[SpecModel]] = {**DEVICE_SPECS, "system": SystemSpec}
     spec = build_by_kind(kinds, document, root="hardware")
@@ -86,18 +136,49 @@ def load_machine(name_or_path: str, assignments: Sequence[str] = ()) -> Machine:
     return Machine(device.name, spec, None, device_network(spec), device)
 
 
+def _machine_document(name_or_path: str) -> Document:
+    """A hardware file, or the configuration file of another simulator."""
+    path = Path(name_or_path)
+    if path.suffix == ".cfg":
+        from ..importers.scalesim import machine_document
+
+        return machine_document(path)
+    return load_document("hardware", name_or_path)
+
+
+def _group_names(document: Document) -> list[str]:
+    """Names of the device groups of a system file, as far as they can be read before it is validated."""
+    groups = document.data.get("devices")
+    if document.data.get("kind") != "system" or not isinstance(groups, list):
+        return []
+    return [str(g.get("name") or g.get("hardware")) for g in groups if isinstance(g, dict)]
+
+
 def _load_system(system: SystemSpec, file: Path, assignments: Sequence[str]) -> Machine:
-    names = {group.hardware for group in system.devices}
-    if len(names) > 1:
-        raise SpecError(f"{file}: a system of several device kinds ({', '.join(sorted(names))}) cannot be run yet")
-    name = system.devices[0].hardware
-    nearby = file.parent / name
-    document = load_document("hardware", str(nearby) if nearby.exists() else name)
-    inner = [a.replace("hardware.device.", "hardware.", 1) for a in assignments]
-    kinds: dict[str, type[SpecModel]] = dict(DEVICE_SPECS)
-    spec = build_by_kind(kinds, apply(document, inner, "hardware"), root="hardware.device")
-    network = Network.from_levels(system.topology)
-    return Machine(system.name, spec, system, network, build_device(spec, network))
+    specs = []
+    for index, group in enumerate(system.devices):
+        nearby = file.parent / group.hardware
+        document = load_document("hardware", str(nearby) if nearby.exists() else group.hardware)
+        owners = ("device", group.label) if index == 0 else (group.label,)
+        mine = ["hardware." + a.split(".", 2)[2] for a in assignments if a.split(".")[1] in owners]
+        specs.append(build_by_kind(dict(DEVICE_SPECS), apply(document, mine, "hardware"), root="hardware.device"))
+    return _join(system.name, system, specs)
+
+
+def _join(name: str, system: SystemSpec, specs: Sequence[SpecModel]) -> Machine:
+    """The machine of a system with these device specifications, one a group."""
+    if not system.mixed:
+        network = Network.from_levels(system.topology or [])
+        return Machine(name, specs[0], system, network, build_device(specs[0], network))
+    devices, counts, networks = {}, {}, []
+    for group, spec in zip(system.devices, specs, strict=True):
+        network = Network.from_levels(group.topology) if group.topology else device_network(spec)
+        networks.append(network)
+        devices[group.label], counts[group.label] = build_device(spec, network), int(group.count)
+    bridges = {frozenset(b.between): BridgeLink(float(b.bandwidth), float(b.latency)) for b in system.bridges}
+    composite = CompositeDevice(devices, counts, bridges)
+    others = tuple(zip((group.label for group in system.devices[1:]), specs[1:], strict=True))
+    return Machine(name, specs[0], system, networks[0], composite, others)
 
 
 def device_network(spec: SpecModel) -> Network:
@@ -108,5 +189,7 @@ def device_network(spec: SpecModel) -> Network:
 
 def rebuild(machine: Machine, spec: SpecModel, system: SystemSpec | None) -> Machine:
     """The same machine with changed specifications (for sensitivities and sweeps)."""
-    network = device_network(spec) if system is None else Network.from_levels(system.topology)
+    if system is not None:
+        return _join(machine.name, system, [spec, *(other for _, other in machine.others)])
+    network = device_network(spec)
     return Machine(machine.name, spec, system, network, build_device(spec, network))

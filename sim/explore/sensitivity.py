@@ -22,7 +22,7 @@ STEP = 1.1
 
 _STRUCTURAL = re.compile(
     r"(^|\.)(price|provenance|devices)\.|\.tiles\.|split_k|context_m|context_n|generation_n|blocks_per_sm|threads$"
-    r"|bytes_per_thread|loads_in_flight|max_blocks|memory\.(capacity|reserved|channels)|\.size$|power\.|clock\.base|\.max_devices"
+    r"|bytes_per_thread|loads_in_flight|max_blocks|memory\.(capacity|reserved|channels)|\.size$|power\.|organization\.|unit\.count|clock\.base|\.max_devices"
 )
 """Parameters that are counts of structure, prices or capacities: a 10 % change of them means nothing for the time."""
 
@@ -37,9 +37,15 @@ class Sensitivity:
 
 
 def parameters(machine: Machine) -> Iterator[tuple[str, str, float]]:
-    """(owner, dotted path, value) of every number in the machine's files; owner is ``device`` or ``system``."""
+    """(owner, dotted path, value) of every number in the machine's files.
+
+    The owner is ``device``, ``system``, or the name of a further group of a mixed system.
+    """
     for path, leaf in machine.spec.leaves():
         yield "device", path, float(leaf)
+    for name, spec in machine.others:
+        for path, leaf in spec.leaves():
+            yield name, path, float(leaf)
     if machine.system is not None:
         for path, leaf in machine.system.leaves():
             yield "system", path, float(leaf)
@@ -47,8 +53,9 @@ def parameters(machine: Machine) -> Iterator[tuple[str, str, float]]:
 
 def shown_path(machine: Machine, owner: str, path: str) -> str:
     """The path as ``--set`` takes it."""
-    inside = machine.system is not None and owner == "device"
-    return f"hardware.device.{path}" if inside else f"hardware.{path}"
+    if owner == "system" or machine.system is None:
+        return f"hardware.{path}"
+    return f"hardware.{owner}.{path}"
 
 
 def with_value(spec: SpecModel, path: str, value: float) -> SpecModel:
@@ -107,6 +114,9 @@ def _changed(machine: Machine, owner: str, path: str, value: float) -> Machine:
     if owner == "device":
         return rebuild(machine, with_value(machine.spec, path, value), machine.system)
     assert machine.system is not None
+    if owner != "system":
+        others = tuple((name, with_value(s, path, value) if name == owner else s) for name, s in machine.others)
+        return rebuild(replace(machine, others=others), machine.spec, machine.system)
     system = with_value(machine.system, path, value)
     return rebuild(machine, machine.spec, system)  # type: ignore[arg-type]
 

@@ -15,6 +15,7 @@ class Node:
     ``split`` is the axis handed to :meth:`Operator.split` (empty: every device repeats it). ``after`` names the
     collective that completes a divided result (``all_reduce`` behind a row split). ``share`` names a weight shared with
     other nodes (tied embeddings, looped blocks): its parameters count once. ``phase`` groups training parts.
+    ``place`` is the device group of a mixed system that runs it (empty: the first group).
     """
 
     name: str
@@ -24,6 +25,7 @@ class Node:
     share: str = ""
     phase: str = "forward"
     overlap: bool = False
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

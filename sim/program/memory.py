@@ -8,6 +8,7 @@ from ..graph.dtypes import size_of
 from ..graph.graph import Graph, Item, Node, Repeat
 from ..graph.operators.attention import Attention
 from ..transforms.training import TrainingPlan
+from .placement import Placement
 from .program import Memory
 
 
@@ -20,6 +21,7 @@ class Capacity:
     reserved_bytes: float
     devices: int
     inner_devices: int
+    placement: Placement | None = None
 
 
 def stage(graph: Graph, pipeline: int) -> Graph:

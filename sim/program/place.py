@@ -18,6 +18,7 @@ from ..transforms.shard import shard
 from ..transforms.training import TrainingPlan, training_step
 from ..units import format_quantity
 from .memory import Capacity, inference_memory, stage, stages_of, training_memory
+from .placement import assign, check_groups, group_degrees, home_only, unused_rules, with_transfers, wrap
 from .program import Degrees, Execution, Memory, Phase, Program
 from .source import explicit_graph, load_model, model_graph, truncated
 
@@ -43,7 +44,12 @@ class _Builder:
             whole = model_graph(self.model, self.workload, phase, batch, q_len, kv_len)
         if self.engine.fused_residual_norm and phase != "training":
             whole = fuse_residual_norm(whole)
-        part = shard(whole, degrees.tensor, degrees.expert, degrees.data)
+        placement = self.capacity.placement
+        if placement is not None:
+            whole = with_transfers(assign(whole, placement), placement.home)
+        part = shard(whole, degrees.tensor, degrees.expert, degrees.data, group_degrees(placement))
+        if placement is not None:
+            part = wrap(part)
         if degrees.pipeline > 1 and phase != "training":
             part = _with_sends(part, degrees)
         return part
@@ -56,16 +62,21 @@ class _Builder:
             held = min(degrees.pipeline, degrees.microbatches)
             return training_memory(forward, self.training_plan(degrees), self.capacity, held)
         # Caches of all microbatches are resident together; activations are those of one.
-        together = replace(degrees, microbatches=1)
-        if w.task in ("operators", "prefill"):
+        whole = home_only(self.last_graph(replace(degrees, microbatches=1)))
+        if w.task in ("operators", "prefill", "generate"):
             widest = self.graph(degrees, "context", int(w.prompt), int(w.prompt))
-            whole = self.graph(together, "context", int(w.prompt), int(w.prompt))
-            return inference_memory(whole, self.capacity, degrees.pipeline, widest)
-        total = int(w.prompt) + int(w.generate)
-        last = self.graph(together, "generation", 1, total)
-        kind, length = ("context", int(w.prompt)) if w.task == "generate" else ("generation", 1)
-        widest = self.graph(degrees, kind, length, total if kind == "generation" else length)
-        return inference_memory(last, self.capacity, degrees.pipeline, widest)
+        else:
+            widest = self.graph(degrees, "generation", 1, int(w.prompt) + int(w.generate))
+        return inference_memory(whole, self.capacity, degrees.pipeline, home_only(widest))
+
+    def last_graph(self, degrees: Degrees) -> Graph:
+        """The graph of the step after which caches are fullest."""
+        w = self.workload
+        if w.task in ("operators", "prefill"):
+            return self.graph(degrees, "context", int(w.prompt), int(w.prompt))
+        if w.task == "training_step":
+            return self.graph(degrees, "training", int(w.prompt), int(w.prompt))
+        return self.graph(degrees, "generation", 1, int(w.prompt) + int(w.generate))
 
     def training_plan(self, degrees: Degrees) -> TrainingPlan:
         """Training choices of the workload with the data ranks of *degrees*."""
@@ -107,6 +118,11 @@ def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: 
         memory, note = builder.memory(degrees), ""
         if not memory.fits:
             raise DoesNotFitError(_why_not(builder, degrees, memory))
+    notes: tuple[str, ...] = (note,) if note else ()
+    if capacity.placement is not None:
+        whole = builder.last_graph(replace(degrees, microbatches=1))
+        notes += unused_rules(whole, capacity.placement)
+        notes += check_groups(whole, capacity.placement, degrees.pipeline)
     return Program(
         name=workload.name,
         phases=_phases(builder, degrees),
@@ -116,7 +132,7 @@ def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: 
         fused_pointwise=engine.fused_pointwise,
         host_per_step_s=float(engine.host_per_step or 0.0),
         host_per_sequence_s=float(engine.host_per_sequence or 0.0),
-        notes=(note,) if note else (),
+        notes=notes,
     )
 
 
@@ -279,13 +295,13 @@ def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
     phases: list[Phase] = []
     if w.task in ("prefill", "generate"):
         graph = builder.graph(degrees, "context", prompt, prompt)
-        once = (_inference(graph, 1.0, degrees),)
+        once = (_inference(builder, graph, 1.0, degrees),)
         phases.append(Phase("prefill", once, float(batch * prompt), 1.0, batch))
     if w.task in ("decode", "generate"):
         # The prefill itself yields the first token of a 'generate' run.
         steps = new - 1 if w.task == "generate" else new
         runs = tuple(
-            _inference(builder.graph(degrees, "generation", 1, kv), weight, degrees)
+            _inference(builder, builder.graph(degrees, "generation", 1, kv), weight, degrees)
             for kv, weight in _samples(prompt + 1, steps)
         )
         if runs:
@@ -293,9 +309,15 @@ def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
     return tuple(phases)
 
 
-def _inference(graph: Graph, steps: float, degrees: Degrees) -> Execution:
-    """*steps* steps in microbatches: with P stages and M microbatches a step takes (M + P − 1)/P passes of one."""
+def _inference(builder: _Builder, graph: Graph, steps: float, degrees: Degrees) -> Execution:
+    """*steps* steps in microbatches: with P stages and M microbatches a step takes (M + P − 1)/P passes of one.
+
+    In a mixed system the microbatches take turns on its device groups instead.
+    """
     pieces, stages = degrees.microbatches, degrees.pipeline
+    if builder.capacity.placement is not None:
+        copies = degrees.tensor * degrees.data
+        return Execution(graph, steps, copies, work=steps * pieces, interleave=pieces)
     passes = (pieces + stages - 1) / stages
     return Execution(graph, steps * passes, degrees.tensor * degrees.data, work=steps * pieces)
 

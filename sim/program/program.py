@@ -15,7 +15,8 @@ class Execution:
     ``work`` replaces ``times`` in totals of FLOPs and bytes where several runs overlap in time (pipelines).
 
     ``copies``: devices that each execute it, for totals of work. ``useful`` is False for the idle rounds of a pipeline:
-    they take time but do no work.
+    they take time but do no work. ``interleave`` > 1: so many sub-batches, each the graph as it stands, take turns on
+    the device groups of a mixed system.
     """
 
     graph: Graph
@@ -24,6 +25,7 @@ class Execution:
     useful: bool = True
     work: float | None = None
     label: str = ""
+    interleave: int = 1
 
 
 @dataclass(frozen=True, slots=True)

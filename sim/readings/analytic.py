@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..devices.device import Device, Lowered
-from ..graph.graph import Node
+from ..graph.graph import Graph, Node
 from ..graph.operator import Operator
 from ..program.program import Execution, Phase, Program
+from .interleave import factors, group_of
 from .launch import host_s, operator_launch_s
 from .result import OperatorTime, PhaseTime, Reading
 
@@ -163,11 +164,19 @@ def overlap_bounds(program: Program, phase: Phase, device: Device) -> dict[str, 
 def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) -> PhaseTime:
     rows, hidden, bounds = Rows(), Overlap(), overlap_bounds(program, phase, device)
     host, busy, costs, mode = 0.0, 0.0, device.launch, program.launch
+    turns = {id(run): factors(program, run, device, bound_only=bound_only) for run in phase.executions}
+    bound_turns = {id(run): factors(program, run, device, bound_only=True) for run in phase.executions}
+    prepared: Graph | None = None
     for run, name, node, count in phase.nodes():
         if bound_only and not run.useful:
             continue  # a perfect schedule has no idle rounds
+        if prepared is not run.graph:
+            prepared = run.graph
+            device.prepare(prepared)
         lowered = device.lower(node.op, program.fused_pointwise)
-        times = run.times * count
+        group = group_of(node) if run.interleave > 1 else ""
+        times = run.times * count * turns[id(run)].get(group, 1.0)
+        bound_times = run.times * count * bound_turns[id(run)].get(group, 1.0)
         if times == 0.0:
             rows.add(name, node, count, run, lowered, (), 0.0)  # beside another pipeline stage: work, but no time
             continue
@@ -182,7 +191,7 @@ def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) 
         elif node.overlap:
             hidden.add(name, node, count, run, lowered, shares, bounds[name])
         else:
-            rows.add(name, node, count, run, lowered, shares.items(), lowered.roofline_s * times)
+            rows.add(name, node, count, run, lowered, shares.items(), lowered.roofline_s * bound_times)
             seconds = sum(shares.values())
             hidden.main(node.phase, seconds)
             busy += seconds

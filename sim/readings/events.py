@@ -17,11 +17,15 @@ from ..devices.kernel import Kernel
 from ..graph.graph import Item, Node, Repeat
 from ..program.program import Execution, Phase, Program
 from .analytic import Rows, host_seconds, overlap_bounds
-from .launch import device_gap_s
+from .interleave import factors, group_of, simulate_interleaved
+from .launch import device_gap_s, operator_launch_s
 from .result import PhaseTime, Reading, Slice, Timeline
 from .tiles import simulated_time
 
 PS = 1e12
+ROUNDING = 1e-9
+"""Share of the time below which a remainder is what rounding to whole picoseconds leaves, not waiting."""
+
 QUEUE_DEPTH = 1024
 """Kernels a host may be ahead of the device before it blocks (depth of a CUDA stream's launch queue)."""
 
@@ -98,10 +102,17 @@ def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, T
     timeline, notes = Timeline(), list[str]()
     bounds = overlap_bounds(program, phase, device)
     for index, run in enumerate(phase.executions):
+        if run.interleave > 1:
+            device.prepare(run.graph)
+            seconds, bound, shown = _interleaved(program, run, device, rows)
+            total_s, bound_s = total_s + seconds, bound_s + bound
+            notes += [f"{phase.name}: {text}" for text in shown] if index == 0 else []
+            continue
         if run.times == 0.0:
             for name, node, count in run.graph.walk():
                 rows.add(name, node, count, run, device.lower(node.op, program.fused_pointwise), (), 0.0)
             continue
+        device.prepare(run.graph)
         state = _Run(program, device)
         wall_ps = _execute(state, run)
         seconds = wall_ps / PS * run.times
@@ -112,7 +123,9 @@ def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, T
             roofline_s = bounds.get(name, total.lowered.roofline_s * total.count * run.times)
             rows.add(name, total.node, total.count, run, total.lowered, shares.items(), roofline_s)
             bound_s += roofline_s if run.useful else 0.0
-        rows.add_host(f"dispatch{'' if index == 0 else f'_{index}'}", "launch", max(0.0, seconds - accounted))
+        waited = seconds - accounted
+        if waited > ROUNDING * seconds:
+            rows.add_host(f"dispatch{'' if index == 0 else f'_{index}'}", "launch", waited)
         total_s += seconds
         if run is phase.shown:
             timeline = Timeline(tuple(state.slices))
@@ -121,6 +134,38 @@ def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, T
     rows.add_host("host", "host", host)
     timed = PhaseTime(phase.name, total_s + host, bound_s, phase.tokens, phase.steps, rows.rows())
     return timed, Timeline(timeline.slices, notes=tuple(notes))
+
+
+def _interleaved(program: Program, run: Execution, device: Device, rows: Rows) -> tuple[float, float, list[str]]:
+    """Sub-batches contending for device groups: (seconds, lower bound, who waits for whom)."""
+    stream = list(_stream_order(run.graph.items, "", 1.0, 1))
+    nodes = {entry[0]: (entry[1], entry[3]) for entry in stream if not isinstance(entry, _Mark)}
+    lowered = {name: device.lower(node.op, program.fused_pointwise) for name, (node, _) in nodes.items()}
+    durations, launches = {}, {}
+    for name, low in lowered.items():
+        own = tuple(kernel_seconds(kernel) for kernel in low.kernels)
+        launches[name] = operator_launch_s(device.launch, program.launch, len(own), own)
+        durations[name] = round((sum(own) + launches[name]) * PS)
+    wall_ps, busy = simulate_interleaved(stream, durations, _Mark, run.interleave)
+    seconds = wall_ps / PS * run.times
+    turns = factors(program, run, device, bound_only=False)
+    bound_turns = factors(program, run, device, bound_only=True)
+    closed = sum(durations[name] * count * turns[group_of(node)] for name, (node, count) in nodes.items())
+    bound_s = 0.0
+    for name, (node, count) in nodes.items():
+        share = durations[name] * count * turns[group_of(node)] / closed
+        parts = dict(lowered[name].shares)
+        parts["launch"] = parts.get("launch", 0.0) + launches[name]
+        whole = sum(parts.values())
+        split = {label: seconds * share * part / whole for label, part in parts.items() if part} if whole else {}
+        roof = lowered[name].roofline_s * count * run.times * bound_turns[group_of(node)]
+        rows.add(name, node, count, run, lowered[name], split.items(), roof)
+        bound_s += roof
+    shown = [
+        f"{group or 'first group'} busy {100 * part:.0f} % of the time, waits {100 * (1 - part):.0f} %"
+        for group, part in ((group, time / wall_ps) for group, time in busy.items())
+    ]
+    return seconds, bound_s, [f"{run.interleave} sub-batches take turns", *shown]
 
 
 def _folds(items: tuple[Item, ...]) -> bool:

@@ -30,6 +30,8 @@ def explain_operator(machine: Machine, program: Program, name: str) -> dict[str,
     origins = {shown_path(machine, "device", path): leaf for path, leaf in machine.spec.leaves()}
     if machine.system is not None:
         origins |= {shown_path(machine, "system", path): leaf for path, leaf in machine.system.leaves()}
+    for owner, spec in machine.others:
+        origins |= {shown_path(machine, owner, path): leaf for path, leaf in spec.leaves()}
     known = {shown_path(machine, owner, path) for owner, path, _ in parameters(machine)}
     used = [s for s in sensitivities(alone, machine) if s.path in known]
     return {

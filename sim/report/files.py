@@ -147,10 +147,13 @@ def tables(result: RunResult) -> dict[str, list[dict[str, Any]]]:
     """The rows of every table of a run; mappings inside a row become columns (``term_memory_s``) or JSON text."""
     data = result.to_dict()
     resources = sorted({name for row in result.operators for name in row.terms})
+    causes = sorted({name for row in result.operators for name in row.cycles})
     operators = []
     for row in data["operators"]:
-        terms = row.pop("terms")
-        operators.append({**row, **{f"term_{name}_s": float(terms.get(name, 0.0)) for name in resources}})
+        terms, cycles = row.pop("terms"), row.pop("cycles", {})
+        by_cause = {f"cycles_{name}": float(cycles.get(name, 0.0)) for name in causes}
+        by_resource = {f"term_{name}_s": float(terms.get(name, 0.0)) for name in resources}
+        operators.append({**row, **by_resource, **by_cause})
     phases = [{"phase": name, **values} for name, values in data["phases"].items()]
     scalars = {key: data[key] for key in _SCALARS}
     scalars |= {f"memory_{key}": value for key, value in data["memory"].items()}

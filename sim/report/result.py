@@ -19,7 +19,8 @@ class OperatorRow:
     """One operator over the whole run.
 
     ``count`` is how often it runs in one step; ``flops`` and ``bytes_moved`` are totals of all devices, ``time_s`` and
-    ``roofline_s`` wall-clock. ``terms`` splits ``time_s`` by resource. Rows of a run add up to its time.
+    ``roofline_s`` wall-clock. ``terms`` splits ``time_s`` by resource. ``cycles`` are those of one run
+    by cause (ideal, fill, stall, drain …), where the device tells them apart. Rows of a run add up to its time.
     """
 
     name: str
@@ -32,6 +33,7 @@ class OperatorRow:
     roofline_s: float
     bound: str
     terms: Mapping[str, float] = field(default_factory=dict)
+    cycles: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ class RunResult:
                     "bound": row.bound,
                     "roofline_s": row.roofline_s,
                     "terms": dict(row.terms),
+                    **({"cycles": dict(row.cycles)} if row.cycles else {}),
                 }
                 for row in self.operators
             ],

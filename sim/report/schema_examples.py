@@ -24,6 +24,7 @@ INTRODUCTIONS: Final[Mapping[str, str]] = {
     "workload": f"{_QUANTITIES}\n\n{_EXTENDS} The operators of an explicit list have the kinds and columns of "
     "`effsim kernels` ([command line](../cli.md#effsim-kernels)).",
     "engine": f"{_QUANTITIES}\n\n{_EXTENDS}",
+    **dict.fromkeys(("cpu", "pim", "systolic", "fpga", "dram"), f"{_QUANTITIES}\n\n{_EXTENDS}"),
     "architecture": f"Dimensions are whole numbers without units. {_EXTENDS} `effsim import config.json` makes such a "
     "file from a Hugging Face configuration.",
 }
@@ -111,8 +112,56 @@ layers:
         ffn: {kind: moe, experts: 8, top_k: 2, intermediate: 4096}
 """
 
+_CPU: Final = """\
+extends: cpu_xeon
+kind: cpu
+name: "one socket, faster memory"
+provenance: {kind: assumed, source: "what if"}
+sockets: 1
+memory: {bandwidth: 409.6 GB/s}
+"""
+
+_PIM: Final = """\
+extends: pim_hbm_pim
+kind: pim
+name: "HBM-PIM with units twice as fast"
+provenance: {kind: assumed, source: "what if"}
+unit: {interval: 2 cycles}
+host: {efficiency: 0.7}
+"""
+
+_SYSTOLIC: Final = """\
+extends: systolic_array
+kind: systolic
+name: "64 x 64, output-stationary"
+provenance: {kind: assumed, source: "what if"}
+array: {rows: 64, columns: 64}
+dataflow: os
+"""
+
+_FPGA: Final = """\
+extends: fpga_u280
+kind: fpga
+name: "U280, one design a model"
+provenance: {kind: assumed, source: "what if"}
+mode: dataflow
+"""
+
+_DRAM: Final = """\
+extends: hbm2
+kind: dram
+name: "HBM2 without refresh"
+provenance: {kind: assumed, source: "what if"}
+refresh: {mode: "off"}
+"""
+
 EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "gpu": (("A GPU of a known generation:", _GPU),),
+    "cpu": (("A server processor that exists, with more memory channels' worth of bandwidth:", _CPU),),
+    "pim": (("A memory that exists, with faster units and a better host library:", _PIM),),
+    "systolic": (("An array that exists, larger and output-stationary:", _SYSTOLIC),),
+    "fpga": (("A board that exists, with a design folded for one model:", _FPGA),),
+    "dram": (("A preset that exists, without refresh:", _DRAM),),
     "system": (("Two levels; one group of devices:", _SYSTEM),),
     "workload": (("A model and what is asked of it:", _WORKLOAD), ("An explicit list of operators:", _OPERATORS)),
     "engine": (("A server with graph replay and a busy host:", _ENGINE),),

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from ..devices.registry import DEVICE_SPECS
 from ..errors import DataError, UnknownNameError, nearest
 from ..spec.architecture import ArchitectureSpec
+from ..spec.dram import DramSpec
 from ..spec.engine import EngineSpec
 from ..spec.fields import QuantityType, SpecModel
 from ..spec.hardware import DTypeName
@@ -28,6 +29,7 @@ from .schema_examples import EXAMPLES, INTRODUCTIONS
 
 MODELS: Final[Mapping[str, type[SpecModel]]] = {
     **DEVICE_SPECS,
+    "dram": DramSpec,
     "system": SystemSpec,
     "workload": WorkloadSpec,
     "engine": EngineSpec,

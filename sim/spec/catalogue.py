@@ -29,9 +29,10 @@ _FOLDERS: Final = MappingProxyType(
         "techniques": (f"{_ROOT}.workloads", "techniques"),
         "engines": (f"{_ROOT}.workloads", "engines"),
         "generations": (f"{_ROOT}.hw_configs", "generations"),
+        "dram": (f"{_ROOT}.hw_configs", "dram"),
     }
 )
-SECTIONS: Final = ("hardware", "workloads", "architectures", "techniques", "engines")
+SECTIONS: Final = ("hardware", "workloads", "architectures", "techniques", "engines", "dram")
 _EXTENDABLE: Final = MappingProxyType({"hardware": ("hardware", "generations")})
 _SUFFIXES: Final = (".yaml", ".yml")
 _MAX_SHOWN: Final = 120

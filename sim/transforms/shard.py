@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..errors import UnsupportedError
@@ -12,8 +13,8 @@ from ..graph.operators.communication import Collective
 from ..graph.operators.moe import Experts
 
 
-def shard(graph: Graph, tensor: int, expert: int = 1, data: int = 1) -> Graph:
-    """The graph that each of *tensor* devices executes.
+def shard(graph: Graph, tensor: int, expert: int = 1, data: int = 1, groups: Mapping[str, int] | None = None) -> Graph:
+    """The graph that each of *tensor* devices executes; *groups* gives the degree of nodes placed elsewhere.
 
     A node's ``split`` says how it divides, its ``after`` which collective completes it. ``expert`` equal to ``tensor``
     gives whole experts to devices instead of slices of each; ``expert`` = ``tensor`` × ``data`` spreads them over the
@@ -25,13 +26,27 @@ def shard(graph: Graph, tensor: int, expert: int = 1, data: int = 1) -> Graph:
     Raises:
         UnsupportedError: a node does not divide that way.
     """
-    if tensor == 1 and expert == 1:
+    if tensor == 1 and expert == 1 and not groups:
         return graph
 
     def change(node: Node) -> tuple[Item, ...]:
+        if node.place:
+            return _elsewhere(node, (groups or {}).get(node.place, 1))
         return _node(node, tensor, expert, data)
 
     return graph.map(change)
+
+
+def _elsewhere(node: Node, degree: int) -> tuple[Item, ...]:
+    """A node on another group: divided over its devices; the transfer back collects the parts."""
+    if degree == 1 or not node.split:
+        return (replace(node, split="", after=""),)
+    axis = "expert" if node.split == "experts" else node.split
+    try:
+        part = node.op.split(axis, degree)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{node.name} on group {node.place!r}: {error}") from None
+    return (replace(node, op=part, split="", after=""),)
 
 
 def _node(node: Node, tensor: int, expert: int, data: int) -> tuple[Item, ...]:

@@ -1,0 +1,1 @@
+"""Systolic arrays: folds of a PE grid, scratchpads, DRAM ports and a vector unit."""

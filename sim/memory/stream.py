@@ -1,0 +1,79 @@
+"""What share of its peak a memory gives to streams, strides and gathers.
+
+Devices take their achievable bandwidth from here. Channels are alike and addresses are hashed over them, so a few stand
+for all: the share, not the bandwidth, is what is asked for.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final, Literal
+
+import numpy as np
+
+from ..errors import SpecError
+from . import layout as at
+from .engine import simulate_requests
+from .mapping import check_mapping, locate
+from .preset import Preset, load_preset
+from .simulate import simulate_dram
+from .traces import RANDOM_BYTES, splitmix64
+
+Pattern = Literal["read", "write", "copy", "triad", "stride", "gather"]
+PATTERNS: Final = ("read", "write", "copy", "triad", "stride", "gather")
+MODEL_CHANNELS: Final = 4
+INTERVALS: Final = 5
+"""Refresh intervals that are simulated."""
+_TRACES: Final = {"read": "seq_read", "write": "seq_write", "copy": "mixed_2r1w", "triad": "triad", "stride": "stride"}
+LONG: Final = float(1 << 36)
+"""Bytes of a trace that is extrapolated whatever the preset."""
+
+
+@lru_cache(maxsize=256)
+def stream_efficiency(
+    preset: str, pattern: Pattern = "read", *, stride: int = 0, granule: int = 0, mapping: str | None = None
+) -> float:
+    """Share of the peak bandwidth, 0 to 1, that a pattern gets.
+
+    Bytes that a request did not ask for but an access moves count as lost: a gather of 4 bytes from accesses of 32 gets at
+    most an eighth.
+
+    Parameters
+    ----------
+    preset : bundled name or path.
+    pattern : ``read``, ``write``, ``copy`` (two reads to a write in one stream), ``triad`` (two streams read, one written),
+        ``stride`` (one access every *stride* bytes), ``gather`` (*granule* contiguous bytes at random places).
+    stride, granule : bytes.
+    mapping : the preset's own if None.
+
+    Raises
+    ------
+    SpecError, UnknownNameError : something of this is wrong.
+    """
+    if pattern not in PATTERNS:
+        raise SpecError(f"no pattern {pattern!r}", expected=", ".join(PATTERNS))
+    part = load_preset(preset)
+    part = part.replace(organization={"channels": min(MODEL_CHANNELS, int(part.spec.organization.channels))})
+    if pattern == "gather":
+        return _gather(part, granule, mapping)
+    result = simulate_dram(part, trace=_TRACES[pattern], bytes_moved=LONG, stride=stride, mapping=mapping)
+    return min(1.0, result.fraction)
+
+
+def _gather(part: Preset, granule: int, mapping: str | None) -> float:
+    """Share of the peak for runs of *granule* bytes at random, aligned to the next power of two."""
+    if not 1 <= granule <= RANDOM_BYTES:
+        raise SpecError(f"a gather of {granule} bytes", expected=f"'granule' between 1 and {RANDOM_BYTES} bytes")
+    access = part.access_bytes
+    pieces = -(-granule // access)
+    aligned = access << (pieces - 1).bit_length()
+    rate = part.buses / int(part.settings[at.T_SLOT])
+    requests = int((INTERVALS + 1) * int(part.settings[at.T_REFI]) * rate)
+    i = np.arange(requests, dtype=np.int64)
+    start = (splitmix64(i // pieces) % np.uint64(RANDOM_BYTES // aligned)).astype(np.int64) * aligned
+    where = locate(part, check_mapping(mapping or str(part.spec.controller.mapping)), start + i % pieces * access)
+    run = simulate_requests(part, where, np.zeros(requests, dtype=np.int64), samples=INTERVALS)
+    (first, lost0), (last, lost1) = run.samples[0], run.samples[-1]
+    accesses = float(last[at.N_RD] - first[at.N_RD])
+    ticks = float(lost1[at.S_TIME] - lost0[at.S_TIME])
+    return min(1.0, accesses / (ticks * rate)) * granule / (pieces * access)
