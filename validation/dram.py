@@ -1,7 +1,7 @@
 """The DRAM model against rows of cycle-level simulators.
 
-A row names a simulator, its preset, an address mapping, channels and a trace (kind, bytes, stride, refresh, page policy); the
-comparison is of cycles and of the row-hit rate.
+A row names a simulator, its preset, an address mapping, channels and a trace (kind, bytes, stride, refresh, page
+policy); the comparison is of cycles and of the row-hit rate.
 """
 
 from __future__ import annotations
@@ -156,10 +156,11 @@ def table(rows: Sequence[Compared]) -> list[Summary]:
 def print_table(folder: Path) -> None:
     """Print the comparison with the rows in *folder*."""
     print(
-        f"{'simulator/preset/trace':44s} {'n':>3s} {'median':>7s} {'p90':>7s} {'bias':>7s} {'<10 %':>6s} {'hits':>7s}  worst"
+        f"{'simulator/preset/trace':44s} {'n':>3s} {'median':>7s} {'p90':>7s} {'bias':>7s} {'<10 %':>6s} {'hits':>7s} "
+        " worst"
     )
     for line in table(compare_dram(folder)):
         print(
-            f"{'/'.join(line.group):44s} {line.n:3d} {line.median:7.2%} {line.p90:7.2%} {line.bias:+7.2%} {line.within:6.0%} "
-            f"{line.worst_hits:7.4f}  {line.worst}"
+            f"{'/'.join(line.group):44s} {line.n:3d} {line.median:7.2%} {line.p90:7.2%} {line.bias:+7.2%} "
+            f"{line.within:6.0%} {line.worst_hits:7.4f}  {line.worst}"
         )

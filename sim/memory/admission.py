@@ -3,7 +3,61 @@
 from __future__ import annotations
 
 from .device import take_out
-from .layout import (B_CHANNEL, B_DOMAIN, CHANNELS, COUNTERS, C_INFO, C_NEXT, C_QUEUED, C_REF_AT, C_REF_COUNT, C_STUCK, D_BANKS, D_FIRST, D_NEXT_BANK, D_REF_FROM, D_REF_TO, I_DOMAIN, I_DOMAINS, I_QUEUE, I_REFRESHES, I_REF_TURN, Ints, LOST, L_COUNT, NEVER, N_COUNT, N_HOLD, N_LAST, N_LATENCY, N_MAX_LATENCY, N_RD, N_SAMPLED, N_WR, O_CHANNELS, O_INJECT, O_OUTSTANDING, O_POSTED, O_READS, O_REFRESH, O_REQUESTS, O_REQUESTS_END, O_RQ, O_SAMPLES, O_SAMPLE_EVERY, O_SAMPLE_ROW, O_STAGGER, REFRESH_BANK, REFRESH_OFF, R_BANK, R_CAME, R_WIDTH, R_WRITE, S_TIME, T_REFI, T_RL, WIDTH, compiled)  # fmt: skip
+from .layout import (
+    B_CHANNEL,
+    B_DOMAIN,
+    COUNTERS,
+    C_INFO,
+    C_NEXT,
+    C_QUEUED,
+    C_REF_AT,
+    C_REF_COUNT,
+    D_BANKS,
+    D_FIRST,
+    D_NEXT_BANK,
+    D_REF_FROM,
+    D_REF_TO,
+    I_DOMAIN,
+    I_DOMAINS,
+    I_QUEUE,
+    I_REFRESHES,
+    I_REF_TURN,
+    LOST,
+    L_COUNT,
+    NEVER,
+    N_COUNT,
+    N_HOLD,
+    N_LAST,
+    N_LATENCY,
+    N_MAX_LATENCY,
+    N_RD,
+    N_SAMPLED,
+    N_WR,
+    O_INJECT,
+    O_OUTSTANDING,
+    O_POSTED,
+    O_READS,
+    O_REFRESH,
+    O_REQUESTS,
+    O_REQUESTS_END,
+    O_RQ,
+    O_SAMPLES,
+    O_SAMPLE_EVERY,
+    O_SAMPLE_ROW,
+    O_STAGGER,
+    REFRESH_BANK,
+    REFRESH_OFF,
+    R_BANK,
+    R_CAME,
+    R_WIDTH,
+    R_WRITE,
+    S_TIME,
+    T_REFI,
+    T_RL,
+    WIDTH,
+    Ints,
+    compiled,
+)
 
 
 @compiled
@@ -29,7 +83,6 @@ def admit(s: Ints, sent: int, now: int) -> int:
         s[sent + R_CAME] = now
         s[c + C_QUEUED + w] = n + 1
         s[c + C_NEXT] = now
-        s[c + C_STUCK] = 0
         sent += R_WIDTH
         if w and s[O_POSTED]:
             s[COUNTERS + N_LAST] = max(s[COUNTERS + N_LAST], now + 1)
@@ -110,10 +163,11 @@ def _sample(s: Ints, now: int) -> None:
 
 
 @compiled
-def next_event(s: Ints, sent: int, now: int) -> int:
+def next_event(s: Ints, sent: int, now: int, soonest: int) -> int:
     """When something happens again; :data:`~effsim.memory.layout.NEVER` when all is done.
 
-    Done is also a run of which as many samples as were asked for have been taken.
+    *soonest* is when the first channel has something to do. Done is also a run of which as many samples as were asked
+    for have been taken.
     """
     if s[O_SAMPLES] > 0 and now >= (s[COUNTERS + N_SAMPLED] + 1) * s[O_SAMPLE_EVERY]:
         _sample(s, now)
@@ -124,9 +178,6 @@ def next_event(s: Ints, sent: int, now: int) -> int:
         reads, writes = s[COUNTERS + N_RD], s[COUNTERS + N_WR]
         if reads >= s[O_READS] and (s[O_POSTED] or reads + writes >= s[O_REQUESTS]):
             return NEVER
-    soonest = NEVER
-    for c in range(CHANNELS, CHANNELS + s[O_CHANNELS] * WIDTH, WIDTH):
-        soonest = min(soonest, s[c + C_NEXT])
     if waiting:
         soonest = min(soonest, max(now + 1, s[COUNTERS + N_HOLD]))
     return soonest

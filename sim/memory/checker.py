@@ -1,7 +1,7 @@
 """An independent check of a command log: it knows the constraints between pairs of commands, and no controller.
 
-Written against the preset's own numbers (clocks of the data sheet), not the delay table the controller works with. A command
-of several clocks acts when its last part has come, so commands are compared by the ticks in which they end.
+Written against the preset's own numbers (clocks of the data sheet), not the delay table the controller works with. A
+command of several clocks acts when its last part has come, so commands are compared by the ticks in which they end.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ class _Checker:
         self.expect("row closed", b.row < 0, start, ACT, bank)
         for before, clocks, rule in (
             (PRE, t.rp, "tRP"), (PREA, t.rp_all or t.rp, "tRP"), (ACT, t.rc, "tRC"), (RDA, t.rtp + t.rp, "tRTP+tRP"),
-            (WRA, t.cwl + t.burst + t.wr + t.rp, "tWR+tRP"), (REF, t.rfc, "tRFC"), (REFB, t.rfc_bank or t.rfc, "tRFCpb"),
+            (WRA, t.cwl + t.burst + t.wr + t.rp, "tWR+tRP"), (REF, t.rfc, "tRFC"), (REFB, t.rfc_bank or t.rfc,
+            "tRFCpb"),
         ):  # fmt: skip
             self.need(rule, start, ACT, bank, b.last.get(before), clocks)
         self.need("tRREFD", start, ACT, bank, self.refreshes.get(d), t.rrefd)

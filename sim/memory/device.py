@@ -6,9 +6,107 @@ Importing this module loads numba.
 
 from __future__ import annotations
 
-import numpy as np
-
-from .layout import (ACT, B_ACT, B_BUS, B_DOMAIN, B_FAW_DELAY, B_GROUP, B_HITS, B_NEXT, B_PRE, B_RD, B_ROW, B_UNIT, B_WR, COUNTERS, D_ACT, D_ACTS, D_BANKS, D_FAW, D_FIRST, D_OPEN, D_OPEN_SINCE, D_PRE, D_REF, D_REF_FROM, D_REF_TO, D_WINDOW, G_ACT, G_RD, G_WR, Ints, NEVER, LOG_WIDTH, LOST, L_CCD, L_CONFLICT, L_FAW, L_INJECTION, L_REFRESH, L_SCHEDULING, L_TURNAROUND, N_ACT, N_LOGGED, N_OPEN_TICKS, N_PRE, N_RD, N_REF, N_WR, O_LOG_ROW, O_LOG_SIZE, PRE, PREA, P_FREE, P_LAST, RD, RDA, REF, REFB, T_ACT_REF, T_AW32, T_C_ACT, T_C_REF, T_FAW, T_PPD, T_RAS, T_RC, T_RCD_R, T_RCD_W, T_RDA, T_RFC, T_RFCB, T_RP, T_RPA, T_RPA_REF, T_RP_REF, T_RRD_L, T_RRD_S, T_RREFD, T_RR_L, T_RR_S, T_RR_X, T_RTP, T_RW, T_RW_X, T_SLOT, T_WRA, T_WR_L, T_WR_S, T_WR_X, T_WTP, T_WW_L, T_WW_S, T_WW_X, U_FIRST, U_PEERS, U_RD, U_WR, WIDTH, WR, WRA, compiled)  # fmt: skip
+from .layout import (
+    ACT,
+    B_ACT,
+    B_BUS,
+    B_DOMAIN,
+    B_FAW_DELAY,
+    B_GROUP,
+    B_HITS,
+    B_NEXT,
+    B_PRE,
+    B_RD,
+    B_ROW,
+    B_UNIT,
+    B_WR,
+    COUNTERS,
+    D_ACT,
+    D_ACTS,
+    D_BANKS,
+    D_FAW,
+    D_FIRST,
+    D_OPEN,
+    D_OPEN_SINCE,
+    D_PRE,
+    D_REF,
+    D_REF_FROM,
+    D_REF_TO,
+    D_WINDOW,
+    G_ACT,
+    G_RD,
+    G_WR,
+    LOG_WIDTH,
+    LOST,
+    L_CCD,
+    L_CONFLICT,
+    L_FAW,
+    L_INJECTION,
+    L_REFRESH,
+    L_SCHEDULING,
+    L_TURNAROUND,
+    N_ACT,
+    N_LOGGED,
+    N_OPEN_TICKS,
+    N_PRE,
+    N_RD,
+    N_REF,
+    N_WR,
+    O_LOG_ROW,
+    O_LOG_SIZE,
+    PRE,
+    PREA,
+    P_FREE,
+    P_LAST,
+    RD,
+    RDA,
+    REF,
+    REFB,
+    T_ACT_REF,
+    T_AW32,
+    T_C_ACT,
+    T_C_REF,
+    T_FAW,
+    T_PPD,
+    T_RAS,
+    T_RC,
+    T_RCD_R,
+    T_RCD_W,
+    T_RDA,
+    T_RFC,
+    T_RFCB,
+    T_RP,
+    T_RPA,
+    T_RPA_REF,
+    T_RP_REF,
+    T_RRD_L,
+    T_RRD_S,
+    T_RREFD,
+    T_RR_L,
+    T_RR_S,
+    T_RR_X,
+    T_RTP,
+    T_RW,
+    T_RW_X,
+    T_SLOT,
+    T_WRA,
+    T_WR_L,
+    T_WR_S,
+    T_WR_X,
+    T_WTP,
+    T_WW_L,
+    T_WW_S,
+    T_WW_X,
+    U_FIRST,
+    U_PEERS,
+    U_RD,
+    U_WR,
+    WIDTH,
+    WR,
+    WRA,
+    Ints,
+    compiled,
+)
 
 
 @compiled
@@ -32,13 +130,14 @@ def activation_limit(s: Ints, bank: int) -> int:
     soonest = max(max(s[s[bank + B_GROUP] + G_ACT], s[d + D_ACT]), s[d + D_FAW + (n & 3)] + s[T_FAW])
     if s[T_AW32] > 0:
         soonest = max(soonest, s[s[d + D_WINDOW] + (n & 31)] + s[T_AW32])
-    return soonest
+    return int(soonest)
 
 
 @compiled
 def column_ready(s: Ints, bank: int, write: int) -> int:
     """Earliest read or write of an open bank."""
-    return max(max(s[bank + B_RD + write], s[s[bank + B_GROUP] + G_RD + write]), s[s[bank + B_UNIT] + U_RD + write])
+    at = max(s[bank + B_RD + write], s[s[bank + B_GROUP] + G_RD + write])
+    return int(max(at, s[s[bank + B_UNIT] + U_RD + write]))
 
 
 @compiled
@@ -111,7 +210,7 @@ def precharge_all_ready(s: Ints, d: int) -> int:
     first = s[d + D_FIRST]
     for bank in range(first, first + s[d + D_BANKS] * WIDTH, WIDTH):
         soonest = max(soonest, s[bank + B_PRE])
-    return soonest
+    return int(soonest)
 
 
 @compiled
@@ -214,25 +313,3 @@ def take_out(s: Ints, first: int, i: int, count: int) -> None:
     """Remove entry *i* of *count* entries from *first* on, keeping the order."""
     for k in range(first + i, first + count - 1):
         s[k] = s[k + 1]
-
-
-@compiled
-def earliest(s: Ints, first: int, count: int) -> int:
-    """Least of *count* values from *first* on.
-
-    Unsigned positions spare the check for negative ones, and let the loop run on vectors.
-    """
-    start, least = np.uint64(first), NEVER
-    for k in range(count):
-        least = min(least, s[start + np.uint64(k)])
-    return least
-
-
-@compiled
-def first_due(s: Ints, first: int, begin: int, end: int, now: int) -> int:
-    """First of the values number *begin* to *end* after *first* that is at most *now*; *end* if none is."""
-    start = np.uint64(first)
-    for k in range(begin, end):
-        if s[start + np.uint64(k)] <= now:
-            return k
-    return end

@@ -10,9 +10,9 @@ def energy_j(
 ) -> float | None:
     """Energy of all channels, J; None where nothing is known.
 
-    With currents, per chip: an activation costs VDD·(IDD0·tRC − IDD3N·tRAS − IDD2N·tRP), a burst VDD·(IDD4 − IDD3N)·tBL, a
-    refresh VDD·(IDD5B − IDD3N)·tRFC, and at all times VDD·IDD3N flows while the rank has an open row, VDD·IDD2N otherwise
-    (Micron TN-40-07). No interface energy. Otherwise bytes times the energy of one.
+    With currents, per chip: an activation costs VDD·(IDD0·tRC − IDD3N·tRAS − IDD2N·tRP), a burst VDD·(IDD4 −
+    IDD3N)·tBL, a refresh VDD·(IDD5B − IDD3N)·tRFC, and at all times VDD·IDD3N flows while the rank has an open row,
+    VDD·IDD2N otherwise (Micron TN-40-07). No interface energy. Otherwise bytes times the energy of one.
 
     *open_s* is the time with an open row, added over ranks.
     """

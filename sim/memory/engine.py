@@ -22,9 +22,9 @@ WINDOW_RECORDS = 2
 class Run:
     """What a simulation counted: ``counter`` by the ``N_`` names, ``lost`` by the ``L_`` names. Times in ticks.
 
-    ``lost`` adds up, over all data buses, to idle time between accesses; ``open_ticks`` is how long ranks had an open row,
-    added over ranks. ``log`` has columns time, command, bank, row; ``samples`` has shape (n, 2, WIDTH): the counters, and
-    ``lost`` with the time at ``S_TIME``.
+    ``lost`` adds up, over all data buses, to idle time between accesses; ``open_ticks`` is how long ranks had an open
+    row, added over ranks. ``log`` has columns time, command, bank, row; ``samples`` has shape (n, 2, WIDTH): the
+    counters, and ``lost`` with the time at ``S_TIME``.
     """
 
     ticks: int
@@ -78,7 +78,7 @@ class _Places:
         records = (n.channels, n.channels, n.buses, n.domains, WINDOW_RECORDS * n.domains, n.units, n.groups, n.banks)
         queues = (2 * n.channels * _depth(t), n.banks, REFRESHES_PER_BANK * n.banks, n.banks * int(t[at.O_BQ]))
         rest = (requests * at.R_WIDTH, 2 * samples * WIDTH, keep_log * at.LOG_WIDTH)
-        sizes = (*(WIDTH * count for count in records), n.banks, *queues, *rest)
+        sizes = (*(WIDTH * count for count in records), 2 * n.banks, *queues, *rest)
         return cls(*list(accumulate(sizes, initial=at.CHANNELS))[1:])
 
 
@@ -91,8 +91,8 @@ def simulate_requests(
 ) -> Run:
     """Serve requests in order; *where* and *write* have shape (n,).
 
-    *keep_log* is how many commands to note. With *samples*, counters are noted once every tREFI, and the run ends with the
-    last of so many.
+    *keep_log* is how many commands to note. With *samples*, counters are noted once every tREFI, and the run ends
+    with the last of so many.
     """
     from . import bank_queues, shared_queue
 
@@ -153,6 +153,8 @@ def _channels(s: Ints, n: _Counts, places: _Places) -> None:
     info[:, at.I_REFRESHES] = places.refreshes + REFRESHES_PER_BANK * c * banks
     info[:, at.I_NEXTS] = places.nexts + c * banks
     info[:, at.I_FIRST], info[:, at.I_BANKS] = places.banks + c * banks * WIDTH, banks
+    units = n.units // n.channels
+    info[:, at.I_UNIT], info[:, at.I_UNITS] = places.units + c * units * WIDTH, units
     info[:, at.I_DOMAIN], info[:, at.I_DOMAINS] = places.domains + c * domains * WIDTH, domains
 
 

@@ -1,15 +1,18 @@
 """Names of the slots in the one array that the command-level controller works on.
 
-``s`` is a flat int64 array: delays and switches first; then records of ``WIDTH`` slots for counters, channels, data buses,
-ranks, bank groups and banks; then what is known of the next command of every bank, the queues (positions of requests, in
-order), the requests, samples and the command log. A thing is known by the position of its record, and holds the positions of
-those it belongs to. Plain integers and one array, so that the compiled and the interpreted controller are one source, and a
-call costs little.
+``s`` is a flat int64 array: delays and switches first; then records of ``WIDTH`` slots for counters, channels, data
+buses, ranks, bank groups and banks; then what is known of the next command of every bank, the queues (positions of
+requests, in order), the requests, samples and the command log. A thing is known by the position of its record, and
+holds the positions of those it belongs to. Plain integers and one array, so that the compiled and the interpreted
+controller are one source, and a call costs little.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,13 +32,13 @@ COMMAND_NAMES = ("ACT", "PRE", "RD", "WR", "PREA", "REF", "REFB", "RDA", "WRA")
 
 # Delays between commands in ticks, command occupancy taken into account; sizes; switches.
 (
-    T_RCD_R, T_RCD_W, T_RAS, T_RP, T_RC, T_RRD_S, T_RRD_L, T_FAW, T_AW32,
-    T_RR_L, T_RR_S, T_RR_X, T_WW_L, T_WW_S, T_WW_X, T_RW, T_RW_X, T_WR_L, T_WR_S, T_WR_X,
-    T_RTP, T_WTP, T_RDA, T_WRA, T_PPD, T_RPA, T_RP_REF, T_RPA_REF, T_ACT_REF, T_RFC, T_RFCB, T_RREFD,
-    T_REFI, T_RL, T_C_ACT, T_C_COL, T_C_PRE, T_C_REF, T_AAD, T_SYNC_R, T_SYNC_W, T_SLOT,
-    O_CHANNELS, O_BANKS, O_GROUPS, O_UNITS, O_DOMAINS, O_BUSES, O_DUAL, O_HALF, O_CLOSED, O_REFRESH, O_STAGGER,
-    O_RQ, O_WQ, O_BQ, O_DRAIN_FROM, O_DRAIN_TO, O_DRAIN_IDLE, O_POSTED, O_INJECT, O_OUTSTANDING, O_READS,
-    O_LOG_ROW, O_LOG_SIZE, O_SAMPLE_ROW, O_SAMPLES, O_SAMPLE_EVERY, O_REQUESTS, O_FIRST_REQUEST, O_REQUESTS_END, T_COUNT,
+    T_RCD_R, T_RCD_W, T_RAS, T_RP, T_RC, T_RRD_S, T_RRD_L, T_FAW, T_AW32, T_RR_L, T_RR_S, T_RR_X, T_WW_L, T_WW_S,
+    T_WW_X, T_RW, T_RW_X, T_WR_L, T_WR_S, T_WR_X, T_RTP, T_WTP, T_RDA, T_WRA, T_PPD, T_RPA, T_RP_REF, T_RPA_REF,
+    T_ACT_REF, T_RFC, T_RFCB, T_RREFD, T_REFI, T_RL, T_C_ACT, T_C_COL, T_C_PRE, T_C_REF, T_AAD, T_SYNC_R, T_SYNC_W,
+    T_SLOT, O_CHANNELS, O_BANKS, O_GROUPS, O_UNITS, O_DOMAINS, O_BUSES, O_DUAL, O_HALF, O_CLOSED, O_REFRESH,
+    O_STAGGER, O_RQ, O_WQ, O_BQ, O_DRAIN_FROM, O_DRAIN_TO, O_DRAIN_IDLE, O_POSTED, O_INJECT, O_OUTSTANDING, O_READS,
+    O_LOG_ROW, O_LOG_SIZE, O_SAMPLE_ROW, O_SAMPLES, O_SAMPLE_EVERY, O_REQUESTS, O_FIRST_REQUEST, O_REQUESTS_END,
+    T_COUNT,
 ) = range(72)  # fmt: skip
 REFRESH_OFF, REFRESH_ALL, REFRESH_BANK = 0, 1, 2
 
@@ -44,9 +47,9 @@ COUNTERS, LOST, CHANNELS = range(5 * WIDTH, 8 * WIDTH, WIDTH)
 LOG_WIDTH = 4
 """Time, command, bank, row."""
 
-# Bank: open row, earliest ACT, PRE, RD, WR, columns since ACT, delay of that ACT by tFAW and tRRD, whether the request that
-# opened the row still waits, positions of its group, unit, domain, bus and channel, its queue and the entries in it,
-# where it is said before when none of its commands can go.
+# Bank: open row, earliest ACT, PRE, RD, WR, columns since ACT, delay of that ACT by tFAW and tRRD, whether the
+# request that opened the row still waits, positions of its group, unit, domain, bus and channel, its queue and the
+# entries in it, where it is said before when none of its commands can go.
 (
     B_ROW, B_ACT, B_PRE, B_RD, B_WR, B_HITS, B_FAW_DELAY, B_OWNED, B_GROUP, B_UNIT, B_DOMAIN, B_BUS, B_CHANNEL, B_QUEUE,
     B_QUEUED, B_NEXT,
@@ -55,27 +58,29 @@ LOG_WIDTH = 4
 G_ACT, G_RD, G_WR = range(3)
 # Unit (rank or stack): earliest RD, WR; first and number of the units on its bus.
 U_RD, U_WR, U_FIRST, U_PEERS = range(4)
-# Domain (what activation limits and refresh apply to): earliest ACT, PRE, REF; activations so far; refresh since, until;
-# open banks, since when; bank refreshed next; its banks and its 32-activation window; times of
-# the last four activations.
+# Domain (what activation limits and refresh apply to): earliest ACT, PRE, REF; activations so far; refresh since,
+# until; open banks, since when; bank refreshed next; its banks and its 32-activation window; times of the last four
+# activations.
 (
     D_ACT, D_PRE, D_REF, D_ACTS, D_REF_FROM, D_REF_TO, D_OPEN, D_OPEN_SINCE, D_NEXT_BANK, D_FIRST, D_BANKS,
     D_WINDOW, D_FAW,
 ) = range(13)  # fmt: skip
 # Data bus: end of the last slot, direction of the last access.
 P_FREE, P_LAST = range(2)
-# Channel: command buses busy until; next event; writes left to drain; serving writes; queue asked last; active requests;
-# bank whose activation lacks its second half, its deadline; data clock runs until; next refresh; no transaction can move
-# until one is served or comes; refreshes that wait; its second record; reads and writes in its queues.
-# Second record: queues of reads and writes, active list, refresh list; first bank, banks; first domain, domains; where
-# its banks' next times are; whose turn to be refreshed; rank held back for a refresh.
+# Channel: command buses busy until; next event; writes left to drain; serving writes; queue asked last; active
+# requests; bank whose activation lacks its second half, its deadline; data clock runs until; next refresh; refreshes
+# that wait; its second record; reads and writes in its queues. Second record: queues of reads and writes, active
+# list, refresh list; first bank, banks; first domain, domains; where its banks' next times are; whose turn to be
+# refreshed; rank held back for a refresh; first rank, ranks; transactions found stuck, whether they are writes; bank
+# an access of which was sent since.
 (
     C_ROW_BUS, C_COL_BUS, C_NEXT, C_DRAIN, C_WRITING, C_TURN, C_ACTIVE, C_SPLIT, C_SPLIT_BY, C_SYNC, C_REF_AT,
-    C_STUCK, C_REF_COUNT, C_INFO, C_QUEUED, C_QUEUED_W,
-) = range(16)  # fmt: skip
+    C_REF_COUNT, C_INFO, C_QUEUED, C_QUEUED_W,
+) = range(15)  # fmt: skip
 (
-    I_QUEUE, I_QUEUE_W, I_ACTIVES, I_REFRESHES, I_FIRST, I_BANKS, I_DOMAIN, I_DOMAINS, I_NEXTS, I_REF_TURN, I_MARKED
-) = range(11)  # fmt: skip
+    I_QUEUE, I_QUEUE_W, I_ACTIVES, I_REFRESHES, I_FIRST, I_BANKS, I_DOMAIN, I_DOMAINS, I_NEXTS, I_REF_TURN, I_MARKED,
+    I_UNIT, I_UNITS, I_STUCK, I_STUCK_WRITES, I_FREED,
+) = range(16)  # fmt: skip
 # Request: bank, row, direction, time it came, first command sent.
 R_BANK, R_ROW, R_WRITE, R_CAME, R_SEEN, R_WIDTH = range(6)
 # Counters.
@@ -90,10 +95,27 @@ S_TIME = L_COUNT
 LIMITERS = ("refresh", "tCCD_L", "tFAW", "turnaround", "row_conflict", "injection", "scheduling")
 
 
+KERNELS = ("layout", "device", "admission", "bank_queues", "shared_queue")
+"""Modules whose source goes into the compiled controller."""
+
+
+@cache
+def fingerprint() -> str:
+    """A short hash of the source of all kernels."""
+    here = Path(__file__).parent
+    return sha256(b"".join((here / f"{name}.py").read_bytes() for name in KERNELS)).hexdigest()[:12]
+
+
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """*function* through numba, which keeps the machine code for the next process."""
+    """*function* through numba, which keeps the machine code for the next process.
+
+    Numba looks only at the file a function is in to see whether kept code is still good; constants and helpers from
+    other files would go stale. So the name under which code is kept carries the source of them all. Reference counts
+    are not needed: nothing here makes or keeps an array.
+    """
     from numba import njit
 
+    function.__qualname__ = f"{function.__name__}_{fingerprint()}"
     options: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
     made: Callable[..., Any] = njit(**options)(function)
     return made

@@ -2,13 +2,14 @@
 
 An order such as ``rochrababgco`` names six fields from the highest bits to the lowest, two letters each: row, channel,
 rank, bank, bank group, column. Pseudo-channels and stacks belong to the rank field, stack above pseudo-channel. Named
-mappings put the channel lowest:
+mappings:
 
-- ``RoBaRaCoCh``: column, rank, bank group, bank, row above it;
-- ``MOP4CLXOR``: four accesses of a row, then rank, bank group, bank, the rest of the column, row; the levels are XORed
-  with column bits (Kaseridis et al., "Minimalist Open-page", MICRO 2011);
-- ``hashed``: like ``MOP4CLXOR`` with the channel, rank, group and bank XORed with folded row bits too, so that no
-  power-of-two stride stays in one bank (permutation-based interleaving: Zhang et al., MICRO 2000).
+- ``RoBaRaCoCh``: channel lowest, then column, rank, bank group, bank, row;
+- ``MOP4CLXOR``: channel lowest, then two column bits, rank, bank group, bank, the rest of the column, row; every level
+  is XORed with column bits (after Kaseridis et al., "Minimalist Open-page", MICRO 2011; the variant of Ramulator 2.1);
+- ``hashed``: four accesses of a row, so that a gather of a cache line opens one, then channel, bank group, rank, bank,
+  the rest of the column, row; channel and bank are XORed with folded bits from above, so that no power-of-two stride
+  stays in a few banks (permutation-based interleaving: Zhang et al., MICRO 2000).
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from .preset import Preset
 NAMED: Final = ("hashed", "MOP4CLXOR", "RoBaRaCoCh")
 FIELDS: Final = ("ro", "ra", "bg", "ba", "co", "ch")
 RUN_BITS: Final = 2
-"""``MOP4CLXOR`` and ``hashed`` keep 2^2 accesses of a row together."""
-PRIME_SHIFTS: Final = (0, 3, 7, 11)
-"""Row bits are folded into the bank at several distances, so that strides of one row differ as well."""
+"""Column bits that ``MOP4CLXOR`` and ``hashed`` put below the bank."""
+FOLDS: Final = (0, 3, 7, 11)
+"""Bits are folded into the bank from several distances, so that strides of one row spread as well."""
 
 Addresses = NDArray[np.int64]
 
@@ -97,7 +98,7 @@ def _take(rest: Addresses, bits: int) -> tuple[Addresses, Addresses]:
 
 
 def _ordered(order: list[str], unit: Addresses, widths: _Widths) -> dict[str, Addresses]:
-    fields = {}
+    fields: dict[str, Addresses] = {}
     rest = unit
     for name in reversed(order):
         fields[name], rest = _take(rest, getattr(widths, name))
@@ -108,12 +109,15 @@ def _named(mapping: str, unit: Addresses, widths: _Widths) -> dict[str, Addresse
     if mapping == "RoBaRaCoCh":
         return _ordered(["ro", "ba", "bg", "ra", "co", "ch"], unit, widths)
     low = min(RUN_BITS, widths.co)
-    fields = {}
-    fields["ch"], rest = _take(unit, widths.ch)
-    if mapping == "hashed":  # neighbours in different groups: the short tCCD
-        fields["bg"], rest = _take(rest, widths.bg)
-    column, rest = _take(rest, low)
-    for name in ("ra", "ba") if mapping == "hashed" else ("ra", "bg", "ba"):
+    fields: dict[str, Addresses] = {}
+    if mapping == "hashed":
+        column, rest = _take(unit, low)
+        order = ["ch", "bg", "ra", "ba"]
+    else:
+        fields["ch"], rest = _take(unit, widths.ch)
+        column, rest = _take(rest, low)
+        order = ["ra", "bg", "ba"]
+    for name in order:
         fields[name], rest = _take(rest, getattr(widths, name))
     high, rest = _take(rest, widths.co - low)
     fields["co"] = column | high << low
@@ -151,7 +155,7 @@ def _hash(fields: dict[str, Addresses], widths: _Widths) -> None:
 
 def _fold(value: Addresses, shift: int) -> Addresses:
     folded = np.zeros_like(value)
-    for distance in PRIME_SHIFTS:
+    for distance in FOLDS:
         folded ^= value >> (shift + distance)
     return folded
 

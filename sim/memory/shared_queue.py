@@ -1,19 +1,81 @@
 """A controller with one window of reads and one of writes.
 
-Every tick: (1) the oldest ready column command of a request that has opened its row; (2) a pending refresh, which holds
-back everything else, or its bank if it is of one; (3) the oldest request, of the direction being served, whose next command is ready. A row that a
-request has opened stays open until that request is served. Writes are drained between two watermarks. With two command
-buses the column bus chooses first, then the row bus. This is the discipline of Ramulator 2.1's FR-FCFS.
+Every tick: (1) the oldest ready column command of a request that has opened its row; (2) a pending refresh, which
+holds back everything else, or its bank if it is of one; (3) the oldest request, of the direction being served, whose
+next command is ready. A row that a request has opened stays open until that request is served. Writes are drained
+between two watermarks. With two command buses the column bus chooses first, then the row bus. This is the discipline
+of Ramulator 2.1's FR-FCFS.
 """
 
 from __future__ import annotations
 
 from .admission import admit, due_refresh, next_event, refreshed, served, start_refreshes
 from .device import (
-    account, activate, activation_limit, column, column_ready, precharge, precharge_all, precharge_all_ready, refresh,
+    account,
+    activate,
+    activation_limit,
+    column,
+    column_ready,
+    precharge,
+    precharge_all,
+    precharge_all_ready,
+    refresh,
     take_out,
-)  # fmt: skip
-from .layout import (B_ACT, B_DOMAIN, B_OWNED, B_PRE, B_ROW, CHANNELS, COUNTERS, C_ACTIVE, C_COL_BUS, C_INFO, C_NEXT, C_QUEUED, C_REF_AT, C_REF_COUNT, C_ROW_BUS, C_SPLIT, C_SPLIT_BY, C_SYNC, C_WRITING, D_BANKS, D_FIRST, D_PRE, D_REF, I_ACTIVES, I_QUEUE, Ints, NEVER, N_HITS, N_SYNC, O_CHANNELS, O_CLOSED, O_DRAIN_FROM, O_DRAIN_TO, O_DUAL, O_FIRST_REQUEST, O_HALF, READ, R_BANK, R_CAME, R_ROW, R_SEEN, R_WRITE, T_AAD, T_C_ACT, T_C_COL, T_C_PRE, T_C_REF, T_SYNC_R, T_SYNC_W, WIDTH, WRITE, compiled)  # fmt: skip
+)
+from .layout import (
+    B_ACT,
+    B_DOMAIN,
+    B_OWNED,
+    B_PRE,
+    B_ROW,
+    CHANNELS,
+    COUNTERS,
+    C_ACTIVE,
+    C_COL_BUS,
+    C_INFO,
+    C_NEXT,
+    C_QUEUED,
+    C_REF_AT,
+    C_REF_COUNT,
+    C_ROW_BUS,
+    C_SPLIT,
+    C_SPLIT_BY,
+    C_SYNC,
+    C_WRITING,
+    D_BANKS,
+    D_FIRST,
+    D_PRE,
+    D_REF,
+    I_ACTIVES,
+    I_QUEUE,
+    NEVER,
+    N_HITS,
+    N_SYNC,
+    O_CHANNELS,
+    O_CLOSED,
+    O_DRAIN_FROM,
+    O_DRAIN_TO,
+    O_DUAL,
+    O_FIRST_REQUEST,
+    O_HALF,
+    READ,
+    R_BANK,
+    R_CAME,
+    R_ROW,
+    R_SEEN,
+    R_WRITE,
+    T_AAD,
+    T_C_ACT,
+    T_C_COL,
+    T_C_PRE,
+    T_C_REF,
+    T_SYNC_R,
+    T_SYNC_W,
+    WIDTH,
+    WRITE,
+    Ints,
+    compiled,
+)
 
 COLUMN, ROW = 1, 2
 K_COLUMN, K_ACTIVATE, K_PRECHARGE = 0, 1, 2
@@ -85,12 +147,11 @@ def _queued(s: Ints, c: int, w: int, now: int, classes: int, held: int) -> tuple
 def _any(s: Ints, d: int, target: int, slot: int, least: int) -> bool:
     """Whether the target bank, or any bank of the domain, has *least* or more in *slot*."""
     if target >= 0:
-        return s[target + slot] >= least
-    first = s[d + D_FIRST]
+        return bool(s[target + slot] >= least)
+    first, found = s[d + D_FIRST], False
     for bank in range(first, first + s[d + D_BANKS] * WIDTH, WIDTH):
-        if s[bank + slot] >= least:
-            return True
-    return False
+        found = found or s[bank + slot] >= least
+    return found
 
 
 @compiled
@@ -105,7 +166,7 @@ def _refresh(s: Ints, c: int, now: int) -> int:
             return NEVER
         at = max(s[target + B_PRE], s[d + D_PRE]) if target >= 0 else precharge_all_ready(s, d)
         if at > now:
-            return at
+            return int(at)
         if target >= 0:
             precharge(s, target, now)
         else:
@@ -116,7 +177,7 @@ def _refresh(s: Ints, c: int, now: int) -> int:
     ready = s[target + B_ACT] + s[T_C_ACT] - s[T_C_REF] if target >= 0 else s[d + D_REF]
     at = _edge(s, ready)
     if at > now:
-        return at
+        return int(at)
     refresh(s, d, target, now)
     s[c + C_ROW_BUS] = now + s[T_C_REF]
     refreshed(s, c)
@@ -162,7 +223,7 @@ def _choose_direction(s: Ints, c: int) -> int:
             s[c + C_WRITING] = 1
     elif writes <= s[O_DRAIN_TO] and reads != 0:
         s[c + C_WRITING] = 0
-    return s[c + C_WRITING]
+    return int(s[c + C_WRITING])
 
 
 @compiled
@@ -247,7 +308,7 @@ def _one_bus(s: Ints, c: int, now: int) -> int:
     if split:
         s[c + C_SPLIT] = 0
         return now + 1
-    return soonest
+    return int(soonest)
 
 
 @compiled
@@ -270,10 +331,14 @@ def run(s: Ints, begin: int) -> None:
     sent, now = s[O_FIRST_REQUEST], begin
     while now < NEVER:
         sent = admit(s, sent, now)
+        soonest = NEVER
         for c in range(CHANNELS, CHANNELS + s[O_CHANNELS] * WIDTH, WIDTH):
             if s[c + C_NEXT] > now:
+                soonest = min(soonest, s[c + C_NEXT])
                 continue
             start_refreshes(s, c, now)
             at = _two_buses(s, c, now) if s[O_DUAL] else _one_bus(s, c, now)
-            s[c + C_NEXT] = max(now + 1, min(at, s[c + C_REF_AT]))
-        now = next_event(s, sent, now)
+            at = max(now + 1, min(at, s[c + C_REF_AT]))
+            s[c + C_NEXT] = at
+            soonest = min(soonest, at)
+        now = next_event(s, sent, now, soonest)

@@ -31,7 +31,10 @@ WHOLE_BELOW: Final = 1 << 17
 
 @dataclass(frozen=True, slots=True)
 class DramResult:
-    """What a trace did. Cycles are of the command clock; ``limiters`` are cycles that add up to ``cycles − ideal_cycles``."""
+    """What a trace did.
+
+    Cycles are of the command clock; ``limiters`` are cycles that add up to ``cycles − ideal_cycles``.
+    """
 
     preset: str
     trace: str
@@ -107,7 +110,8 @@ def simulate_dram(
 ) -> DramResult:
     """Run a trace of *bytes_moved* bytes.
 
-    Long traces of a steady kind are simulated for some refresh intervals; the rest follows at the rate of the last of them.
+    Long traces of a steady kind are simulated for some refresh intervals; the rest follows at the rate of the last of
+    them.
 
     Parameters
     ----------
@@ -125,7 +129,7 @@ def simulate_dram(
     ------
     SpecError, UnknownNameError : something of this is wrong.
     """
-    part = _variant(load_preset(preset) if isinstance(preset, str) else preset, refresh, channels, page)
+    part = variant(load_preset(preset) if isinstance(preset, str) else preset, refresh, channels, page)
     check_kind(trace)
     mapping = check_mapping(mapping or str(part.spec.controller.mapping))
     if not bytes_moved >= 1:
@@ -137,7 +141,12 @@ def simulate_dram(
     return _result(part, trace, mapping, requests, simulated, totals)
 
 
-def _variant(part: Preset, refresh: str | None, channels: int | None, page: str | None) -> Preset:
+def variant(part: Preset, refresh: str | None, channels: int | None, page: str | None) -> Preset:
+    """The preset with other refresh, channels or page policy; None and ``on`` leave it.
+
+    Raises:
+        SpecError: a value that does not suit.
+    """
     part = checked_sizes(part, channels)
     if refresh not in (None, "on"):
         if refresh not in ("off", "all_bank", "per_bank"):

@@ -16,7 +16,7 @@ from . import layout as at
 from .engine import simulate_requests
 from .mapping import check_mapping, locate
 from .preset import Preset, load_preset
-from .simulate import simulate_dram
+from .simulate import simulate_dram, variant
 from .traces import RANDOM_BYTES, splitmix64
 
 Pattern = Literal["read", "write", "copy", "triad", "stride", "gather"]
@@ -25,26 +25,41 @@ MODEL_CHANNELS: Final = 4
 INTERVALS: Final = 5
 """Refresh intervals that are simulated."""
 _TRACES: Final = {"read": "seq_read", "write": "seq_write", "copy": "mixed_2r1w", "triad": "triad", "stride": "stride"}
+DEVICE_QUEUE: Final = 128
+"""Reads, and writes, that wait per channel of an accelerator's memory controller. Assumed: with the 32 of the
+simulators' default controllers the rows of a stream do not open in time on HBM2E and later."""
+DRAIN_FROM, DRAIN_TO = 0.8, 0.2
+"""Shares of the write queue between which writes are drained."""
 LONG: Final = float(1 << 36)
 """Bytes of a trace that is extrapolated whatever the preset."""
 
 
 @lru_cache(maxsize=256)
 def stream_efficiency(
-    preset: str, pattern: Pattern = "read", *, stride: int = 0, granule: int = 0, mapping: str | None = None
+    preset: str,
+    pattern: Pattern = "read",
+    *,
+    stride: int = 0,
+    granule: int = 0,
+    mapping: str | None = None,
+    refresh: str = "on",
+    queue: int = DEVICE_QUEUE,
 ) -> float:
     """Share of the peak bandwidth, 0 to 1, that a pattern gets.
 
-    Bytes that a request did not ask for but an access moves count as lost: a gather of 4 bytes from accesses of 32 gets at
-    most an eighth.
+    Bytes that a request did not ask for but an access moves count as lost: a gather of 4 bytes from accesses of 32
+    gets at most an eighth.
 
     Parameters
     ----------
     preset : bundled name or path.
-    pattern : ``read``, ``write``, ``copy`` (two reads to a write in one stream), ``triad`` (two streams read, one written),
-        ``stride`` (one access every *stride* bytes), ``gather`` (*granule* contiguous bytes at random places).
+    pattern : ``read``, ``write``, ``copy`` (two reads to a write in one stream), ``triad`` (two streams read, one
+        written), ``stride`` (one access every *stride* bytes), ``gather`` (*granule* contiguous bytes at random).
     stride, granule : bytes.
     mapping : the preset's own if None.
+    refresh : ``on`` (the preset's), ``all_bank``, ``per_bank`` or ``off``. Bank by bank costs a stream almost nothing,
+        all banks at once costs it tRFC/tREFI.
+    queue : requests of a direction that wait per channel.
 
     Raises
     ------
@@ -52,8 +67,12 @@ def stream_efficiency(
     """
     if pattern not in PATTERNS:
         raise SpecError(f"no pattern {pattern!r}", expected=", ".join(PATTERNS))
+    if queue < 1:
+        raise SpecError(f"a queue of {queue}", expected="1 or more")
     part = load_preset(preset)
-    part = part.replace(organization={"channels": min(MODEL_CHANNELS, int(part.spec.organization.channels))})
+    drain = {"drain_from": max(1, int(DRAIN_FROM * queue)), "drain_to": int(DRAIN_TO * queue)}
+    part = variant(part, refresh, min(MODEL_CHANNELS, int(part.spec.organization.channels)), None)
+    part = part.replace(controller={"read_queue": queue, "write_queue": queue, **drain})
     if pattern == "gather":
         return _gather(part, granule, mapping)
     result = simulate_dram(part, trace=_TRACES[pattern], bytes_moved=LONG, stride=stride, mapping=mapping)

@@ -1,8 +1,9 @@
 """Request streams: addresses in order, and which of them write.
 
-With G the bytes of a request and i counting from 0: ``seq_read``, ``seq_write`` i·G; ``mixed_2r1w`` the same, every third
-writes; ``triad`` three arrays 256 MiB apart in turn, the third written; ``stride`` steps of S within 256 MiB, then the
-neighbours; ``random_read``, ``random_mixed``, ``chase`` uniform in 1 GiB by SplitMix64 (Steele et al., OOPSLA 2014).
+With G the bytes of a request and i counting from 0: ``seq_read``, ``seq_write`` i·G; ``mixed_2r1w`` the same, every
+third writes; ``triad`` three arrays 256 MiB apart in turn, the third written; ``stride`` steps of S within 256 MiB,
+then the neighbours; ``random_read``, ``random_mixed``, ``chase`` uniform in 1 GiB by SplitMix64 (Steele et al.,
+OOPSLA 2014).
 """
 
 from __future__ import annotations
