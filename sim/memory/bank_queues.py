@@ -140,7 +140,8 @@ def _earliest(s: Ints, c: int) -> int:
     for k in range(s[info + I_BANKS]):
         row = min(row, s[rows + np.uint64(k)])
         column = min(column, s[columns + np.uint64(k)])
-    return min(row, max(_bus_free(s, info), column))
+    soonest: int = min(row, max(_bus_free(s, info), column))
+    return soonest
 
 
 @compiled
@@ -290,7 +291,8 @@ def _commands(s: Ints, c: int, now: int) -> int:
     if not sent:
         bank, kind, i = _next_command(s, c, now)
         if kind < 0:
-            return min(soonest, _earliest(s, c))
+            next_one: int = min(soonest, _earliest(s, c))
+            return next_one
         _send(s, bank, kind, i, now)
         sent_column = kind == K_COLUMN
     if s[O_DUAL]:
