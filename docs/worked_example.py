@@ -17,6 +17,7 @@ from effsim import load_machine, load_workload
 from effsim._api import plan_on
 from effsim.devices.device import Lowered
 from effsim.graph.operator import Role
+from effsim.memory.achieved import of_memory
 from effsim.program.program import Program
 from effsim.readings.analytic import analytic
 from effsim.readings.events import events, kernel_seconds
@@ -252,7 +253,11 @@ def _tile(s: Sheet, x: Example) -> None:
 
 def _time(s: Sheet, x: Example) -> None:
     t, spec = "time", x.spec
-    s.given(t, "fraction", float(spec.memory.stream_fraction), "", "hardware: memory.stream_fraction")
+    fetch = float(spec.kernels.gemm.fetch or 0.0)
+    run = max(s.names["bk"] * s.names["word"], fetch)
+    share = of_memory(spec.memory.dram, spec.memory.stream_fraction).run(run)
+    s.given(t, "segment", run, "B", "bytes of a tile row: bk * word, at least hardware: kernels.gemm.fetch")
+    s.given(t, "fraction", share, "", "the DRAM model for hardware: memory.dram, reading pieces of that size")
     s.given(t, "l2_latency", float(spec.l2.latency), "s", "hardware: l2.latency")
     s.given(t, "setup", float(spec.kernels.setup), "s", "hardware: kernels.setup")
     s.given(t, "cadence", float(spec.launch.graph), "s", "hardware: launch.graph")
@@ -345,6 +350,7 @@ def values(x: Example) -> dict[str, str]:
         "events kernel difference": difference(kernel_s, n["kernel"]),
         "events difference": difference(x.step_events_s, x.step.time_s),
         "of roofline words": f"{n['of_roofline'] * 100:.3g} %",
+        "segment words": f"{n['segment']:.0f} bytes",
         "fraction words": f"{n['fraction'] * 100:.3g} %",
     }
     return out

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import dram, pim, scalesim
+from . import dram, pim, scalesim, streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,7 @@ class Peers:
     """Summaries of every simulator compared with."""
 
     dram: tuple[dram.Summary, ...]
+    streams: streams.StreamReport
     systolic: tuple[scalesim.Summary, ...]
     gemv: pim.GemvReport
     pim_gpt: tuple[pim.Speedups, ...]
@@ -22,6 +23,7 @@ class Peers:
         """For JSON."""
         return {
             "dram": [row.as_dict() for row in self.dram],
+            "streams": self.streams.as_dict(),
             "systolic": [asdict(row) for row in self.systolic],
             "pim_gemv": self.gemv.as_dict(),
             "pim_gpt": [asdict(row) for row in self.pim_gpt],
@@ -58,7 +60,13 @@ def compare(folder: Path) -> Peers:
         DataError: a table is missing or unreadable.
     """
     rows = dram.compare_dram(folder)
-    return Peers(tuple(dram.table(rows)), tuple(scalesim.validate(folder)), pim.gemv(folder), tuple(pim.pim_gpt()))
+    return Peers(
+        tuple(dram.table(rows)),
+        streams.streams(folder),
+        tuple(scalesim.validate(folder)),
+        pim.gemv(folder),
+        tuple(pim.pim_gpt()),
+    )
 
 
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
@@ -105,13 +113,25 @@ def tables(found: Peers) -> list[Table]:
         )
         for r in found.gemv.rows
     ]
+    stream_rows: list[tuple[str, ...]] = [
+        (row.hardware, row.loop, f"{row.measured:.3f}", f"{row.predicted:.3f}", f"{100 * row.error:+.1f} %")
+        for row in found.streams.rows
+    ]
+    for loop in ("read", "scale", "triad", "") if stream_rows else ():
+        s = found.streams.summary(loop)
+        median, bias, worst = (
+            f"{100 * s[key]:{form}} %" for key, form in (("median", ".1f"), ("bias", "+.1f"), ("worst", ".1f"))
+        )
+        stream_rows.append((f"{s['n']} rows", loop or "all", f"median {median}", f"bias {bias}", f"worst {worst}"))
     return [
+        ("DRAM: streams measured on GPUs, share of the datasheet bandwidth", STREAM_HEAD, stream_rows),
         ("DRAM: bandwidth of DRAMsim3 and Ramulator 2.1", DRAM_HEAD, dram_rows),
         ("Systolic arrays: cycles of SCALE-Sim 3", SYSTOLIC_HEAD, systolic_rows),
         ("Processing in memory: GEMV on an HBM-PIM simulator", GEMV_HEAD, gemv_rows),
     ]
 
 
+STREAM_HEAD = ("GPU", "loop", "measured", "DRAM model", "error")
 DRAM_HEAD = ("simulator, preset", "n", "median", "p90", "bias", "within 10 %", "row hits", "worst row")
 SYSTOLIC_HEAD = ("mode", "n", "exact", "median", "p90", "within 10 %", "worst", "worst row", "default mode / tool")
 GEMV_HEAD = ("outputs × inputs", "vectors", "reference clocks", "predicted", "error")

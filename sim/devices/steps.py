@@ -81,6 +81,7 @@ class SweepStep:
 
     ``rows`` > 0: a row must be complete before its result leaves. ``parallel`` > 0 limits independent pieces.
     ``chain``: dependent steps in sequence. ``vector_ops`` and ``special_ops`` are single operations, not FLOP pairs.
+    ``run_bytes``: what is read lies in pieces of that size at unrelated places.
     """
 
     name: str
@@ -92,6 +93,12 @@ class SweepStep:
     rows: int = 0
     parallel: int = 0
     chain: int = 0
+    run_bytes: float = math.inf
+
+    @property
+    def write_share(self) -> float:
+        """Share of the bytes that is written."""
+        return self.write_bytes / self.total_bytes if self.total_bytes else 0.0
 
     @property
     def total_bytes(self) -> float:
@@ -157,6 +164,7 @@ def _sweep(
         special_ops=work.special / passes,
         rows=rows,
         parallel=parallel,
+        run_bytes=op.row_bytes if isinstance(op, Embedding) else math.inf,
     )
     return (step,) * passes
 

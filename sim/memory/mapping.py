@@ -7,7 +7,8 @@ mappings:
 - ``RoBaRaCoCh``: channel lowest, then column, rank, bank group, bank, row;
 - ``MOP4CLXOR``: channel lowest, then two column bits, rank, bank group, bank, the rest of the column, row; every level
   is XORed with column bits (after Kaseridis et al., "Minimalist Open-page", MICRO 2011; the variant of Ramulator 2.1);
-- ``hashed``: four accesses of a row, so that a gather of a cache line opens one, then channel, bank group, rank, bank,
+- ``hashed``: four accesses of a row, so that a gather of a cache line opens one (more where activations could not keep
+  up with the bus otherwise: see :func:`run_bits`), then channel, bank group, rank, bank,
   the rest of the column, row; channel and bank are XORed with folded bits from above, so that no power-of-two stride
   stays in a few banks (permutation-based interleaving: Zhang et al., MICRO 2000).
 """
@@ -27,7 +28,7 @@ from .preset import Preset
 NAMED: Final = ("hashed", "MOP4CLXOR", "RoBaRaCoCh")
 FIELDS: Final = ("ro", "ra", "bg", "ba", "co", "ch")
 RUN_BITS: Final = 2
-"""Column bits that ``MOP4CLXOR`` and ``hashed`` put below the bank."""
+"""Column bits that ``MOP4CLXOR`` puts below the bank, and the fewest that ``hashed`` does."""
 FOLDS: Final = (0, 3, 7, 11)
 """Bits are folded into the bank from several distances, so that strides of one row spread as well."""
 
@@ -87,10 +88,21 @@ def locate(preset: Preset, mapping: str, addresses: Addresses) -> Located:
     widths = _Widths.of(preset)
     unit = addresses >> (preset.access_bytes.bit_length() - 1)
     if mapping in NAMED:
-        fields = _named(mapping, unit, widths)
+        fields = _named(mapping, unit, widths, run_bits(preset))
     else:
         fields = _ordered([mapping[i : i + 2] for i in range(0, len(mapping), 2)], unit, widths)
     return _bank(preset, fields)
+
+
+def run_bits(preset: Preset) -> int:
+    """Column bits below the channel in ``hashed``: so many accesses a row that one activation every tRRD, four every
+    tFAW, keep the data bus busy."""
+    t = preset.spec.timing
+    interval = max(int(t.rrd_s), int(t.faw) / 4.0)
+    bits = RUN_BITS
+    while preset.slot_clocks << bits < interval:
+        bits += 1
+    return bits
 
 
 def _take(rest: Addresses, bits: int) -> tuple[Addresses, Addresses]:
@@ -105,10 +117,10 @@ def _ordered(order: list[str], unit: Addresses, widths: _Widths) -> dict[str, Ad
     return fields
 
 
-def _named(mapping: str, unit: Addresses, widths: _Widths) -> dict[str, Addresses]:
+def _named(mapping: str, unit: Addresses, widths: _Widths, run: int) -> dict[str, Addresses]:
     if mapping == "RoBaRaCoCh":
         return _ordered(["ro", "ba", "bg", "ra", "co", "ch"], unit, widths)
-    low = min(RUN_BITS, widths.co)
+    low = min(run if mapping == "hashed" else RUN_BITS, widths.co)
     fields: dict[str, Addresses] = {}
     if mapping == "hashed":
         column, rest = _take(unit, low)
@@ -123,7 +135,7 @@ def _named(mapping: str, unit: Addresses, widths: _Widths) -> dict[str, Addresse
     fields["co"] = column | high << low
     fields["ro"], _ = _take(rest, widths.ro)
     if mapping == "hashed":
-        _hash(fields, widths)
+        _hash(fields, widths, low)
     else:
         _xor_columns(fields, widths)
     return fields
@@ -138,9 +150,9 @@ def _xor_columns(fields: dict[str, Addresses], widths: _Widths) -> None:
             shift += bits
 
 
-def _hash(fields: dict[str, Addresses], widths: _Widths) -> None:
+def _hash(fields: dict[str, Addresses], widths: _Widths, low: int) -> None:
     """XOR every level with bits from above it; the levels below stay, so the mapping stays one to one."""
-    above = fields["co"] >> RUN_BITS | fields["ro"] << max(0, widths.co - RUN_BITS)
+    above = fields["co"] >> low | fields["ro"] << max(0, widths.co - low)
     shift = 0
     for name in ("bg", "ra", "ba"):
         bits = getattr(widths, name)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import SpecError
 from . import layout as at
@@ -28,6 +29,8 @@ _TRACES: Final = {"read": "seq_read", "write": "seq_write", "copy": "mixed_2r1w"
 DEVICE_QUEUE: Final = 128
 """Reads, and writes, that wait per channel of an accelerator's memory controller. Assumed: with the 32 of the
 simulators' default controllers the rows of a stream do not open in time on HBM2E and later."""
+DEVICE_WRITES: Final = 512
+"""Writes that wait: dirty lines stay in the last-level cache until there are many. Assumed."""
 DRAIN_FROM, DRAIN_TO = 0.8, 0.2
 """Shares of the write queue between which writes are drained."""
 LONG: Final = float(1 << 36)
@@ -70,13 +73,56 @@ def stream_efficiency(
     if queue < 1:
         raise SpecError(f"a queue of {queue}", expected="1 or more")
     part = load_preset(preset)
-    drain = {"drain_from": max(1, int(DRAIN_FROM * queue)), "drain_to": int(DRAIN_TO * queue)}
-    part = variant(part, refresh, min(MODEL_CHANNELS, int(part.spec.organization.channels)), None)
-    part = part.replace(controller={"read_queue": queue, "write_queue": queue, **drain})
+    part = _device_part(part, refresh, queue, queue)
     if pattern == "gather":
         return _gather(part, granule, mapping)
     result = simulate_dram(part, trace=_TRACES[pattern], bytes_moved=LONG, stride=stride, mapping=mapping)
     return min(1.0, result.fraction)
+
+
+def stream_share(part: Preset, refresh: str, chunk: int, window: int, write_every: int = 0) -> float:
+    """Share of the peak for contiguous pieces of *chunk* bytes that start shuffled within *window* bytes a channel.
+
+    ``write_every`` n: every n-th piece is written instead of read (1: all, 0: none).
+    """
+    part = _device_part(part, refresh)
+    requests, pieces = _enough(part), chunk // part.access_bytes
+    count = -(-requests // pieces)
+    i = np.arange(count, dtype=np.int64)
+    late = (splitmix64(i) >> np.uint64(11)).astype(np.float64) / 2.0**53  # 0 to 1
+    reach = max(1.0, window * int(part.spec.organization.channels) / chunk)
+    order = np.argsort(i + late * reach, kind="stable")
+    address = (order[:, None] * chunk + np.arange(pieces, dtype=np.int64) * part.access_bytes).ravel()[:requests]
+    write = np.zeros(requests, dtype=np.int64)
+    if write_every:
+        write[:] = np.repeat((i % write_every == write_every - 1).astype(np.int64), pieces)[:requests]
+    return _steady_share(part, None, address, write)
+
+
+def gather_share(part: Preset, refresh: str, granule: int, mapping: str | None = None) -> float:
+    """Share of the peak for reads of *granule* contiguous bytes at random."""
+    return _gather(_device_part(part, refresh), granule, mapping)
+
+
+def _device_part(part: Preset, refresh: str, reads: int = DEVICE_QUEUE, writes: int = DEVICE_WRITES) -> Preset:
+    """A few channels of the part behind the queues of an accelerator's controller."""
+    drain = {"drain_from": max(1, int(DRAIN_FROM * writes)), "drain_to": int(DRAIN_TO * writes)}
+    part = variant(part, refresh, min(MODEL_CHANNELS, int(part.spec.organization.channels)), None)
+    return part.replace(controller={"read_queue": reads, "write_queue": writes, **drain})
+
+
+def _enough(part: Preset) -> int:
+    """Requests that fill the simulated refresh intervals."""
+    return int((INTERVALS + 1) * int(part.settings[at.T_REFI]) * part.buses / int(part.settings[at.T_SLOT]))
+
+
+def _steady_share(part: Preset, mapping: str | None, address: NDArray[np.int64], write: NDArray[np.int64]) -> float:
+    where = locate(part, check_mapping(mapping or str(part.spec.controller.mapping)), address)
+    run = simulate_requests(part, where, write, samples=INTERVALS)
+    (first, lost0), (last, lost1) = run.samples[0], run.samples[-1]
+    accesses = float(last[at.N_RD] + last[at.N_WR] - first[at.N_RD] - first[at.N_WR])
+    ticks = float(lost1[at.S_TIME] - lost0[at.S_TIME])
+    return min(1.0, accesses / (ticks * part.buses / int(part.settings[at.T_SLOT])))
 
 
 def _gather(part: Preset, granule: int, mapping: str | None) -> float:
@@ -86,13 +132,7 @@ def _gather(part: Preset, granule: int, mapping: str | None) -> float:
     access = part.access_bytes
     pieces = -(-granule // access)
     aligned = access << (pieces - 1).bit_length()
-    rate = part.buses / int(part.settings[at.T_SLOT])
-    requests = int((INTERVALS + 1) * int(part.settings[at.T_REFI]) * rate)
-    i = np.arange(requests, dtype=np.int64)
+    i = np.arange(_enough(part), dtype=np.int64)
     start = (splitmix64(i // pieces) % np.uint64(RANDOM_BYTES // aligned)).astype(np.int64) * aligned
-    where = locate(part, check_mapping(mapping or str(part.spec.controller.mapping)), start + i % pieces * access)
-    run = simulate_requests(part, where, np.zeros(requests, dtype=np.int64), samples=INTERVALS)
-    (first, lost0), (last, lost1) = run.samples[0], run.samples[-1]
-    accesses = float(last[at.N_RD] - first[at.N_RD])
-    ticks = float(lost1[at.S_TIME] - lost0[at.S_TIME])
-    return min(1.0, accesses / (ticks * rate)) * granule / (pieces * access)
+    share = _steady_share(part, mapping, start + i % pieces * access, np.zeros(len(i), dtype=np.int64))
+    return share * granule / (pieces * access)

@@ -29,6 +29,7 @@ from .fields import (
     Ratio,
     SpecModel,
 )
+from .memory import STREAM_FRACTION, MemoryPart, described
 
 DTypeName = Literal[
     "fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp6", "fp4", "int32", "int16", "int8", "int4", "int2", "int1"
@@ -90,11 +91,15 @@ class Memory(SpecModel):
     capacity: Bytes = Field(description="size as the driver reports it (80 GiB, not 80 GB, where that is meant)")
     bandwidth: Bandwidth = Field(description="datasheet bandwidth: data rate times width")
     channels: Count | None = Field(None, description="independent channels; for information, no time depends on it")
+    dram: MemoryPart | None = Field(None, description="the DRAM behind it; its model gives what is reached")
     latency: NonNegativeTime = Field(description="load-to-use latency of one SM, idle memory")
-    stream_fraction: Ratio = Field(
-        description="share of the bandwidth that a long read stream reaches (refresh, activation, turnaround)"
-    )
+    stream_fraction: Ratio | None = Field(None, description=STREAM_FRACTION)
     reserved: NonNegativeBytes = Field(description="taken by driver, context and libraries before a model is loaded")
+
+    @model_validator(mode="after")
+    def _described(self) -> Memory:
+        described(self.dram, self.stream_fraction)
+        return self
 
 
 class Link(SpecModel):
@@ -170,6 +175,7 @@ class GemmKernels(SpecModel):
         description="pieces into which the k loop may be cut; contains 1"
     )
     issue_latency: NonNegativeTime = Field(description="from operands in shared memory to the result of one k step")
+    fetch: Bytes | None = Field(None, description="bytes of a tile row that one load brings into L2 at least")
 
 
 class AttentionKernels(SpecModel):

@@ -28,6 +28,7 @@ from .fields import (
     Time,
 )
 from .hardware import CollectiveKernels, DTypeName, Energy, Launch, PowerEnvelope, Price, Provenance
+from .memory import STREAM_FRACTION, MemoryPart, described
 
 Operand = Literal["weight", "kv_cache"]
 LinkName = Literal["pcie", "cxl", "nvlink", "xgmi", "ethernet"]
@@ -47,8 +48,15 @@ class PimMemory(SpecModel):
 
     capacity: Bytes = Field(description="of the whole device")
     reserved: NonNegativeBytes = Field(description="taken by microcode, tables and the runtime")
-    bandwidth: Bandwidth = Field(description="interface of all channels together")
-    stream_fraction: Ratio = Field(description="share of it that the host reaches on long streams")
+    bandwidth: Bandwidth = Field(description="what the host can move: pins of all channels, or a link before them")
+    dram: MemoryPart | None = Field(None, description="the DRAM as the host's controller sees it")
+    link_payload: Ratio | None = Field(None, description="payload share of the link, where one stands before the pins")
+
+    @model_validator(mode="after")
+    def _described(self) -> PimMemory:
+        if self.dram is None and self.link_payload is None:
+            raise ValueError("needs 'dram' (the host sits at the pins) or 'link_payload' (a link stands before them)")
+        return self
 
 
 class MacUnit(SpecModel):
@@ -117,7 +125,13 @@ class HostMemory(SpecModel):
     capacity: Bytes = Field(description="of the host's own memory")
     reserved: NonNegativeBytes = Field(description="taken by the runtime and libraries")
     bandwidth: Bandwidth = Field(description="datasheet bandwidth of the host's own memory")
-    stream_fraction: Ratio = Field(description="share of it that long streams reach")
+    dram: MemoryPart | None = Field(None, description="the DRAM behind it; its model gives what is reached")
+    stream_fraction: Ratio | None = Field(None, description=STREAM_FRACTION)
+
+    @model_validator(mode="after")
+    def _described(self) -> HostMemory:
+        described(self.dram, self.stream_fraction)
+        return self
 
 
 class PimHost(SpecModel):

@@ -27,6 +27,7 @@ from .fields import (
     SpecModel,
 )
 from .hardware import CollectiveKernels, DTypeName, Energy, Launch, Price, Provenance
+from .memory import STREAM_FRACTION, MemoryPart, described
 
 
 class SystolicClock(SpecModel):
@@ -112,8 +113,14 @@ class SystolicMemory(SpecModel):
     capacity: Bytes = Field(description="of the whole device")
     bandwidth: Bandwidth = Field(description="datasheet bandwidth: data rate times width of all channels")
     latency: NonNegativeTime = Field(description="from a request to its first data")
-    stream_fraction: Ratio = Field(description="share of the bandwidth that a long stream reaches")
+    dram: MemoryPart | None = Field(None, description="the DRAM behind it; its model gives what is reached")
+    stream_fraction: Ratio | None = Field(None, description=STREAM_FRACTION)
     reserved: NonNegativeBytes = Field(description="taken by runtime and program")
+
+    @model_validator(mode="after")
+    def _described(self) -> SystolicMemory:
+        described(self.dram, self.stream_fraction)
+        return self
 
 
 class SystolicLink(SpecModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -64,6 +65,7 @@ class GpuDevice(Device):
             habits.gemm.operands_from_shared_memory,
             float(habits.setup),
             self.launch.gap_s,
+            float(habits.gemm.fetch or 0.0),
             spec.name,
         )
         self._pointwise = PointwiseModel(p, habits.pointwise)
@@ -84,7 +86,7 @@ class GpuDevice(Device):
             KVAppend: lambda op, fused: self._sweep(op, "kv append", persistent=True),
             Pointwise: self._pointwise_op,
             PointwiseBackward: lambda op, fused: self._sweep(op, f"{op.forward.kind} backward"),
-            Embedding: lambda op, fused: self._sweep(op, "embedding gather", persistent=True),
+            Embedding: lambda op, fused: self._sweep(op, "embedding gather", persistent=True, run_bytes=op.row_bytes),
             EmbeddingBackward: lambda op, fused: self._sweep(op, "embedding scatter", persistent=True),
             Sampling: lambda op, fused: self._sweep(op, "sampling", rows=op.rows, passes=SAMPLING_PASSES),
             CrossEntropy: lambda op, fused: self._sweep(op, "cross entropy", rows=op.rows),
@@ -219,11 +221,19 @@ class GpuDevice(Device):
         return self._sweep(op, op.kind, rows=op.rows if r.reduces else 0, passes=passes)
 
     def _sweep(
-        self, op: Operator, name: str, *, rows: int = 0, passes: int = 1, persistent: bool = False
+        self,
+        op: Operator,
+        name: str,
+        *,
+        rows: int = 0,
+        passes: int = 1,
+        persistent: bool = False,
+        run_bytes: float = math.inf,
     ) -> tuple[Kernel, ...]:
         """One pass over the operator's tensors, or *passes* of them that each read and write the rows again.
 
         ``persistent``: its tensors live in memory between steps (weights, caches), so L2 does not help.
+        ``run_bytes``: they are read in pieces of that size.
         """
         p, work = self.parameters, op.arithmetic()
         read = sum(a.bytes_moved for a in op.accesses() if not a.write)
@@ -236,6 +246,7 @@ class GpuDevice(Device):
             vector_ops=work.vector / passes,
             special_ops=work.special / passes,
             rows=rows,
+            run_bytes=run_bytes,
         )
         kernel = self._pointwise.kernel(sweep, name)
         best = 0.0 if persistent else p.kept_at_best(op.bytes_moved)

@@ -53,6 +53,7 @@ class GemmModel:
         from_shared: bool,
         setup_s: float,
         launch_gap_s: float,
+        fetch_bytes: float,
         device: str,
     ) -> None:
         p = parameters
@@ -75,7 +76,10 @@ class GemmModel:
             p.max_blocks,
             1.0 if from_shared else 0.0,
             launch_gap_s + p.l2_latency_s * 2.0 + p.memory_latency_s,  # a small second kernel
+            p.memory_peak_bytes_per_s * p.shares.write,
         ]
+        self._fetch = fetch_bytes
+        self._tables: dict[tuple[float, float], list[list[float]]] = {}
         self._out = [0.0] * ts.RESULT_SIZE
 
     def kernel(self, x: Product, name: str = "gemm") -> Kernel:
@@ -109,7 +113,7 @@ class GemmModel:
             1.0 - x.c_resident,
             1.0 if x.shared_b else 0.0,
         ]
-        ts.search(problem, self._device, self._tiles, self._splits, out)
+        ts.search(problem, self._device, self._table(ea, eb), self._splits, out)
         if out[ts.TIME] == math.inf:
             raise UnsupportedError(
                 f"{self._name}: no GEMM tile fits {x.dtype} in {p.shared_bytes:.0f} B of shared memory"
@@ -124,6 +128,24 @@ class GemmModel:
             ("l2", l2_bytes / p.l2_bytes_per_s),
         )
         return self._build(name, terms)
+
+    def _table(self, ea: float, eb: float) -> list[list[float]]:
+        """Tiles for operands of *ea* and *eb* bytes an element, with the bandwidth their loads reach.
+
+        A tile's step of k keeps its bytes, as libraries do: the file gives it for two bytes an element. A block loads
+        its rows in segments of that length from all over the matrix, at least ``fetch`` bytes of each, which is a
+        gather to DRAM. A narrow second operand is stored in the order of the tiles, whole tiles in one piece.
+        """
+        table = self._tables.get((ea, eb))
+        if table is None:
+            p, table = self._p, []
+            for m, n, k, stages, warps_m, warps_n in self._tiles:
+                depth = max(1.0, k * 2.0 / ea)
+                packed = n * depth * eb if eb < ea else depth * eb
+                runs = (max(depth * ea, self._fetch), max(packed, self._fetch))
+                table.append([m, n, depth, stages, warps_m, warps_n, *map(p.gather_bytes_per_s, runs)])
+            self._tables[ea, eb] = table
+        return table
 
     def _build(self, name: str, terms: tuple[tuple[str, float], ...]) -> Kernel:
         p, out = self._p, self._out
@@ -147,7 +169,7 @@ class GemmModel:
             units=p.units,
             slots=int(out[ts.SLOTS]),
             l2_bytes_per_s=p.l2_bytes_per_s,
-            memory_bytes_per_s=p.memory_bytes_per_s,
+            memory_bytes_per_s=out[ts.RATE],
             terms=terms,
             binding=label,
             setup_s=self._setup_s + out[ts.EXTRA],  # a split product pays its reduction once, as the search prices it

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ...errors import UnsupportedError
+from ...memory.achieved import Achieved, of_memory
 from ...spec.hardware import GpuSpec
 
 WARP_THREADS = 32
@@ -38,6 +39,7 @@ class GpuParameters:
     memory_bytes_per_s: float
     memory_peak_bytes_per_s: float
     memory_latency_s: float
+    shares: Achieved
 
     @classmethod
     def from_spec(cls, spec: GpuSpec) -> GpuParameters:
@@ -45,6 +47,7 @@ class GpuParameters:
         clock = float(spec.clock.sustained or spec.clock.boost)
         peak = max(clock, float(spec.clock.boost))
         sm = spec.sm
+        shares = of_memory(spec.memory.dram, spec.memory.stream_fraction)
         return cls(
             units=int(sm.count),
             clock_hz=clock,
@@ -62,9 +65,10 @@ class GpuParameters:
             l2_whole_bytes=float(spec.l2.capacity),
             l2_bytes_per_s=float(spec.l2.bandwidth),
             l2_latency_s=float(spec.l2.latency),
-            memory_bytes_per_s=float(spec.memory.bandwidth) * float(spec.memory.stream_fraction),
+            memory_bytes_per_s=float(spec.memory.bandwidth) * shares.read,
             memory_peak_bytes_per_s=float(spec.memory.bandwidth),
             memory_latency_s=float(spec.memory.latency),
+            shares=shares,
         )
 
     def kept(self, size_bytes: float) -> float:
@@ -77,6 +81,10 @@ class GpuParameters:
     def kept_at_best(self, size_bytes: float) -> float:
         """Largest share that any replacement policy could hold: for lower bounds."""
         return min(1.0, self.l2_whole_bytes / max(size_bytes, 1.0))
+
+    def gather_bytes_per_s(self, run_bytes: float) -> float:
+        """Memory bandwidth for reads of contiguous *run_bytes* at unrelated places."""
+        return self.memory_peak_bytes_per_s * self.shares.run(run_bytes)
 
     def flow(self, in_flight_bytes: float) -> float:
         """Bytes a second that *in_flight_bytes* sustain against the memory latency; no limit where there is none."""

@@ -17,6 +17,7 @@ class Sweep:
     ``read_bytes`` and ``write_bytes`` are what the kernel touches, ``memory_bytes`` the part that L2 does not hold.
     ``again_bytes`` are read from L2 beyond that, where several blocks need the same data. ``rows`` > 0 makes rows the
     unit of scheduling where a row must be reduced before it is written; ``parallel`` limits the number of blocks.
+    ``run_bytes``: what is read lies in pieces of that size at unrelated places.
     """
 
     read_bytes: float
@@ -28,6 +29,7 @@ class Sweep:
     parallel: int = 0
     chain_s: float = 0.0
     again_bytes: float = 0.0
+    run_bytes: float = math.inf
 
 
 class PointwiseModel:
@@ -89,7 +91,8 @@ class PointwiseModel:
             units=p.units,
             slots=slots,
             l2_bytes_per_s=p.l2_bytes_per_s,
-            memory_bytes_per_s=p.memory_bytes_per_s,
+            memory_bytes_per_s=p.memory_peak_bytes_per_s
+            * p.shares.sweep(sweep.write_bytes / (total or 1.0), sweep.run_bytes),
             terms=terms,
             binding=max(parts)[1],
             detail=(("blocks", blocks), ("block_bytes", total / blocks)),

@@ -11,8 +11,9 @@ import math
 from ...accelerate import Accelerated
 
 # Slots of the result array.
-TIME, TILE, SPLIT, TILES, SLOTS, BUSY, SERIAL, L2, MEMORY, FLOW, MATRIX_S, L1_S, VECTOR_S, STEPS, EXTRA = range(15)
-RESULT_SIZE = 15
+TIME, TILE, SPLIT, TILES, SLOTS, BUSY, SERIAL, L2 = range(8)
+MEMORY, FLOW, MATRIX_S, L1_S, VECTOR_S, STEPS, EXTRA, RATE = range(8, 16)
+RESULT_SIZE = 16
 
 # Slots of the device array.
 (
@@ -30,7 +31,11 @@ RESULT_SIZE = 15
     D_BLOCKS,
     D_FROM_SHARED,
     D_REDUCE,
-) = range(14)
+    D_WRITE_BW,
+) = range(15)
+
+# Slots of a tile: shape, pipeline stages, warps, and the memory bandwidth that its loads of either operand reach.
+T_M, T_N, T_K, T_STAGES, T_WARPS_M, T_WARPS_N, T_A_BW, T_B_BW = range(8)
 
 # Slots of the problem array.
 P_M, P_N, P_K, P_BATCH, P_EA, P_EB, P_EC, P_RATE, P_DEQUANT, P_A_MEM, P_B_MEM, P_C_MEM, P_B_SHARED = range(13)
@@ -75,8 +80,9 @@ def _search(
     units = device[D_UNITS]
     out[TIME] = math.inf
     for index in range(len(tiles)):
-        bm, bn, bk, stages = tiles[index][0], tiles[index][1], tiles[index][2], tiles[index][3]
-        wm, wn = tiles[index][4], tiles[index][5]
+        tile = tiles[index]
+        bm, bn, bk, stages = tile[T_M], tile[T_N], tile[T_K], tile[T_STAGES]
+        wm, wn = tile[T_WARPS_M], tile[T_WARPS_N]
         tm, tn = math.ceil(m / bm), math.ceil(n / bn)
         threads = wm * wn * 32.0
         stage_bytes = bk * (bm * ea + bn * eb)
@@ -113,8 +119,12 @@ def _search(
                 concurrent = max(min(count, units * slots) / batch, 1.0)
                 a_mem, b_mem = _traffic(tm, tn, concurrent, m * k * ea, n * k * eb, device[D_L2_CAP])
             scale_b = 1.0 if problem[P_B_SHARED] > 0.0 else batch
-            memory = a_mem * problem[P_A_MEM] * batch + b_mem * problem[P_B_MEM] * scale_b
-            memory += m * n * ec * batch * problem[P_C_MEM]
+            a_mem *= problem[P_A_MEM] * batch
+            b_mem *= problem[P_B_MEM] * scale_b
+            c_mem = m * n * ec * batch * problem[P_C_MEM]
+            memory = a_mem + b_mem + c_mem
+            least_s = a_mem / tile[T_A_BW] + b_mem / tile[T_B_BW] + c_mem / device[D_WRITE_BW]
+            rate = memory / least_s if least_s > 0.0 else device[D_MEM_BW]
             flight = max(stages - 1.0, 1.0) * bk * (used_m * ea + used_n * eb)
             flow = flight / device[D_MEM_LAT] if device[D_MEM_LAT] > 0.0 else math.inf
             serial = device[D_MEM_LAT] + device[D_ISSUE] + device[D_L2_LAT] + c_bytes / device[D_L1_BW]
@@ -123,15 +133,16 @@ def _search(
                 partial = m * n * 4.0 * batch
                 l2 += used_m * used_n * 4.0 - c_bytes
                 extra = partial * (split + 1.0) / device[D_L2_BW] + device[D_REDUCE]
-            least = max(busy * count / units, memory / device[D_MEM_BW], l2 * count / device[D_L2_BW])
+            least = max(busy * count / units, least_s, l2 * count / device[D_L2_BW])
             if least + serial + extra >= out[TIME]:
                 continue
             tile_memory = memory / count
-            total = _time(count, units, slots, busy, serial, l2, tile_memory, flow, device) + extra
+            total = _time(count, units, slots, busy, serial, l2, tile_memory, flow, rate, device[D_L2_BW]) + extra
             if total < out[TIME]:
                 out[TIME], out[TILE], out[SPLIT], out[TILES], out[SLOTS] = total, index, split, count, slots
                 out[BUSY], out[SERIAL], out[L2], out[MEMORY], out[FLOW] = busy, serial, l2, tile_memory, flow
                 out[MATRIX_S], out[L1_S], out[VECTOR_S], out[STEPS], out[EXTRA] = matrix_s, l1_s, vector_s, steps, extra
+                out[RATE] = rate
 
 
 def _time(
@@ -143,7 +154,8 @@ def _time(
     l2: float,
     memory: float,
     flow: float,
-    device: list[float],
+    memory_bw: float,
+    l2_bw: float,
 ) -> float:
     """The closed form of kernel_time for one class."""
     full = math.floor(count / units)
@@ -153,11 +165,11 @@ def _time(
     heavy = max(l2, memory)
     whole = 0.0
     if full > 0.0:
-        whole = max(busy, memory * units / device[D_MEM_BW], l2 * units / device[D_L2_BW], heavy / (flow * resident))
+        whole = max(busy, memory * units / memory_bw, l2 * units / l2_bw, heavy / (flow * resident))
     last = 0.0
     if rest > 0.0:
         alone = 1.0 if full > 0.0 else resident
-        last = max(busy, memory * rest / device[D_MEM_BW], l2 * rest / device[D_L2_BW], heavy / (flow * alone))
+        last = max(busy, memory * rest / memory_bw, l2 * rest / l2_bw, heavy / (flow * alone))
     work = full * whole + last
     if slots == 1.0:
         return rounds * serial + work

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ...errors import UnsupportedError
 from ...graph.dtypes import size_of
 from ...graph.operators.attention import SOFTMAX_VECTOR_PER_SCORE, Attention
+from ...memory.achieved import IDEAL, Achieved, of_memory
 from ...spec.pim import PimSpec
 from ..kernel import Kernel, TileClass
 from ..steps import ProductStep, SweepStep
@@ -34,6 +35,7 @@ class HostParameters:
     latency_s: float
     own_bytes_per_s: float
     own_peak: float
+    own_shares: Achieved
     shared_bytes_per_s: float
     shared_peak: float
 
@@ -42,7 +44,11 @@ class HostParameters:
         """Derive from a device file; without memory of its own the host uses the one that computes."""
         h, m = spec.host, spec.host.memory
         shared = float(spec.memory.bandwidth)
-        through = shared * float(spec.memory.stream_fraction)
+        pins = IDEAL if spec.memory.dram is None else of_memory(spec.memory.dram, None)
+        link = 1.0 if spec.memory.link_payload is None else float(spec.memory.link_payload)
+        through = shared * min(pins.read, link)
+        own = pins.anchored(min(pins.read, link)) if m is None else of_memory(m.dram, m.stream_fraction)
+        peak = shared if m is None else float(m.bandwidth)
         return cls(
             name=spec.name,
             matrix={str(k): float(v) for k, v in h.matrix.items()},
@@ -53,8 +59,9 @@ class HostParameters:
             buffer_bytes=float(h.buffer),
             buffer_bytes_per_s=float(h.buffer_bandwidth),
             latency_s=float(h.latency),
-            own_bytes_per_s=through if m is None else float(m.bandwidth) * float(m.stream_fraction),
-            own_peak=shared if m is None else float(m.bandwidth),
+            own_bytes_per_s=peak * own.read,
+            own_peak=peak,
+            own_shares=own,
             shared_bytes_per_s=through,
             shared_peak=shared,
         )
@@ -107,12 +114,16 @@ class HostModel:
             return vector, "vector"
         return max((work.matrix_flops / (p.matrix_flops(work.dtype) * p.efficiency), "matrix"), (vector, "vector"))
 
-    def kernel(self, work: HostWork, terms: Terms, more: Detail = ()) -> Kernel:
-        """One kernel; bytes of both memories count at the rate of the one they come from."""
+    def kernel(self, work: HostWork, terms: Terms, more: Detail = (), rate: float = 0.0) -> Kernel:
+        """One kernel; bytes of both memories count at the rate of the one they come from.
+
+        *rate*: bytes a second of the host's own memory for this access pattern; a read stream's if 0.
+        """
         p = self.p
+        own = rate or p.own_bytes_per_s
         busy, binding = self.seconds(work)
         # Both memories in one number: bytes of the shared one are weighted by how much slower (or faster) it is.
-        moved = work.own_bytes + work.shared_bytes * p.own_bytes_per_s / p.shared_bytes_per_s
+        moved = work.own_bytes + work.shared_bytes * own / p.shared_bytes_per_s
         tile = TileClass(
             count=1,
             busy_s=busy * work.runs,
@@ -126,7 +137,7 @@ class HostModel:
             units=1,
             slots=1,
             l2_bytes_per_s=p.buffer_bytes_per_s,
-            memory_bytes_per_s=p.own_bytes_per_s,
+            memory_bytes_per_s=own,
             terms=terms,
             binding=binding,
             detail=(
@@ -174,7 +185,7 @@ class HostModel:
             shared_bytes=shared,
             buffer_bytes=step.total_bytes,
         )
-        return self.kernel(work, terms)
+        return self.kernel(work, terms, rate=p.own_peak * p.own_shares.sweep(step.write_share, step.run_bytes))
 
     def attention(self, op: Attention, shared: bool, terms: Terms, more: Detail = ()) -> Kernel | None:
         """Fused attention on the host: keys and values once, scores on chip."""

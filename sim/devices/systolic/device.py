@@ -314,10 +314,18 @@ class SystolicDevice(SteppedDevice):
         )
         latency = p.memory_latency_s if moved > 0.0 else 0.0
         tile = TileClass(pieces, busy / pieces, 0.0, 0.0, moved / pieces)
-        return self._kernel(step.name, tile, terms, "vector", latency + max(1, step.chain) * p.vector_step_s, p.cores)
+        setup = latency + max(1, step.chain) * p.vector_step_s
+        return self._kernel(step.name, tile, terms, "vector", setup, p.cores, p.sweep_bytes_per_s(step))
 
     def _kernel(
-        self, name: str, tile: TileClass, terms: tuple[tuple[str, float], ...], binding: str, setup_s: float, units: int
+        self,
+        name: str,
+        tile: TileClass,
+        terms: tuple[tuple[str, float], ...],
+        binding: str,
+        setup_s: float,
+        units: int,
+        memory_bytes_per_s: float | None = None,
     ) -> Kernel:
         p = self.parameters
         return Kernel(
@@ -326,7 +334,7 @@ class SystolicDevice(SteppedDevice):
             units=units,
             slots=1,
             l2_bytes_per_s=p.memory_bytes_per_s,
-            memory_bytes_per_s=p.memory_bytes_per_s,
+            memory_bytes_per_s=memory_bytes_per_s or p.memory_bytes_per_s,
             terms=terms,
             binding=binding,
             setup_s=setup_s,

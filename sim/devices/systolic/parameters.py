@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import UnsupportedError
+from ...memory.achieved import Achieved, of_memory
 from ...spec.systolic import SystolicSpec
+from ..steps import SweepStep
 from .folds import Buffers, Grid
 from .scalesim import Ports
 
@@ -32,6 +34,7 @@ class SystolicParameters:
     on_chip_bytes: float
     keeps_activations: bool
     memory_bytes_per_s: float
+    shares: Achieved
     memory_peak_bytes_per_s: float
     memory_latency_s: float
     widths: tuple[float, float, float] | None
@@ -46,6 +49,7 @@ class SystolicParameters:
         clock = float(spec.clock.sustained or spec.clock.boost)
         array, memory, cores = spec.array, spec.memory, int(spec.array.cores)
         widths = _widths(spec)
+        shares = of_memory(memory.dram, memory.stream_fraction)
         shift = spec.os_drain == "shift"
         grid = Grid(int(array.rows), int(array.columns), spec.dataflow, spec.weight_double_buffer, shift)
         s = spec.sram
@@ -65,7 +69,8 @@ class SystolicParameters:
             buffers=_buffers(spec),
             on_chip_bytes=held,
             keeps_activations=s.keeps_activations,
-            memory_bytes_per_s=float(memory.bandwidth) * float(memory.stream_fraction),
+            memory_bytes_per_s=float(memory.bandwidth) * shares.read,
+            shares=shares,
             memory_peak_bytes_per_s=float(memory.bandwidth),
             memory_latency_s=float(memory.latency),
             widths=None if widths is None else (widths[0] * clock, widths[1] * clock, widths[2] * clock),
@@ -74,6 +79,10 @@ class SystolicParameters:
             kept=int(spec.sparsity.kept) if spec.sparsity else 1,
             block=int(spec.sparsity.block) if spec.sparsity else 1,
         )
+
+    def sweep_bytes_per_s(self, step: SweepStep) -> float:
+        """Memory bandwidth for the mix of reading and writing of a pass."""
+        return self.memory_peak_bytes_per_s * self.shares.sweep(step.write_share, step.run_bytes)
 
     @property
     def boost_ratio(self) -> float:

@@ -37,6 +37,11 @@ class Embedding(Operator):
         )
 
     @property
+    def row_bytes(self) -> float:
+        """Bytes of one row: contiguous, at a random place."""
+        return self.width * size_of(self.dtype)
+
+    @property
     def parameters(self) -> int:
         """The table."""
         return self.vocabulary * self.width

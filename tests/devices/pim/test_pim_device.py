@@ -25,6 +25,7 @@ from effsim.graph.operators.pointwise import Pointwise
 from effsim.graph.operators.scan import SSDScan
 from effsim.readings.tiles import simulated_time
 from effsim.spec.fields import IntQuantity, Quantity, SpecModel
+from effsim.spec.memory import MemoryPart
 from effsim.validation import pim as validation
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -172,7 +173,12 @@ TIMES = ("latency", "graph", "stream", "dispatch", "eager", "setup", "step", "st
 
 
 def scaled(node: object, factor: float, name: str = "", inside: str = "") -> object:
-    """A specification with every rate times *factor* and every time divided by it; cycles stay."""
+    """A specification with every rate times *factor* and every time divided by it; cycles stay.
+
+    So does the DRAM that the host sees: at another rate it would reach another share of it.
+    """
+    if isinstance(node, MemoryPart):
+        return node
     if isinstance(node, SpecModel):
         return node.model_copy(update={n: scaled(getattr(node, n), factor, n, name) for n in type(node).model_fields})
     if isinstance(node, dict):
