@@ -19,7 +19,6 @@ from .layout import (
     D_REF_TO,
     I_DOMAIN,
     I_DOMAINS,
-    I_QUEUE,
     I_REF_TURN,
     I_REFRESHES,
     L_COUNT,
@@ -58,6 +57,7 @@ from .layout import (
     Ints,
     compiled,
 )
+from .waiting import append
 
 
 @compiled
@@ -74,12 +74,13 @@ def admit(s: Ints, sent: int, now: int) -> int:
     for _ in range(s[O_INJECT]):
         if sent >= end or (limited and s[COUNTERS + N_HOLD] > now):
             break
-        w, c = s[sent + R_WRITE], s[s[sent + R_BANK] + B_CHANNEL]
+        w, bank = s[sent + R_WRITE], s[sent + R_BANK]
+        c = s[bank + B_CHANNEL]
         n = s[c + C_QUEUED + w]
         if n >= s[O_RQ + w]:
             s[COUNTERS + N_HOLD] = NEVER  # room comes only with a command of that channel
             break
-        s[s[s[c + C_INFO] + I_QUEUE + w] + n] = sent
+        append(s, bank, w, sent)
         s[sent + R_CAME] = now
         s[c + C_QUEUED + w] = n + 1
         s[c + C_NEXT] = now
