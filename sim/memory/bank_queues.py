@@ -115,10 +115,11 @@ def _note(s: Ints, bank: int) -> None:
 def _scan_unit(
     s: Ints, first: int, act: int, pre: int, rd: int, wr: int, now: int, turn: int, found: tuple[int, int]
 ) -> tuple[int, int]:
-    """Ask the banks of a rank from slot *first* on: turns until the first that may have a command now, and when one may.
+    """Ask the banks of a rank: turns until the first that may have a command now, and when one may.
 
-    The other arguments are what the rank allows, the number that bank *first* has after the one asked last, and what
-    was found so far. Unsigned positions spare the check for negative ones, and let the loop run on vectors.
+    *first* is the slot of the first bank, which is asked *turn* turns after the one that was served last; *act* to *wr*
+    are what the rank allows, *found* is what was found so far. Unsigned positions spare the check for negative ones,
+    and let the loop run on vectors.
     """
     banks = s[O_PER_CHANNEL]
     acts, pres = np.uint64(first + V_ACT * banks), np.uint64(first + V_PRE * banks)

@@ -142,7 +142,8 @@ def activation_limit(s: Ints, d: int) -> int:
 
 @compiled
 def push_group(s: Ints, g: int, vector: int, at: int) -> None:
-    """No command of a kind to the banks of a group before *at*. Unsigned positions spare the check for negative ones."""
+    """No command of a kind to the banks of a group before *at*."""
+    # Unsigned positions spare the check for negative ones.
     first = np.uint64(s[g + G_SLOT] + vector * s[O_PER_CHANNEL])
     for k in range(s[O_PER_GROUP]):
         s[first + np.uint64(k)] = max(s[first + np.uint64(k)], at)

@@ -1,10 +1,10 @@
 """Names of the slots in the one array that the command-level controller works on.
 
 ``s`` is a flat int64 array: delays and switches first; then records of ``WIDTH`` slots for counters, channels, data
-buses, ranks, bank groups and banks; then the vectors of the banks, the queues of the banks (positions of requests, in
-order), the refreshes that wait, the requests, samples and the command log. A thing is known by the position of its record, and
-holds the positions of those it belongs to. Plain integers and one array, so that the compiled and the interpreted
-controller are one source, and a call costs little.
+buses, ranks, bank groups and banks; then the vectors of the banks, the refreshes that wait, the queues of the banks
+(positions of requests, in order), the requests, samples and the command log. A thing is known by the position of its
+record, and holds the positions of those it belongs to. Plain integers and one array, so that the compiled and the
+interpreted controller are one source, and a call costs little.
 
 What is asked of all banks of a channel at every step lies in vectors of one slot a bank, vector after vector.
 """
@@ -71,18 +71,19 @@ U_RD, U_WR, U_FIRST, U_PEERS, U_DOMAIN = range(5)
 P_FREE, P_LAST = range(2)
 # Channel: command buses busy until; next event; writes left to drain; serving writes; queue asked last; bank whose
 # activation lacks its second half, its deadline; data clock runs until; next refresh; refreshes that wait; its second
-# record; reads and writes in its queues. Second record: refresh list; first bank; first domain, domains; its banks'
+# record; reads and writes in its queues; requests that opened a row and still wait; banks and directions with requests
+# for the open row. Second record: refresh list; first bank; first domain, domains; its banks'
 # vectors; whose turn to be refreshed; rank or bank held back for a refresh; first rank, ranks.
 (
     C_ROW_BUS, C_COL_BUS, C_NEXT, C_DRAIN, C_WRITING, C_TURN, C_SPLIT, C_SPLIT_BY, C_SYNC, C_REF_AT, C_REF_COUNT,
-    C_INFO, C_QUEUED, C_QUEUED_W,
-) = range(14)  # fmt: skip
+    C_INFO, C_QUEUED, C_QUEUED_W, C_ACTIVE, C_HITS,
+) = range(16)  # fmt: skip
 (
     I_REFRESHES, I_FIRST, I_DOMAIN, I_DOMAINS, I_VECTORS, I_REF_TURN, I_MARKED, I_UNIT, I_UNITS,
 ) = range(9)  # fmt: skip
 # Vectors over the banks of a channel, NEVER where there is none. Earliest ACT, PRE, RD, WR as far as the bank and its
 # group go; oldest and youngest request waiting for the bank, by direction; oldest one that needs a row command, oldest
-# one of the open row; when the request came that opened the row and still waits; NEVER while the bank's queue is full.
+# one of the open row; age of the request that opened the row and still waits; NEVER while the bank's queue is full.
 (
     V_ACT, V_PRE, V_RD, V_WR, V_HEAD, V_HEAD_W, V_TAIL, V_TAIL_W, V_ROWS, V_ROWS_W, V_HITS, V_HITS_W, V_OWNER,
     V_OWNER_W, V_FULL, V_COUNT,
@@ -101,7 +102,7 @@ S_TIME = L_COUNT
 LIMITERS = ("refresh", "tCCD_L", "tFAW", "turnaround", "row_conflict", "injection", "scheduling")
 
 
-KERNELS = ("layout", "device", "waiting", "admission", "bank_queues", "shared_queue")
+KERNELS = ("layout", "device", "waiting", "admission", "bank_queues", "shared_scan", "shared_queue")
 """Modules whose source goes into the compiled controller."""
 
 

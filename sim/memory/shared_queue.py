@@ -9,13 +9,10 @@ of Ramulator 2.1's FR-FCFS.
 
 from __future__ import annotations
 
-import numpy as np
-
 from .admission import admit, due_refresh, next_event, refreshed, served, start_refreshes
 from .device import (
     account,
     activate,
-    activation_limit,
     column,
     precharge,
     precharge_all,
@@ -24,16 +21,12 @@ from .device import (
 )
 from .layout import (
     B_ACT,
-    B_GROUP,
     B_OWNED,
     B_PRE,
-    B_RD,
     B_ROW,
     B_SLOT,
-    B_UNIT,
-    B_WR,
+    C_ACTIVE,
     C_COL_BUS,
-    C_INFO,
     C_NEXT,
     C_QUEUED,
     C_REF_AT,
@@ -49,13 +42,6 @@ from .layout import (
     D_FIRST,
     D_PRE,
     D_REF,
-    G_ACT,
-    G_RD,
-    G_WR,
-    I_FIRST,
-    I_UNIT,
-    I_UNITS,
-    I_VECTORS,
     N_HITS,
     N_SYNC,
     NEVER,
@@ -65,9 +51,7 @@ from .layout import (
     O_DRAIN_TO,
     O_DUAL,
     O_FIRST_REQUEST,
-    O_HALF,
     O_PER_CHANNEL,
-    O_PER_UNIT,
     R_BANK,
     R_CAME,
     R_NEXT,
@@ -81,156 +65,21 @@ from .layout import (
     T_C_REF,
     T_SYNC_R,
     T_SYNC_W,
-    U_DOMAIN,
-    U_RD,
-    U_WR,
-    V_ACT,
     V_HITS,
     V_OWNER,
-    V_OWNER_W,
-    V_PRE,
-    V_RD,
-    V_ROWS,
-    V_WR,
     WIDTH,
     WRITE,
     Ints,
     compiled,
 )
-from .waiting import first_of_row, remove, sort_out
-
-COLUMN, ROW = 1, 2
-
-
-@compiled
-def _edge(s: Ints, at: int) -> int:
-    """*at*, or the next rising clock edge (an odd tick) where commands need one."""
-    return int(at | s[O_HALF])
-
-
-@compiled
-def _note(s: Ints, bank: int) -> None:
-    """Note from when on a bank's commands may go, as far as the bank and its group go, and who waits for its row.
-
-    A row that a request has opened is not closed before that request is served. Commands to other banks only push the
-    times back (:func:`~effsim.memory.device.push_group`).
-    """
-    banks, slot, g = s[O_PER_CHANNEL], s[bank + B_SLOT], s[bank + B_GROUP]
-    is_open, owned = s[bank + B_ROW] >= 0, s[bank + B_OWNED] > 0
-    s[slot + V_ACT * banks] = NEVER if is_open else max(s[bank + B_ACT], s[g + G_ACT])
-    s[slot + V_PRE * banks] = s[bank + B_PRE] if is_open and not owned else NEVER
-    s[slot + V_RD * banks] = max(s[bank + B_RD], s[g + G_RD]) if is_open else NEVER
-    s[slot + V_WR * banks] = max(s[bank + B_WR], s[g + G_WR]) if is_open else NEVER
-
-
-@compiled
-def _active_unit(
-    s: Ints, first: int, rd: int, wr: int, now: int, split: int, found: tuple[int, int]
-) -> tuple[int, int]:
-    """Oldest request that opened a row, of a rank's banks from slot *first* on: when it came, and when one can go.
-
-    *rd* and *wr* are what the rank allows, *split* is the number of the bank whose activation is not complete, *found*
-    what was found so far. Unsigned positions spare the check for negative ones, and let the loop run on vectors.
-    """
-    banks, half = s[O_PER_CHANNEL], s[O_HALF]
-    reads, writes = np.uint64(first + V_RD * banks), np.uint64(first + V_WR * banks)
-    owners, owners_w = np.uint64(first + V_OWNER * banks), np.uint64(first + V_OWNER_W * banks)
-    oldest, soonest = found
-    for k in range(s[O_PER_UNIT]):
-        i = np.uint64(k)
-        came = s[owners + i] if k != split else NEVER
-        came_w = s[owners_w + i] if k != split else NEVER
-        at, at_w = max(s[reads + i], rd) | half, max(s[writes + i], wr) | half
-        oldest = min(oldest, min(came if at <= now else NEVER, came_w if at_w <= now else NEVER))
-        soonest = min(soonest, min(at if came < NEVER else NEVER, at_w if came_w < NEVER else NEVER))
-    return oldest, soonest
-
-
-@compiled
-def _active(s: Ints, c: int, now: int) -> tuple[int, int]:
-    """Bank of the oldest request that has opened its row and whose column command is ready (or −1), and when one is."""
-    info, banks, per = s[c + C_INFO], s[O_PER_CHANNEL], s[O_PER_UNIT]
-    first, slot, found = s[info + I_UNIT], s[info + I_VECTORS], (NEVER, NEVER)
-    split = (s[c + C_SPLIT] - s[info + I_FIRST]) // WIDTH if s[c + C_SPLIT] else -1
-    for u in range(first, first + s[info + I_UNITS] * WIDTH, WIDTH):
-        found = _active_unit(s, slot, s[u + U_RD], s[u + U_WR], now, split, found)
-        slot += per
-        split -= per
-    if found[0] == NEVER:
-        return -1, found[1]
-    # Of those that came together, the one whose row opened first.
-    best = -1
-    for bank in range(s[info + I_FIRST], s[info + I_FIRST] + banks * WIDTH, WIDTH):
-        if s[bank + B_OWNED] and bank != s[c + C_SPLIT] and (best < 0 or s[bank + B_RD] < s[best + B_RD]):
-            w = _owner_writes(s, bank)
-            ready = max(s[s[bank + B_SLOT] + (V_RD + w) * banks], s[s[bank + B_UNIT] + U_RD + w])
-            if s[s[bank + B_SLOT] + (V_OWNER + w) * banks] == found[0] and _edge(s, ready) <= now:
-                best = bank
-    return best, now
-
-
-@compiled
-def _owner_writes(s: Ints, bank: int) -> int:
-    """Whether the request that opened the bank's row writes."""
-    return 1 if s[s[bank + B_SLOT] + V_OWNER * s[O_PER_CHANNEL]] == NEVER else 0
-
-
-@compiled
-def _queued_unit(
-    s: Ints, first: int, w: int, act: int, pre: int, col: int, now: int, held: int, split: int, found: tuple[int, int]
-) -> tuple[int, int]:
-    """Oldest request of a direction whose next command is ready, of a rank's banks from slot *first* on, and when one is.
-
-    *act*, *pre* and *col* are what the rank allows; bank number *held* may have no command, *split* no column command.
-    """
-    banks, half = s[O_PER_CHANNEL], s[O_HALF]
-    acts, pres = np.uint64(first + V_ACT * banks), np.uint64(first + V_PRE * banks)
-    columns = np.uint64(first + (V_RD + w) * banks)
-    others, hits = np.uint64(first + (V_ROWS + w) * banks), np.uint64(first + (V_HITS + w) * banks)
-    oldest, soonest = found
-    for k in range(s[O_PER_UNIT]):
-        i = np.uint64(k)
-        other = s[others + i] if k != held else NEVER
-        hit = s[hits + i] if k != held and k != split else NEVER
-        at = min(max(s[acts + i], act) | half, max(s[pres + i], pre))
-        at_hit = max(s[columns + i], col) | half
-        oldest = min(oldest, min(other if at <= now else NEVER, hit if at_hit <= now else NEVER))
-        soonest = min(soonest, min(at if other < NEVER else NEVER, at_hit if hit < NEVER else NEVER))
-    return oldest, soonest
-
-
-@compiled
-def _queued(s: Ints, c: int, w: int, now: int, classes: int, held: int) -> tuple[int, int]:
-    """Oldest request of a direction whose next command is ready (or −1), and when one is.
-
-    Requests for bank *held* wait.
-    """
-    if s[c + C_QUEUED + w] == 0:
-        return -1, NEVER
-    info, per = s[c + C_INFO], s[O_PER_UNIT]
-    first, slot, found = s[info + I_UNIT], s[info + I_VECTORS], (NEVER, NEVER)
-    split = (s[c + C_SPLIT] - s[info + I_FIRST]) // WIDTH if s[c + C_SPLIT] else -1
-    out = (held - s[info + I_FIRST]) // WIDTH if held >= 0 else -1
-    for u in range(first, first + s[info + I_UNITS] * WIDTH, WIDTH):
-        act, pre, col = NEVER, NEVER, NEVER
-        if classes & ROW:
-            d = s[u + U_DOMAIN]
-            pre = s[d + D_PRE]
-            if s[c + C_SPLIT] == 0:
-                act = activation_limit(s, d)
-        if classes & COLUMN:
-            col = s[u + U_RD + w]
-        found = _queued_unit(s, slot, w, act, pre, col, now, out, split, found)
-        slot += per
-        split -= per
-        out -= per
-    return (-1 if found[0] == NEVER else found[0]), found[1]
+from .shared_scan import COLUMN, ROW, TIE, active, edge, note, queued
+from .waiting import first_of_row, remove, set_hit, sort_out
 
 
 @compiled
 def _changed(s: Ints, bank: int) -> None:
     """Note what follows from the bank's row having been opened or closed."""
-    _note(s, bank)
+    note(s, bank)
     sort_out(s, bank)
 
 
@@ -269,7 +118,7 @@ def _refresh(s: Ints, c: int, now: int) -> int:
         return 0
     # What a bank knows is when it may be activated, which may take longer on the command bus than a refresh.
     ready = s[target + B_ACT] + s[T_C_ACT] - s[T_C_REF] if target >= 0 else s[d + D_REF]
-    at = _edge(s, ready)
+    at = edge(s, ready)
     if at > now:
         return int(at)
     refresh(s, d, target, now)
@@ -303,7 +152,7 @@ def _column(s: Ints, c: int, w: int, bank: int, came: int, now: int) -> None:
     if closing:
         _changed(s, bank)
     else:
-        _note(s, bank)
+        note(s, bank)
     served(s, w, came, at)
     s[c + (C_COL_BUS if s[O_DUAL] else C_ROW_BUS)] = at + s[T_C_COL]
 
@@ -336,8 +185,7 @@ def _issue_queued(s: Ints, c: int, w: int, request: int, now: int) -> None:
     if open_row == row:
         if first_command:
             s[COUNTERS + N_HITS] += 1
-        hits = s[bank + B_SLOT] + (V_HITS + w) * s[O_PER_CHANNEL]
-        s[hits] = first_of_row(s, s[request + R_NEXT], row)
+        set_hit(s, bank, w, first_of_row(s, s[request + R_NEXT], row))
         _column(s, c, w, bank, came, now)
         return
     activate(s, bank, row, now, max(s[bank + B_ACT], came))
@@ -346,18 +194,22 @@ def _issue_queued(s: Ints, c: int, w: int, request: int, now: int) -> None:
         s[c + C_SPLIT] = bank
         s[c + C_SPLIT_BY] = now + s[T_AAD]
     s[bank + B_OWNED] = 1
-    s[s[bank + B_SLOT] + (V_OWNER + w) * s[O_PER_CHANNEL]] = came
+    # Of those that came together, the one whose row opened first is the older.
+    s[s[bank + B_SLOT] + (V_OWNER + w) * s[O_PER_CHANNEL]] = came * TIE + min(now - came, TIE - 1)
+    s[c + C_ACTIVE] += 1
     _changed(s, bank)
 
 
 @compiled
 def _issue_active(s: Ints, c: int, bank: int, now: int) -> None:
     """Send the column command of the request that has opened the bank's row."""
-    w = _owner_writes(s, bank)
-    slot = s[bank + B_SLOT] + (V_OWNER + w) * s[O_PER_CHANNEL]
-    came = s[slot]
+    slot, w = s[bank + B_SLOT] + V_OWNER * s[O_PER_CHANNEL], 0
+    if s[slot] == NEVER:
+        slot, w = slot + s[O_PER_CHANNEL], 1
+    came = s[slot] // TIE
     s[slot] = NEVER
     s[bank + B_OWNED] = 0
+    s[c + C_ACTIVE] -= 1
     _column(s, c, w, bank, came, now)
 
 
@@ -366,7 +218,7 @@ def _bus_turn(s: Ints, c: int, now: int, classes: int) -> tuple[bool, int]:
     """One choice on one command bus: whether something was sent, else when something could be."""
     soonest = NEVER
     if classes & COLUMN:
-        bank, soonest = _active(s, c, now)
+        bank, soonest = active(s, c, now)
         if bank >= 0:
             _issue_active(s, c, bank, now)
             return True, now
@@ -381,7 +233,7 @@ def _bus_turn(s: Ints, c: int, now: int, classes: int) -> tuple[bool, int]:
         if held < 0:
             return False, soonest
     w = _choose_direction(s, c)
-    request, at = _queued(s, c, w, now, classes, held)
+    request, at = queued(s, c, w, now, classes, held)
     if request >= 0:
         _issue_queued(s, c, w, request, now)
         return True, now

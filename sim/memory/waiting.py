@@ -6,8 +6,10 @@ Requests enter in order, so the older of two is the one with the lower position,
 from __future__ import annotations
 
 from .layout import (
+    B_CHANNEL,
     B_ROW,
     B_SLOT,
+    C_HITS,
     NEVER,
     O_PER_CHANNEL,
     O_SHARED,
@@ -23,6 +25,17 @@ from .layout import (
 
 
 @compiled
+def set_hit(s: Ints, bank: int, w: int, request: int) -> None:
+    """The oldest request of a direction for the bank's open row, or NEVER."""
+    slot = s[bank + B_SLOT] + (V_HITS + w) * s[O_PER_CHANNEL]
+    if s[slot] < NEVER:
+        s[s[bank + B_CHANNEL] + C_HITS] -= 1
+    if request < NEVER:
+        s[s[bank + B_CHANNEL] + C_HITS] += 1
+    s[slot] = request
+
+
+@compiled
 def append(s: Ints, bank: int, w: int, request: int) -> None:
     """The request waits for its bank."""
     banks = s[O_PER_CHANNEL]
@@ -34,8 +47,10 @@ def append(s: Ints, bank: int, w: int, request: int) -> None:
         s[s[slot + V_TAIL * banks] + R_NEXT] = request
     s[slot + V_TAIL * banks] = request
     if s[O_SHARED]:
-        oldest = slot + (V_HITS if s[request + R_ROW] == s[bank + B_ROW] else V_ROWS) * banks
-        s[oldest] = min(s[oldest], request)
+        if s[request + R_ROW] != s[bank + B_ROW]:
+            s[slot + V_ROWS * banks] = min(s[slot + V_ROWS * banks], request)
+        elif s[slot + V_HITS * banks] == NEVER:
+            set_hit(s, bank, w, request)
 
 
 @compiled
@@ -74,5 +89,5 @@ def sort_out(s: Ints, bank: int) -> None:
             hit = first_of_row(s, head, row)
             while other != NEVER and s[other + R_ROW] == row:
                 other = s[other + R_NEXT]
-        s[slot + V_HITS * banks] = hit
+        set_hit(s, bank, w, hit)
         s[slot + V_ROWS * banks] = other
