@@ -77,6 +77,7 @@ from .layout import (
     WRITE,
     Ints,
     compiled,
+    seldom,
 )
 from .waiting import remove
 
@@ -173,7 +174,7 @@ def _column_ready(s: Ints, bank: int, w: int, now: int) -> bool:
     return bool(max(at, s[s[bank + B_UNIT] + U_RD + w]) <= now)
 
 
-@compiled
+@seldom
 def _send(s: Ints, bank: int, kind: int, i: int, now: int) -> None:
     """Send the command of entry *i* of a bank's queue."""
     first = s[bank + B_QUEUE]
@@ -195,7 +196,7 @@ def _send(s: Ints, bank: int, kind: int, i: int, now: int) -> None:
     _note(s, bank)
 
 
-@compiled
+@seldom
 def _mark(s: Ints, c: int, marked: int, target: int) -> None:
     """Hold a rank or bank back for a refresh, or (0) let it go on."""
     info = s[c + C_INFO]
@@ -205,7 +206,7 @@ def _mark(s: Ints, c: int, marked: int, target: int) -> None:
             _note(s, target)
 
 
-@compiled
+@seldom
 def _refresh(s: Ints, c: int, now: int) -> int:
     """Send the next command of the pending refresh if one is ready: 0, else when one will be."""
     d, target = due_refresh(s, c)
@@ -313,7 +314,8 @@ def run(s: Ints, begin: int) -> None:
             if s[c + C_NEXT] > now:
                 soonest = min(soonest, s[c + C_NEXT])
                 continue
-            start_refreshes(s, c, now)
+            if now >= s[c + C_REF_AT]:
+                start_refreshes(s, c, now)
             at = _commands(s, c, now)
             if _move_transaction(s, c):
                 at = 0

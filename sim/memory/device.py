@@ -114,6 +114,7 @@ from .layout import (
     WRA,
     Ints,
     compiled,
+    seldom,
 )
 
 
@@ -195,7 +196,7 @@ def precharge(s: Ints, bank: int, at: int) -> None:
     log(s, at, PRE, bank, -1)
 
 
-@compiled
+@seldom
 def precharge_all(s: Ints, d: int, at: int) -> None:
     """Close every row of a domain."""
     first = s[d + D_FIRST]
@@ -210,7 +211,7 @@ def precharge_all(s: Ints, d: int, at: int) -> None:
     log(s, at, PREA, first, -1)
 
 
-@compiled
+@seldom
 def precharge_all_ready(s: Ints, d: int) -> int:
     """Earliest precharge of all banks of a domain."""
     soonest = s[d + D_PRE]
@@ -227,7 +228,7 @@ def _push_act(s: Ints, bank: int, at: int) -> None:
     s[slot] = max(s[slot], at)
 
 
-@compiled
+@seldom
 def refresh(s: Ints, d: int, target: int, at: int) -> None:
     """Refresh a domain (*target* −1) or one of its banks."""
     first = s[d + D_FIRST]

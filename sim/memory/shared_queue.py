@@ -71,19 +71,20 @@ from .layout import (
     WRITE,
     Ints,
     compiled,
+    seldom,
 )
 from .shared_scan import COLUMN, ROW, TIE, active, edge, note, queued
 from .waiting import first_of_row, remove, set_hit, sort_out
 
 
-@compiled
+@seldom
 def _changed(s: Ints, bank: int) -> None:
     """Note what follows from the bank's row having been opened or closed."""
     note(s, bank)
     sort_out(s, bank)
 
 
-@compiled
+@seldom
 def _any(s: Ints, d: int, target: int, slot: int, least: int) -> bool:
     """Whether the target bank, or any bank of the domain, has *least* or more in *slot*."""
     if target >= 0:
@@ -94,7 +95,7 @@ def _any(s: Ints, d: int, target: int, slot: int, least: int) -> bool:
     return found
 
 
-@compiled
+@seldom
 def _refresh(s: Ints, c: int, now: int) -> int:
     """Send the next command of the first pending refresh if it is ready: 0, else when it will be."""
     d, target = due_refresh(s, c)
@@ -283,7 +284,8 @@ def run(s: Ints, begin: int) -> None:
             if s[c + C_NEXT] > now:
                 soonest = min(soonest, s[c + C_NEXT])
                 continue
-            start_refreshes(s, c, now)
+            if now >= s[c + C_REF_AT]:
+                start_refreshes(s, c, now)
             at = _two_buses(s, c, now) if s[O_DUAL] else _one_bus(s, c, now)
             at = max(now + 1, min(at, s[c + C_REF_AT]))
             s[c + C_NEXT] = at
