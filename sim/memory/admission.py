@@ -19,7 +19,6 @@ from .layout import (
     D_REF_TO,
     I_DOMAIN,
     I_DOMAINS,
-    I_QUEUE,
     I_REF_TURN,
     I_REFRESHES,
     L_COUNT,
@@ -50,14 +49,15 @@ from .layout import (
     R_WIDTH,
     R_WRITE,
     REFRESH_BANK,
-    REFRESH_OFF,
     S_TIME,
     T_REFI,
     T_RL,
     WIDTH,
     Ints,
     compiled,
+    seldom,
 )
+from .waiting import append
 
 
 @compiled
@@ -74,12 +74,13 @@ def admit(s: Ints, sent: int, now: int) -> int:
     for _ in range(s[O_INJECT]):
         if sent >= end or (limited and s[COUNTERS + N_HOLD] > now):
             break
-        w, c = s[sent + R_WRITE], s[s[sent + R_BANK] + B_CHANNEL]
+        w, bank = s[sent + R_WRITE], s[sent + R_BANK]
+        c = s[bank + B_CHANNEL]
         n = s[c + C_QUEUED + w]
         if n >= s[O_RQ + w]:
             s[COUNTERS + N_HOLD] = NEVER  # room comes only with a command of that channel
             break
-        s[s[s[c + C_INFO] + I_QUEUE + w] + n] = sent
+        append(s, bank, w, sent)
         s[sent + R_CAME] = now
         s[c + C_QUEUED + w] = n + 1
         s[c + C_NEXT] = now
@@ -91,11 +92,9 @@ def admit(s: Ints, sent: int, now: int) -> int:
     return sent
 
 
-@compiled
+@seldom
 def start_refreshes(s: Ints, c: int, now: int) -> None:
-    """Queue the refreshes of a channel that fall due at *now*."""
-    if s[O_REFRESH] == REFRESH_OFF or now < s[c + C_REF_AT]:
-        return
+    """Queue the refreshes of a channel that are due."""
     domains = s[s[c + C_INFO] + I_DOMAINS]
     per_bank = s[O_REFRESH] == REFRESH_BANK
     first, count, turns = 0, domains, 1
@@ -128,7 +127,7 @@ def due_refresh(s: Ints, c: int) -> tuple[int, int]:
     return s[-entry + B_DOMAIN], -entry
 
 
-@compiled
+@seldom
 def refreshed(s: Ints, c: int) -> None:
     """Take the first refresh off the list of a channel."""
     take_out(s, s[s[c + C_INFO] + I_REFRESHES], 0, s[c + C_REF_COUNT])
@@ -149,7 +148,7 @@ def served(s: Ints, w: int, came: int, at: int) -> None:
         s[COUNTERS + N_LAST] = max(s[COUNTERS + N_LAST], done)
 
 
-@compiled
+@seldom
 def _sample(s: Ints, now: int) -> None:
     """Note all counters, once a sampling period."""
     n = s[COUNTERS + N_SAMPLED]

@@ -19,12 +19,12 @@ from .layout import (
     B_DOMAIN,
     B_GROUP,
     B_HITS,
-    B_NEXT,
     B_PRE,
     B_QUEUE,
     B_QUEUED,
     B_RD,
     B_ROW,
+    B_SLOT,
     B_UNIT,
     C_DRAIN,
     C_INFO,
@@ -39,28 +39,23 @@ from .layout import (
     D_FIRST,
     D_PRE,
     D_REF,
+    G_ACT,
     G_RD,
-    I_BANKS,
     I_FIRST,
-    I_FREED,
     I_MARKED,
-    I_NEXTS,
-    I_QUEUE,
-    I_STUCK,
-    I_STUCK_WRITES,
     I_UNIT,
     I_UNITS,
+    I_VECTORS,
     N_HITS,
     NEVER,
-    O_BANKS,
     O_BQ,
     O_CHANNELS,
     O_CLOSED,
     O_DRAIN_IDLE,
     O_DUAL,
     O_FIRST_REQUEST,
-    O_READS,
-    O_REQUESTS,
+    O_PER_CHANNEL,
+    O_PER_UNIT,
     O_WQ,
     R_BANK,
     R_CAME,
@@ -69,115 +64,117 @@ from .layout import (
     READ,
     T_C_ACT,
     T_C_REF,
+    U_DOMAIN,
     U_RD,
     U_WR,
+    V_ACT,
+    V_FULL,
+    V_HEAD,
+    V_PRE,
+    V_RD,
+    V_WR,
     WIDTH,
     WRITE,
     Ints,
     compiled,
+    seldom,
 )
+from .waiting import remove
 
-K_NONE, K_COLUMN, K_ACTIVATE, K_PRECHARGE = -1, 0, 1, 2
+K_COLUMN, K_ACTIVATE, K_PRECHARGE = 0, 1, 2
 MOST_HITS = 4
 """Accesses to a row after which a waiting conflict may close it although more are queued."""
 
 
 @compiled
-def _bank_command(s: Ints, bank: int, now: int) -> tuple[int, int]:
-    """First ready command of a bank's queue: (kind, entry).
+def _note(s: Ints, bank: int) -> None:
+    """Note from when on which commands the queue of a bank asks for may go, as far as the bank and its group go.
 
-    If none is ready, notes since when a row command could go, and since when a column command could as far as the
-    bank and its group go: commands to other banks only push these times back, so they stand until the bank itself
-    changes.
+    Commands to other banks only push these times back (:func:`~effsim.memory.device.push_group`), so they stand until
+    the bank or its queue changes.
     """
-    first, count, notes = s[bank + B_QUEUE], s[bank + B_QUEUED], s[bank + B_NEXT]
-    at_row, at_column, kind, entry, hits = NEVER, NEVER, K_NONE, 0, 0
-    open_row = s[bank + B_ROW]
-    if count > 0 and open_row < 0:
-        at_row = max(s[bank + B_ACT], activation_limit(s, bank))
-        kind = K_ACTIVATE if at_row <= now else K_NONE
-    elif count > 0:
-        head = s[first]
-        conflict = s[head + R_ROW] != open_row
-        for i in range(count):
-            request = s[first + i]
-            if s[request + R_ROW] == open_row:
-                hits += 1
-                w = s[request + R_WRITE]
-                at_bank = max(s[bank + B_RD + w], s[s[bank + B_GROUP] + G_RD + w])
-                at_column = min(at_column, at_bank)
-                if kind == K_NONE and max(at_bank, s[s[bank + B_UNIT] + U_RD + w]) <= now:
-                    kind, entry = K_COLUMN, i
-                if not conflict and (kind == K_COLUMN or s[O_READS] == s[O_REQUESTS]):
-                    break  # found, or the others of the row are reads too, and no sooner
-        if conflict and (hits == 0 or s[bank + B_HITS] >= MOST_HITS):
-            at_row = max(s[bank + B_PRE], s[s[bank + B_DOMAIN] + D_PRE])
-            if at_row <= now:
-                kind, entry = K_PRECHARGE, 0
-    s[notes] = at_row
-    s[notes + s[O_BANKS]] = at_column
-    return kind, entry
+    banks, slot, count, row = s[O_PER_CHANNEL], s[bank + B_SLOT], s[bank + B_QUEUED], s[bank + B_ROW]
+    for vector in range(V_ACT, V_WR + 1):
+        s[slot + vector * banks] = NEVER
+    if count == 0 or s[s[s[bank + B_CHANNEL] + C_INFO] + I_MARKED] == bank:
+        return
+    g, first, hits = s[bank + B_GROUP], s[bank + B_QUEUE], 0
+    if row < 0:
+        s[slot + V_ACT * banks] = max(s[bank + B_ACT], s[g + G_ACT])
+        return
+    for i in range(first, first + count):
+        request = s[i]
+        if s[request + R_ROW] == row:
+            w = s[request + R_WRITE]
+            s[slot + (V_RD + w) * banks] = max(s[bank + B_RD + w], s[g + G_RD + w])
+            hits += 1
+    if s[s[first] + R_ROW] != row and (hits == 0 or s[bank + B_HITS] >= MOST_HITS):
+        s[slot + V_PRE * banks] = s[bank + B_PRE]
 
 
 @compiled
-def _bus_free(s: Ints, info: int) -> int:
-    """Earliest column command of a channel as far as its ranks go."""
-    soonest, first = NEVER, s[info + I_UNIT]
+def _scan_unit(
+    s: Ints, first: int, act: int, pre: int, rd: int, wr: int, now: int, turn: int, found: tuple[int, int]
+) -> tuple[int, int]:
+    """Ask the banks of a rank: turns until the first that may have a command now, and when one may.
+
+    *first* is the slot of the first bank, which is asked *turn* turns after the one that was served last; *act* to *wr*
+    are what the rank allows, *found* is what was found so far. Unsigned positions spare the check for negative ones,
+    and let the loop run on vectors.
+    """
+    banks = s[O_PER_CHANNEL]
+    acts, pres = np.uint64(first + V_ACT * banks), np.uint64(first + V_PRE * banks)
+    reads, writes = np.uint64(first + V_RD * banks), np.uint64(first + V_WR * banks)
+    best, soonest, mask = found[0], found[1], banks - 1
+    for k in range(s[O_PER_UNIT]):
+        i = np.uint64(k)
+        row = min(max(s[acts + i], act), max(s[pres + i], pre))
+        at = min(row, min(max(s[reads + i], rd), max(s[writes + i], wr)))
+        soonest = min(soonest, at)
+        best = min(best, (turn + k) & mask if at <= now else NEVER)
+    return best, soonest
+
+
+@compiled
+def _next_bank(s: Ints, c: int, now: int) -> tuple[int, int]:
+    """The first bank in turn that may have a command now, or −1, and when one may."""
+    info, banks, per = s[c + C_INFO], s[O_PER_CHANNEL], s[O_PER_UNIT]
+    first, marked, slot, turn = s[info + I_UNIT], s[info + I_MARKED], s[info + I_VECTORS], banks - 1 - s[c + C_TURN]
+    found = (NEVER, NEVER)
     for u in range(first, first + s[info + I_UNITS] * WIDTH, WIDTH):
-        soonest = min(soonest, min(s[u + U_RD], s[u + U_WR]))
-    return soonest
+        d = s[u + U_DOMAIN]
+        if d != marked:
+            limit = activation_limit(s, d)
+            found = _scan_unit(s, slot, limit, s[d + D_PRE], s[u + U_RD], s[u + U_WR], now, turn, found)
+        slot += per
+        turn += per
+    if found[0] == NEVER:
+        return -1, found[1]
+    s[c + C_TURN] = (s[c + C_TURN] + 1 + found[0]) & (banks - 1)
+    return s[info + I_FIRST] + s[c + C_TURN] * WIDTH, now
 
 
 @compiled
-def _earliest(s: Ints, c: int) -> int:
-    """When the first bank of a channel may have a command.
-
-    Unsigned positions spare the check for negative ones, and let the loop run on vectors.
-    """
-    info = s[c + C_INFO]
-    rows, columns = np.uint64(s[info + I_NEXTS]), np.uint64(s[info + I_NEXTS] + s[O_BANKS])
-    row, column = NEVER, NEVER
-    for k in range(s[info + I_BANKS]):
-        row = min(row, s[rows + np.uint64(k)])
-        column = min(column, s[columns + np.uint64(k)])
-    soonest: int = min(row, max(_bus_free(s, info), column))
-    return soonest
+def _bank_command(s: Ints, bank: int, now: int) -> tuple[int, int]:
+    """Command and entry of a bank that may have one now. A row that is done with closes before another access."""
+    row, slot, first = s[bank + B_ROW], s[bank + B_SLOT], s[bank + B_QUEUE]
+    if row < 0:
+        return K_ACTIVATE, 0
+    if max(s[slot + V_PRE * s[O_PER_CHANNEL]], s[s[bank + B_DOMAIN] + D_PRE]) <= now:
+        return K_PRECHARGE, 0
+    i = 0
+    while s[s[first + i] + R_ROW] != row or not _column_ready(s, bank, s[s[first + i] + R_WRITE], now):
+        i += 1
+    return K_COLUMN, i
 
 
 @compiled
-def _first_due(s: Ints, first: int, begin: int, end: int, now: int, column_now: int) -> int:
-    """First bank from number *begin* on noted for a row command *now* or a column command by *column_now*; or *end*."""
-    rows, columns = np.uint64(first), np.uint64(first + s[O_BANKS])
-    for k in range(begin, end):
-        if s[rows + np.uint64(k)] <= now or s[columns + np.uint64(k)] <= column_now:
-            return k
-    return end
+def _column_ready(s: Ints, bank: int, w: int, now: int) -> bool:
+    at = max(s[bank + B_RD + w], s[s[bank + B_GROUP] + G_RD + w])
+    return bool(max(at, s[s[bank + B_UNIT] + U_RD + w]) <= now)
 
 
-@compiled
-def _next_command(s: Ints, c: int, now: int) -> tuple[int, int, int]:
-    """Ask the queues in turn for a ready command: (bank or −1, kind, entry)."""
-    info = s[c + C_INFO]
-    banks, marked, first, rows = s[info + I_BANKS], s[info + I_MARKED], s[info + I_FIRST], s[info + I_NEXTS]
-    turn = s[c + C_TURN]
-    column_now = now if _bus_free(s, info) <= now else -1
-    for half in range(2):
-        k, end = (turn + 1, banks) if half == 0 else (0, turn + 1)
-        while True:
-            k = _first_due(s, rows, k, end, now, column_now)
-            if k >= end:
-                break
-            bank = first + k * WIDTH
-            if bank != marked and s[bank + B_DOMAIN] != marked:
-                kind, i = _bank_command(s, bank, now)
-                if kind >= 0:
-                    s[c + C_TURN] = k
-                    return bank, kind, i
-            k += 1
-    return -1, K_NONE, 0
-
-
-@compiled
+@seldom
 def _send(s: Ints, bank: int, kind: int, i: int, now: int) -> None:
     """Send the command of entry *i* of a bank's queue."""
     first = s[bank + B_QUEUE]
@@ -185,25 +182,35 @@ def _send(s: Ints, bank: int, kind: int, i: int, now: int) -> None:
     came, w = s[request + R_CAME], s[request + R_WRITE]
     if kind == K_PRECHARGE:
         precharge(s, bank, now)
-        return
-    if kind == K_ACTIVATE:
+    elif kind == K_ACTIVATE:
         activate(s, bank, s[request + R_ROW], now, max(s[bank + B_ACT], came))
-        return
-    if s[bank + B_HITS] > 0:
-        s[COUNTERS + N_HITS] += 1
-    take_out(s, first, i, s[bank + B_QUEUED])
-    s[bank + B_QUEUED] -= 1
-    s[s[s[bank + B_CHANNEL] + C_INFO] + I_FREED] = bank
-    account(s, bank, w, now, came)
-    column(s, bank, w, now, s[O_CLOSED])
-    served(s, w, came, now)
+    else:
+        if s[bank + B_HITS] > 0:
+            s[COUNTERS + N_HITS] += 1
+        take_out(s, first, i, s[bank + B_QUEUED])
+        s[bank + B_QUEUED] -= 1
+        s[s[bank + B_SLOT] + V_FULL * s[O_PER_CHANNEL]] = 0
+        account(s, bank, w, now, came)
+        column(s, bank, w, now, s[O_CLOSED])
+        served(s, w, came, now)
+    _note(s, bank)
 
 
-@compiled
+@seldom
+def _mark(s: Ints, c: int, marked: int, target: int) -> None:
+    """Hold a rank or bank back for a refresh, or (0) let it go on."""
+    info = s[c + C_INFO]
+    if s[info + I_MARKED] != marked:
+        s[info + I_MARKED] = marked
+        if target >= 0:
+            _note(s, target)
+
+
+@seldom
 def _refresh(s: Ints, c: int, now: int) -> int:
     """Send the next command of the pending refresh if one is ready: 0, else when one will be."""
     d, target = due_refresh(s, c)
-    s[s[c + C_INFO] + I_MARKED] = d if target < 0 else target
+    _mark(s, c, d if target < 0 else target, target)
     first, count = s[d + D_FIRST], s[d + D_BANKS]
     if target >= 0:
         first, count = target, 1
@@ -214,6 +221,7 @@ def _refresh(s: Ints, c: int, now: int) -> int:
             at = max(s[bank + B_PRE], s[d + D_PRE])
             if at <= now:
                 precharge(s, bank, now)
+                _note(s, bank)
                 return 0
             soonest = min(soonest, at)
     if opened:
@@ -223,7 +231,7 @@ def _refresh(s: Ints, c: int, now: int) -> int:
         return at
     refresh(s, d, target, now)
     refreshed(s, c)
-    s[s[c + C_INFO] + I_MARKED] = 0
+    _mark(s, c, 0, target)
     return 0
 
 
@@ -239,44 +247,34 @@ def _direction(s: Ints, c: int) -> int:
 
 
 @compiled
-def _movable(s: Ints, info: int, first: int, count: int) -> int:
-    """First of the transactions whose bank's queue has room, or −1.
-
-    Those already found stuck stay so, but for the bank of which an access has been sent since: that one has room for
-    one.
-    """
-    stuck, freed = s[info + I_STUCK], s[info + I_FREED]
-    s[info + I_FREED] = 0
-    if freed:
-        for i in range(stuck):
-            if s[s[first + i] + R_BANK] == freed:
-                s[info + I_STUCK] = stuck - 1
-                return i
-    for i in range(stuck, count):
-        if s[s[s[first + i] + R_BANK] + B_QUEUED] < s[O_BQ]:
-            s[info + I_STUCK] = i
-            return i
-    s[info + I_STUCK] = count
-    return -1
+def _movable(s: Ints, info: int, w: int) -> int:
+    """First of the transactions of a direction whose bank's queue has room, or NEVER."""
+    banks = s[O_PER_CHANNEL]
+    heads, full = np.uint64(s[info + I_VECTORS] + (V_HEAD + w) * banks), np.uint64(s[info + I_VECTORS] + V_FULL * banks)
+    found = NEVER
+    for k in range(banks):
+        found = min(found, max(s[heads + np.uint64(k)], s[full + np.uint64(k)]))
+    return found
 
 
 @compiled
 def _move_transaction(s: Ints, c: int) -> bool:
     """Move the first transaction that finds room into its bank's queue."""
-    w, info = _direction(s, c), s[c + C_INFO]
-    if w != s[info + I_STUCK_WRITES]:
-        s[info + I_STUCK_WRITES] = w
-        s[info + I_STUCK] = 0
-    first, count = s[info + I_QUEUE + w], s[c + C_QUEUED + w]
-    i = _movable(s, info, first, count)
-    if i < 0:
+    w = _direction(s, c)
+    if s[c + C_QUEUED + w] == 0:
         return False
-    bank = s[s[first + i] + R_BANK]
-    s[s[bank + B_QUEUE] + s[bank + B_QUEUED]] = s[first + i]
-    s[bank + B_QUEUED] += 1
-    s[s[bank + B_NEXT]] = 0
-    take_out(s, first, i, count)
-    s[c + C_QUEUED + w] = count - 1
+    request = _movable(s, s[c + C_INFO], w)
+    if request == NEVER:
+        return False
+    bank, n = s[request + R_BANK], s[s[request + R_BANK] + B_QUEUED]
+    remove(s, bank, w, request)
+    s[s[bank + B_QUEUE] + n] = request
+    s[bank + B_QUEUED] = n + 1
+    if n + 1 >= s[O_BQ]:
+        s[s[bank + B_SLOT] + V_FULL * s[O_PER_CHANNEL]] = NEVER
+    if n == 0 or s[bank + B_ROW] >= 0:
+        _note(s, bank)
+    s[c + C_QUEUED + w] -= 1
     s[c + C_DRAIN] -= w
     return True
 
@@ -289,16 +287,19 @@ def _commands(s: Ints, c: int, now: int) -> int:
         soonest = _refresh(s, c, now)
         sent = soonest == 0
     if not sent:
-        bank, kind, i = _next_command(s, c, now)
-        if kind < 0:
-            next_one: int = min(soonest, _earliest(s, c))
+        bank, at = _next_bank(s, c, now)
+        if bank < 0:
+            next_one: int = min(soonest, at)
             return next_one
+        kind, i = _bank_command(s, bank, now)
         _send(s, bank, kind, i, now)
         sent_column = kind == K_COLUMN
     if s[O_DUAL]:
-        bank, kind, i = _next_command(s, c, now)
-        if kind >= 0 and (kind == K_COLUMN) != sent_column:
-            _send(s, bank, kind, i, now)
+        bank, _ = _next_bank(s, c, now)
+        if bank >= 0:
+            kind, i = _bank_command(s, bank, now)
+            if (kind == K_COLUMN) != sent_column:
+                _send(s, bank, kind, i, now)
     return 0
 
 
@@ -313,7 +314,8 @@ def run(s: Ints, begin: int) -> None:
             if s[c + C_NEXT] > now:
                 soonest = min(soonest, s[c + C_NEXT])
                 continue
-            start_refreshes(s, c, now)
+            if now >= s[c + C_REF_AT]:
+                start_refreshes(s, c, now)
             at = _commands(s, c, now)
             if _move_transaction(s, c):
                 at = 0

@@ -6,6 +6,8 @@ Importing this module loads numba.
 
 from __future__ import annotations
 
+import numpy as np
+
 from .layout import (
     ACT,
     B_ACT,
@@ -14,10 +16,10 @@ from .layout import (
     B_FAW_DELAY,
     B_GROUP,
     B_HITS,
-    B_NEXT,
     B_PRE,
     B_RD,
     B_ROW,
+    B_SLOT,
     B_UNIT,
     B_WR,
     COUNTERS,
@@ -35,6 +37,7 @@ from .layout import (
     D_WINDOW,
     G_ACT,
     G_RD,
+    G_SLOT,
     G_WR,
     L_CCD,
     L_CONFLICT,
@@ -54,6 +57,8 @@ from .layout import (
     N_WR,
     O_LOG_ROW,
     O_LOG_SIZE,
+    O_PER_CHANNEL,
+    O_PER_GROUP,
     P_FREE,
     P_LAST,
     PRE,
@@ -101,11 +106,15 @@ from .layout import (
     U_PEERS,
     U_RD,
     U_WR,
+    V_ACT,
+    V_RD,
+    V_WR,
     WIDTH,
     WR,
     WRA,
     Ints,
     compiled,
+    seldom,
 )
 
 
@@ -123,36 +132,37 @@ def log(s: Ints, at: int, command: int, bank: int, row: int) -> None:
 
 
 @compiled
-def activation_limit(s: Ints, bank: int) -> int:
-    """Earliest activation as far as other banks go: tRRD, tFAW, t32AW, refresh of a neighbour."""
-    d = s[bank + B_DOMAIN]
+def activation_limit(s: Ints, d: int) -> int:
+    """Earliest activation as far as a domain goes: tRRD, tFAW, t32AW, refresh of a neighbour."""
     n = s[d + D_ACTS]
-    soonest = max(max(s[s[bank + B_GROUP] + G_ACT], s[d + D_ACT]), s[d + D_FAW + (n & 3)] + s[T_FAW])
+    soonest = max(s[d + D_ACT], s[d + D_FAW + (n & 3)] + s[T_FAW])
     if s[T_AW32] > 0:
         soonest = max(soonest, s[s[d + D_WINDOW] + (n & 31)] + s[T_AW32])
     return int(soonest)
 
 
 @compiled
-def column_ready(s: Ints, bank: int, write: int) -> int:
-    """Earliest read or write of an open bank."""
-    at = max(s[bank + B_RD + write], s[s[bank + B_GROUP] + G_RD + write])
-    return int(max(at, s[s[bank + B_UNIT] + U_RD + write]))
+def push_group(s: Ints, g: int, vector: int, at: int) -> None:
+    """No command of a kind to the banks of a group before *at*."""
+    # Unsigned positions spare the check for negative ones.
+    first = np.uint64(s[g + G_SLOT] + vector * s[O_PER_CHANNEL])
+    for k in range(s[O_PER_GROUP]):
+        s[first + np.uint64(k)] = max(s[first + np.uint64(k)], at)
 
 
 @compiled
 def activate(s: Ints, bank: int, row: int, at: int, wanted: int) -> None:
     """Open *row*. *wanted* is when the bank itself and the request were ready."""
     d, g = s[bank + B_DOMAIN], s[bank + B_GROUP]
-    s[bank + B_FAW_DELAY] = max(0, min(at, activation_limit(s, bank)) - wanted)
+    s[bank + B_FAW_DELAY] = max(0, min(at, max(s[g + G_ACT], activation_limit(s, d))) - wanted)
     s[bank + B_ROW] = row
-    s[s[bank + B_NEXT]] = 0
     s[bank + B_HITS] = 0
     s[bank + B_RD] = at + s[T_RCD_R]
     s[bank + B_WR] = at + s[T_RCD_W]
     s[bank + B_PRE] = max(s[bank + B_PRE], at + s[T_RAS])
     s[bank + B_ACT] = at + s[T_RC]
     s[g + G_ACT] = at + s[T_RRD_L]
+    push_group(s, g, V_ACT, s[g + G_ACT])
     s[d + D_ACT] = max(s[d + D_ACT], at + s[T_RRD_S])
     s[d + D_REF] = max(s[d + D_REF], at + s[T_ACT_REF])
     n = s[d + D_ACTS]
@@ -178,7 +188,6 @@ def precharge(s: Ints, bank: int, at: int) -> None:
     """Close the row of a bank."""
     d = s[bank + B_DOMAIN]
     s[bank + B_ROW] = -1
-    s[s[bank + B_NEXT]] = 0
     s[bank + B_ACT] = max(s[bank + B_ACT], at + s[T_RP])
     s[d + D_REF] = max(s[d + D_REF], at + s[T_RP_REF])
     s[d + D_PRE] = max(s[d + D_PRE], at + s[T_PPD])
@@ -187,7 +196,7 @@ def precharge(s: Ints, bank: int, at: int) -> None:
     log(s, at, PRE, bank, -1)
 
 
-@compiled
+@seldom
 def precharge_all(s: Ints, d: int, at: int) -> None:
     """Close every row of a domain."""
     first = s[d + D_FIRST]
@@ -195,7 +204,6 @@ def precharge_all(s: Ints, d: int, at: int) -> None:
         s[bank + B_ACT] = max(s[bank + B_ACT], at + s[T_RPA])
         if s[bank + B_ROW] >= 0:
             s[bank + B_ROW] = -1
-            s[s[bank + B_NEXT]] = 0
             _closed(s, d, at)
     s[d + D_REF] = max(s[d + D_REF], at + s[T_RPA_REF])
     s[d + D_PRE] = max(s[d + D_PRE], at + s[T_PPD])
@@ -203,7 +211,7 @@ def precharge_all(s: Ints, d: int, at: int) -> None:
     log(s, at, PREA, first, -1)
 
 
-@compiled
+@seldom
 def precharge_all_ready(s: Ints, d: int) -> int:
     """Earliest precharge of all banks of a domain."""
     soonest = s[d + D_PRE]
@@ -214,17 +222,24 @@ def precharge_all_ready(s: Ints, d: int) -> int:
 
 
 @compiled
+def _push_act(s: Ints, bank: int, at: int) -> None:
+    s[bank + B_ACT] = max(s[bank + B_ACT], at)
+    slot = s[bank + B_SLOT] + V_ACT * s[O_PER_CHANNEL]
+    s[slot] = max(s[slot], at)
+
+
+@seldom
 def refresh(s: Ints, d: int, target: int, at: int) -> None:
     """Refresh a domain (*target* −1) or one of its banks."""
     first = s[d + D_FIRST]
     if target >= 0:
-        s[target + B_ACT] = max(s[target + B_ACT], at + s[T_RFCB])
+        _push_act(s, target, at + s[T_RFCB])
         s[d + D_ACT] = max(s[d + D_ACT], at + s[T_RREFD])
         s[d + D_REF_TO] = at + s[T_RFCB]
         log(s, at, REFB, target, -1)
     else:
         for bank in range(first, first + s[d + D_BANKS] * WIDTH, WIDTH):
-            s[bank + B_ACT] = max(s[bank + B_ACT], at + s[T_RFC])
+            _push_act(s, bank, at + s[T_RFC])
         s[d + D_REF] = max(s[d + D_REF], at + s[T_RFC])
         s[d + D_REF_TO] = at + s[T_RFC]
         log(s, at, REF, first, -1)
@@ -253,8 +268,9 @@ def column(s: Ints, bank: int, write: int, at: int, closing: int) -> None:
             if other != u:
                 s[other + U_RD] = max(s[other + U_RD], at + cross_r)
                 s[other + U_WR] = max(s[other + U_WR], at + cross_w)
+    push_group(s, g, V_RD, s[g + G_RD])
+    push_group(s, g, V_WR, s[g + G_WR])
     s[bank + B_HITS] += 1
-    s[s[bank + B_NEXT]] = 0
     s[COUNTERS + (N_WR if write else N_RD)] += 1
     row = s[bank + B_ROW]
     if closing == 0:

@@ -63,9 +63,7 @@ class _Places:
     units: int
     groups: int
     banks: int
-    nexts: int
-    queues: int
-    actives: int
+    vectors: int
     refreshes: int
     bank_queues: int
     requests: int
@@ -76,14 +74,10 @@ class _Places:
     @classmethod
     def of(cls, t: Ints, n: _Counts, requests: int, samples: int, keep_log: int) -> _Places:
         records = (n.channels, n.channels, n.buses, n.domains, WINDOW_RECORDS * n.domains, n.units, n.groups, n.banks)
-        queues = (2 * n.channels * _depth(t), n.banks, REFRESHES_PER_BANK * n.banks, n.banks * int(t[at.O_BQ]))
+        queues = (REFRESHES_PER_BANK * n.banks, n.banks * int(t[at.O_BQ]))
         rest = (requests * at.R_WIDTH, 2 * samples * WIDTH, keep_log * at.LOG_WIDTH)
-        sizes = (*(WIDTH * count for count in records), 2 * n.banks, *queues, *rest)
+        sizes = (*(WIDTH * count for count in records), at.V_COUNT * n.banks, *queues, *rest)
         return cls(*list(accumulate(sizes, initial=at.CHANNELS))[1:])
-
-
-def _depth(t: Ints) -> int:
-    return int(max(t[at.O_RQ], t[at.O_WQ]))
 
 
 def simulate_requests(
@@ -97,7 +91,7 @@ def simulate_requests(
     from . import bank_queues, shared_queue
 
     s, places = _array(preset, where, write, outstanding, keep_log, samples)
-    shared = preset.spec.controller.scheduler == "shared_queue"
+    shared = bool(s[at.O_SHARED])
     # A request that comes before clock 0 is served at clock 1 by one discipline, at clock 0 by the other.
     begin = 1 if shared else 0
     run = shared_queue.run if shared else bank_queues.run
@@ -136,7 +130,7 @@ def _array(
 
 def _channels(s: Ints, n: _Counts, places: _Places) -> None:
     c = np.arange(n.channels)
-    banks, domains, depth = n.banks // n.channels, n.domains // n.channels, _depth(s)
+    banks, domains = n.banks // n.channels, n.domains // n.channels
     channel = s[at.CHANNELS : places.infos].reshape(-1, WIDTH)
     info = s[places.infos : places.buses].reshape(-1, WIDTH)
     channel[:, at.C_INFO] = places.infos + c * WIDTH
@@ -147,12 +141,9 @@ def _channels(s: Ints, n: _Counts, places: _Places) -> None:
             turns *= banks // domains
         first_refresh = int(s[at.T_REFI]) // turns
     channel[:, at.C_REF_AT] = channel[:, at.C_NEXT] = first_refresh
-    info[:, at.I_QUEUE] = places.queues + 2 * c * depth
-    info[:, at.I_QUEUE_W] = places.queues + (2 * c + 1) * depth
-    info[:, at.I_ACTIVES] = places.actives + c * banks
     info[:, at.I_REFRESHES] = places.refreshes + REFRESHES_PER_BANK * c * banks
-    info[:, at.I_NEXTS] = places.nexts + c * banks
-    info[:, at.I_FIRST], info[:, at.I_BANKS] = places.banks + c * banks * WIDTH, banks
+    info[:, at.I_VECTORS] = places.vectors + at.V_COUNT * c * banks
+    info[:, at.I_FIRST] = places.banks + c * banks * WIDTH
     units = n.units // n.channels
     info[:, at.I_UNIT], info[:, at.I_UNITS] = places.units + c * units * WIDTH, units
     info[:, at.I_DOMAIN], info[:, at.I_DOMAINS] = places.domains + c * domains * WIDTH, domains
@@ -169,11 +160,12 @@ def _ranks(s: Ints, n: _Counts, places: _Places) -> None:
     s[places.windows : places.units] = at.LONG_AGO
     unit = s[places.units : places.groups].reshape(-1, WIDTH)
     unit[:, at.U_FIRST], unit[:, at.U_PEERS] = places.units + u // peers * peers * WIDTH, peers
+    unit[:, at.U_DOMAIN] = places.domains + u // (n.units // n.domains) * WIDTH
 
 
 def _banks(s: Ints, n: _Counts, places: _Places) -> None:
     b = np.arange(n.banks)
-    bank = s[places.banks : places.nexts].reshape(-1, WIDTH)
+    bank = s[places.banks : places.vectors].reshape(-1, WIDTH)
     bank[:, at.B_ROW] = -1
     for slot, first, count in (
         (at.B_GROUP, places.groups, n.groups), (at.B_UNIT, places.units, n.units), (at.B_BUS, places.buses, n.buses),
@@ -181,4 +173,12 @@ def _banks(s: Ints, n: _Counts, places: _Places) -> None:
     ):  # fmt: skip
         bank[:, slot] = first + b // (n.banks // count) * WIDTH
     bank[:, at.B_QUEUE] = places.bank_queues + b * int(s[at.O_BQ])
-    bank[:, at.B_NEXT] = places.nexts + b
+    per = n.banks // n.channels
+    bank[:, at.B_SLOT] = places.vectors + b // per * per * at.V_COUNT + b % per
+    group = s[places.groups : places.banks].reshape(-1, WIDTH)
+    group[:, at.G_SLOT] = bank[:: n.banks // n.groups, at.B_SLOT]
+    vector = s[places.vectors : places.refreshes].reshape(n.channels, at.V_COUNT, per)
+    vector[:] = at.NEVER
+    vector[:, at.V_FULL] = 0
+    if s[at.O_SHARED]:
+        vector[:, at.V_ACT] = 0

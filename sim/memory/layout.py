@@ -1,10 +1,12 @@
 """Names of the slots in the one array that the command-level controller works on.
 
 ``s`` is a flat int64 array: delays and switches first; then records of ``WIDTH`` slots for counters, channels, data
-buses, ranks, bank groups and banks; then what is known of the next command of every bank, the queues (positions of
-requests, in order), the requests, samples and the command log. A thing is known by the position of its record, and
-holds the positions of those it belongs to. Plain integers and one array, so that the compiled and the interpreted
-controller are one source, and a call costs little.
+buses, ranks, bank groups and banks; then the vectors of the banks, the refreshes that wait, the queues of the banks
+(positions of requests, in order), the requests, samples and the command log. A thing is known by the position of its
+record, and holds the positions of those it belongs to. Plain integers and one array, so that the compiled and the
+interpreted controller are one source, and a call costs little.
+
+What is asked of all banks of a channel at every step lies in vectors of one slot a bank, vector after vector.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ COMMAND_NAMES = ("ACT", "PRE", "RD", "WR", "PREA", "REF", "REFB", "RDA", "WRA")
     T_SLOT, O_CHANNELS, O_BANKS, O_GROUPS, O_UNITS, O_DOMAINS, O_BUSES, O_DUAL, O_HALF, O_CLOSED, O_REFRESH,
     O_STAGGER, O_RQ, O_WQ, O_BQ, O_DRAIN_FROM, O_DRAIN_TO, O_DRAIN_IDLE, O_POSTED, O_INJECT, O_OUTSTANDING, O_READS,
     O_LOG_ROW, O_LOG_SIZE, O_SAMPLE_ROW, O_SAMPLES, O_SAMPLE_EVERY, O_REQUESTS, O_FIRST_REQUEST, O_REQUESTS_END,
-    T_COUNT,
-) = range(72)  # fmt: skip
+    O_SHARED, O_PER_CHANNEL, O_PER_UNIT, O_PER_GROUP, T_COUNT,
+) = range(76)  # fmt: skip
 REFRESH_OFF, REFRESH_ALL, REFRESH_BANK = 0, 1, 2
 
 # Positions of the first records.
@@ -49,15 +51,15 @@ LOG_WIDTH = 4
 
 # Bank: open row, earliest ACT, PRE, RD, WR, columns since ACT, delay of that ACT by tFAW and tRRD, whether the
 # request that opened the row still waits, positions of its group, unit, domain, bus and channel, its queue and the
-# entries in it, where it is said before when none of its commands can go.
+# entries in it, its slot in the first vector.
 (
     B_ROW, B_ACT, B_PRE, B_RD, B_WR, B_HITS, B_FAW_DELAY, B_OWNED, B_GROUP, B_UNIT, B_DOMAIN, B_BUS, B_CHANNEL, B_QUEUE,
-    B_QUEUED, B_NEXT,
+    B_QUEUED, B_SLOT,
 ) = range(16)  # fmt: skip
-# Bank group: earliest ACT, RD, WR.
-G_ACT, G_RD, G_WR = range(3)
-# Unit (rank or stack): earliest RD, WR; first and number of the units on its bus.
-U_RD, U_WR, U_FIRST, U_PEERS = range(4)
+# Bank group: earliest ACT, RD, WR; slot of its first bank in the first vector.
+G_ACT, G_RD, G_WR, G_SLOT = range(4)
+# Unit (rank or stack): earliest RD, WR; first and number of the units on its bus; its domain.
+U_RD, U_WR, U_FIRST, U_PEERS, U_DOMAIN = range(5)
 # Domain (what activation limits and refresh apply to): earliest ACT, PRE, REF; activations so far; refresh since,
 # until; open banks, since when; bank refreshed next; its banks and its 32-activation window; times of the last four
 # activations.
@@ -67,22 +69,27 @@ U_RD, U_WR, U_FIRST, U_PEERS = range(4)
 ) = range(13)  # fmt: skip
 # Data bus: end of the last slot, direction of the last access.
 P_FREE, P_LAST = range(2)
-# Channel: command buses busy until; next event; writes left to drain; serving writes; queue asked last; active
-# requests; bank whose activation lacks its second half, its deadline; data clock runs until; next refresh; refreshes
-# that wait; its second record; reads and writes in its queues. Second record: queues of reads and writes, active
-# list, refresh list; first bank, banks; first domain, domains; where its banks' next times are; whose turn to be
-# refreshed; rank held back for a refresh; first rank, ranks; transactions found stuck, whether they are writes; bank
-# an access of which was sent since.
+# Channel: command buses busy until; next event; writes left to drain; serving writes; queue asked last; bank whose
+# activation lacks its second half, its deadline; data clock runs until; next refresh; refreshes that wait; its second
+# record; reads and writes in its queues; requests that opened a row and still wait; banks and directions with requests
+# for the open row. Second record: refresh list; first bank; first domain, domains; its banks'
+# vectors; whose turn to be refreshed; rank or bank held back for a refresh; first rank, ranks.
 (
-    C_ROW_BUS, C_COL_BUS, C_NEXT, C_DRAIN, C_WRITING, C_TURN, C_ACTIVE, C_SPLIT, C_SPLIT_BY, C_SYNC, C_REF_AT,
-    C_REF_COUNT, C_INFO, C_QUEUED, C_QUEUED_W,
-) = range(15)  # fmt: skip
-(
-    I_QUEUE, I_QUEUE_W, I_ACTIVES, I_REFRESHES, I_FIRST, I_BANKS, I_DOMAIN, I_DOMAINS, I_NEXTS, I_REF_TURN, I_MARKED,
-    I_UNIT, I_UNITS, I_STUCK, I_STUCK_WRITES, I_FREED,
+    C_ROW_BUS, C_COL_BUS, C_NEXT, C_DRAIN, C_WRITING, C_TURN, C_SPLIT, C_SPLIT_BY, C_SYNC, C_REF_AT, C_REF_COUNT,
+    C_INFO, C_QUEUED, C_QUEUED_W, C_ACTIVE, C_HITS,
 ) = range(16)  # fmt: skip
-# Request: bank, row, direction, time it came, first command sent.
-R_BANK, R_ROW, R_WRITE, R_CAME, R_SEEN, R_WIDTH = range(6)
+(
+    I_REFRESHES, I_FIRST, I_DOMAIN, I_DOMAINS, I_VECTORS, I_REF_TURN, I_MARKED, I_UNIT, I_UNITS,
+) = range(9)  # fmt: skip
+# Vectors over the banks of a channel, NEVER where there is none. Earliest ACT, PRE, RD, WR as far as the bank and its
+# group go; oldest and youngest request waiting for the bank, by direction; oldest one that needs a row command, oldest
+# one of the open row; age of the request that opened the row and still waits; NEVER while the bank's queue is full.
+(
+    V_ACT, V_PRE, V_RD, V_WR, V_HEAD, V_HEAD_W, V_TAIL, V_TAIL_W, V_ROWS, V_ROWS_W, V_HITS, V_HITS_W, V_OWNER,
+    V_OWNER_W, V_FULL, V_COUNT,
+) = range(16)  # fmt: skip
+# Request: bank, row, direction, time it came, first command sent, the next that waits for its bank.
+R_BANK, R_ROW, R_WRITE, R_CAME, R_SEEN, R_NEXT, R_WIDTH = range(7)
 # Counters.
 (
     N_ACT, N_PRE, N_RD, N_WR, N_REF, N_HITS, N_LATENCY, N_MAX_LATENCY, N_LAST, N_LOGGED, N_HOLD, N_SYNC, N_SAMPLED,
@@ -95,7 +102,7 @@ S_TIME = L_COUNT
 LIMITERS = ("refresh", "tCCD_L", "tFAW", "turnaround", "row_conflict", "injection", "scheduling")
 
 
-KERNELS = ("layout", "device", "admission", "bank_queues", "shared_queue")
+KERNELS = ("layout", "device", "waiting", "admission", "bank_queues", "shared_scan", "shared_queue")
 """Modules whose source goes into the compiled controller."""
 
 
@@ -107,15 +114,24 @@ def fingerprint() -> str:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """*function* through numba, which keeps the machine code for the next process.
+    """*function* through numba, which keeps the machine code for the next process. Its callers contain it.
 
     Numba looks only at the file a function is in to see whether kept code is still good; constants and helpers from
     other files would go stale. So the name under which code is kept carries the source of them all. Reference counts
-    are not needed: nothing here makes or keeps an array.
+    are not needed: nothing here makes or keeps an array. Inlining spares a third of the time.
     """
+    return _through_numba(function, forceinline=True)
+
+
+def seldom(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As :func:`compiled`, for what is called seldom: a copy in every caller would only take time to compile."""
+    return _through_numba(function, forceinline=False)
+
+
+def _through_numba(function: Callable[..., Any], *, forceinline: bool) -> Callable[..., Any]:
     from numba import njit
 
     function.__qualname__ = f"{function.__name__}_{fingerprint()}"
-    options: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
+    options: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False, "forceinline": forceinline}
     made: Callable[..., Any] = njit(**options)(function)
     return made

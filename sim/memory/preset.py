@@ -120,6 +120,9 @@ def _options(preset: Preset, out: Ints) -> None:
     out[at.O_DOMAINS] = preset.buses * o.ranks
     out[at.O_GROUPS] = out[at.O_UNITS] * o.bank_groups
     out[at.O_BANKS] = out[at.O_GROUPS] * o.banks
+    out[at.O_PER_GROUP], out[at.O_PER_UNIT] = o.banks, preset.banks_per_unit
+    out[at.O_PER_CHANNEL] = out[at.O_BANKS] // o.channels
+    out[at.O_SHARED] = c.scheduler == "shared_queue"
     out[at.O_DUAL] = spec.commands.buses == 2
     out[at.O_HALF] = spec.commands.half_clock
     out[at.O_CLOSED] = c.page == "closed"

@@ -13,24 +13,20 @@ from .admission import admit, due_refresh, next_event, refreshed, served, start_
 from .device import (
     account,
     activate,
-    activation_limit,
     column,
-    column_ready,
     precharge,
     precharge_all,
     precharge_all_ready,
     refresh,
-    take_out,
 )
 from .layout import (
     B_ACT,
-    B_DOMAIN,
     B_OWNED,
     B_PRE,
     B_ROW,
+    B_SLOT,
     C_ACTIVE,
     C_COL_BUS,
-    C_INFO,
     C_NEXT,
     C_QUEUED,
     C_REF_AT,
@@ -46,8 +42,6 @@ from .layout import (
     D_FIRST,
     D_PRE,
     D_REF,
-    I_ACTIVES,
-    I_QUEUE,
     N_HITS,
     N_SYNC,
     NEVER,
@@ -57,12 +51,12 @@ from .layout import (
     O_DRAIN_TO,
     O_DUAL,
     O_FIRST_REQUEST,
-    O_HALF,
+    O_PER_CHANNEL,
     R_BANK,
     R_CAME,
+    R_NEXT,
     R_ROW,
     R_SEEN,
-    R_WRITE,
     READ,
     T_AAD,
     T_C_ACT,
@@ -71,79 +65,26 @@ from .layout import (
     T_C_REF,
     T_SYNC_R,
     T_SYNC_W,
+    V_HITS,
+    V_OWNER,
     WIDTH,
     WRITE,
     Ints,
     compiled,
+    seldom,
 )
-
-COLUMN, ROW = 1, 2
-K_COLUMN, K_ACTIVATE, K_PRECHARGE = 0, 1, 2
-
-
-@compiled
-def _edge(s: Ints, at: int) -> int:
-    """*at*, or the next rising clock edge where commands need one."""
-    return at + 1 if s[O_HALF] and at & 1 == 0 else at
+from .shared_scan import COLUMN, ROW, TIE, active, edge, note, queued
+from .waiting import first_of_row, remove, set_hit, sort_out
 
 
-@compiled
-def _active(s: Ints, c: int, now: int) -> tuple[int, int]:
-    """Oldest request with an open row whose column command is ready (or −1), and when the first one will be."""
-    best, soonest, oldest = -1, NEVER, NEVER
-    first = s[s[c + C_INFO] + I_ACTIVES]
-    for i in range(s[c + C_ACTIVE]):
-        request = s[first + i]
-        bank = s[request + R_BANK]
-        if s[c + C_SPLIT] == bank:
-            continue
-        at = _edge(s, column_ready(s, bank, s[request + R_WRITE]))
-        if at <= now:
-            if s[request + R_CAME] < oldest:
-                best, oldest = i, s[request + R_CAME]
-        elif at < soonest:
-            soonest = at
-    return best, soonest
+@seldom
+def _changed(s: Ints, bank: int) -> None:
+    """Note what follows from the bank's row having been opened or closed."""
+    note(s, bank)
+    sort_out(s, bank)
 
 
-@compiled
-def _queued(s: Ints, c: int, w: int, now: int, classes: int, held: int) -> tuple[int, int, int]:
-    """First request of a queue whose next command is ready: (index or −1, kind of command, when one will be).
-
-    Requests for bank *held* wait.
-    """
-    soonest = NEVER
-    first, split = s[s[c + C_INFO] + I_QUEUE + w], s[c + C_SPLIT]
-    for i in range(s[c + C_QUEUED + w]):
-        request = s[first + i]
-        bank = s[request + R_BANK]
-        if bank == held:
-            continue
-        open_row = s[bank + B_ROW]
-        if open_row == s[request + R_ROW]:
-            if not classes & COLUMN or split == bank:
-                continue
-            kind, at = K_COLUMN, _edge(s, column_ready(s, bank, w))
-        elif not classes & ROW:
-            continue
-        elif open_row < 0:
-            if split:
-                continue
-            kind, at = K_ACTIVATE, s[bank + B_ACT]
-            if at < soonest:
-                at = _edge(s, max(at, activation_limit(s, bank)))
-        else:
-            if s[bank + B_OWNED]:
-                continue
-            kind, at = K_PRECHARGE, max(s[bank + B_PRE], s[s[bank + B_DOMAIN] + D_PRE])
-        if at <= now:
-            return i, kind, at
-        if at < soonest:
-            soonest = at
-    return -1, 0, soonest
-
-
-@compiled
+@seldom
 def _any(s: Ints, d: int, target: int, slot: int, least: int) -> bool:
     """Whether the target bank, or any bank of the domain, has *least* or more in *slot*."""
     if target >= 0:
@@ -154,7 +95,7 @@ def _any(s: Ints, d: int, target: int, slot: int, least: int) -> bool:
     return found
 
 
-@compiled
+@seldom
 def _refresh(s: Ints, c: int, now: int) -> int:
     """Send the next command of the first pending refresh if it is ready: 0, else when it will be."""
     d, target = due_refresh(s, c)
@@ -169,13 +110,16 @@ def _refresh(s: Ints, c: int, now: int) -> int:
             return int(at)
         if target >= 0:
             precharge(s, target, now)
+            _changed(s, target)
         else:
             precharge_all(s, d, now)
+            for bank in range(s[d + D_FIRST], s[d + D_FIRST] + s[d + D_BANKS] * WIDTH, WIDTH):
+                _changed(s, bank)
         s[c + C_ROW_BUS] = now + s[T_C_PRE]
         return 0
     # What a bank knows is when it may be activated, which may take longer on the command bus than a refresh.
     ready = s[target + B_ACT] + s[T_C_ACT] - s[T_C_REF] if target >= 0 else s[d + D_REF]
-    at = _edge(s, ready)
+    at = edge(s, ready)
     if at > now:
         return int(at)
     refresh(s, d, target, now)
@@ -185,14 +129,10 @@ def _refresh(s: Ints, c: int, now: int) -> int:
 
 
 @compiled
-def _wanted_again(s: Ints, c: int, bank: int, row: int) -> bool:
-    """Whether another waiting request wants the open row (closed-page policy)."""
-    for w in range(2):
-        first = s[s[c + C_INFO] + I_QUEUE + w]
-        for k in range(first, first + s[c + C_QUEUED + w]):
-            if s[s[k] + R_BANK] == bank and s[s[k] + R_ROW] == row:
-                return True
-    return False
+def _wanted_again(s: Ints, bank: int) -> bool:
+    """Whether a waiting request wants the open row (closed-page policy)."""
+    hits = s[bank + B_SLOT] + V_HITS * s[O_PER_CHANNEL]
+    return bool(min(s[hits], s[hits + s[O_PER_CHANNEL]]) < NEVER)
 
 
 @compiled
@@ -206,10 +146,14 @@ def _column(s: Ints, c: int, w: int, bank: int, came: int, now: int) -> None:
             s[COUNTERS + N_SYNC] += 1
         s[c + C_SYNC] = max(s[c + C_SYNC], at + sync)
     # Neither a request that opened the row nor one that still wants it may lose it.
-    wanted = s[bank + B_OWNED] or (s[O_CLOSED] and _wanted_again(s, c, bank, s[bank + B_ROW]))
+    wanted = s[bank + B_OWNED] or (s[O_CLOSED] and _wanted_again(s, bank))
     closing = 1 if s[O_CLOSED] and not wanted else 0
     account(s, bank, w, at, came)
     column(s, bank, w, at, closing)
+    if closing:
+        _changed(s, bank)
+    else:
+        note(s, bank)
     served(s, w, came, at)
     s[c + (C_COL_BUS if s[O_DUAL] else C_ROW_BUS)] = at + s[T_C_COL]
 
@@ -227,41 +171,45 @@ def _choose_direction(s: Ints, c: int) -> int:
 
 
 @compiled
-def _issue_queued(s: Ints, c: int, w: int, i: int, kind: int, now: int) -> None:
-    """Send the command of entry *i*; a request whose row opens moves to the active list."""
-    first = s[s[c + C_INFO] + I_QUEUE + w]
-    request = s[first + i]
+def _issue_queued(s: Ints, c: int, w: int, request: int, now: int) -> None:
+    """Send the next command of a request; one whose row opens waits no longer for the queue."""
     bank, row, came = s[request + R_BANK], s[request + R_ROW], s[request + R_CAME]
-    if s[request + R_SEEN] == 0 and kind == K_COLUMN:
-        s[COUNTERS + N_HITS] += 1
+    open_row, first_command = s[bank + B_ROW], s[request + R_SEEN] == 0
     s[request + R_SEEN] = 1
-    if kind == K_PRECHARGE:
+    if open_row != row and open_row >= 0:
         precharge(s, bank, now)
+        _changed(s, bank)
         s[c + C_ROW_BUS] = now + s[T_C_PRE]
         return
-    if kind == K_ACTIVATE:
-        activate(s, bank, row, now, max(s[bank + B_ACT], came))
-        s[c + C_ROW_BUS] = now + s[T_C_ACT]
-        if s[T_AAD] > 0:
-            s[c + C_SPLIT] = bank
-            s[c + C_SPLIT_BY] = now + s[T_AAD]
-        s[s[s[c + C_INFO] + I_ACTIVES] + s[c + C_ACTIVE]] = request
-        s[c + C_ACTIVE] += 1
-        s[bank + B_OWNED] = 1
-    take_out(s, first, i, s[c + C_QUEUED + w])
+    remove(s, bank, w, request)
     s[c + C_QUEUED + w] -= 1
-    if kind == K_COLUMN:
+    if open_row == row:
+        if first_command:
+            s[COUNTERS + N_HITS] += 1
+        set_hit(s, bank, w, first_of_row(s, s[request + R_NEXT], row))
         _column(s, c, w, bank, came, now)
+        return
+    activate(s, bank, row, now, max(s[bank + B_ACT], came))
+    s[c + C_ROW_BUS] = now + s[T_C_ACT]
+    if s[T_AAD] > 0:
+        s[c + C_SPLIT] = bank
+        s[c + C_SPLIT_BY] = now + s[T_AAD]
+    s[bank + B_OWNED] = 1
+    # Of those that came together, the one whose row opened first is the older.
+    s[s[bank + B_SLOT] + (V_OWNER + w) * s[O_PER_CHANNEL]] = came * TIE + min(now - came, TIE - 1)
+    s[c + C_ACTIVE] += 1
+    _changed(s, bank)
 
 
 @compiled
-def _issue_active(s: Ints, c: int, i: int, now: int) -> None:
-    """Send the column command of active request *i*."""
-    first = s[s[c + C_INFO] + I_ACTIVES]
-    request = s[first + i]
-    bank, w, came = s[request + R_BANK], s[request + R_WRITE], s[request + R_CAME]
+def _issue_active(s: Ints, c: int, bank: int, now: int) -> None:
+    """Send the column command of the request that has opened the bank's row."""
+    slot, w = s[bank + B_SLOT] + V_OWNER * s[O_PER_CHANNEL], 0
+    if s[slot] == NEVER:
+        slot, w = slot + s[O_PER_CHANNEL], 1
+    came = s[slot] // TIE
+    s[slot] = NEVER
     s[bank + B_OWNED] = 0
-    take_out(s, first, i, s[c + C_ACTIVE])
     s[c + C_ACTIVE] -= 1
     _column(s, c, w, bank, came, now)
 
@@ -271,9 +219,9 @@ def _bus_turn(s: Ints, c: int, now: int, classes: int) -> tuple[bool, int]:
     """One choice on one command bus: whether something was sent, else when something could be."""
     soonest = NEVER
     if classes & COLUMN:
-        i, soonest = _active(s, c, now)
-        if i >= 0:
-            _issue_active(s, c, i, now)
+        bank, soonest = active(s, c, now)
+        if bank >= 0:
+            _issue_active(s, c, bank, now)
             return True, now
     held = -1
     if s[c + C_REF_COUNT] > 0:
@@ -286,9 +234,9 @@ def _bus_turn(s: Ints, c: int, now: int, classes: int) -> tuple[bool, int]:
         if held < 0:
             return False, soonest
     w = _choose_direction(s, c)
-    i, kind, at = _queued(s, c, w, now, classes, held)
-    if i >= 0:
-        _issue_queued(s, c, w, i, kind, now)
+    request, at = queued(s, c, w, now, classes, held)
+    if request >= 0:
+        _issue_queued(s, c, w, request, now)
         return True, now
     return False, min(soonest, at)
 
@@ -336,7 +284,8 @@ def run(s: Ints, begin: int) -> None:
             if s[c + C_NEXT] > now:
                 soonest = min(soonest, s[c + C_NEXT])
                 continue
-            start_refreshes(s, c, now)
+            if now >= s[c + C_REF_AT]:
+                start_refreshes(s, c, now)
             at = _two_buses(s, c, now) if s[O_DUAL] else _one_bus(s, c, now)
             at = max(now + 1, min(at, s[c + C_REF_AT]))
             s[c + C_NEXT] = at
