@@ -35,7 +35,7 @@ def test_unloaded_latency_is_the_sum_of_its_steps(preset, closed):
 @pytest.mark.parametrize("preset", catalogue())
 def test_a_stream_without_refresh_comes_near_its_peak(preset):
     """With a deep queue: one of 32 requests does not cover the opening of rows on the fastest parts."""
-    assert stream_efficiency(preset, "read", refresh="off") > 0.975
+    assert stream_efficiency(preset, "read", refresh="off") > 0.965
 
 
 def test_refresh_costs_its_share_of_time():

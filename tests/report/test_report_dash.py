@@ -38,7 +38,7 @@ def test_the_page_is_served_with_its_callback() -> None:
 
 def test_a_run_shows_notes_headline_operators_and_assumptions() -> None:
     shown = text(on_run(run, "gpu_a100", "llama70b_decode", "analytic", "workload.generate=8"))
-    for part in ("sharded over 2 devices", "Time per token", "layers.down_proj", "hardware.memory.bandwidth"):
+    for part in ("sharded over 2 devices", "Time per token", "layers.down_proj", "hardware.memory.latency"):
         assert part in shown
 
 
