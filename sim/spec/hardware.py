@@ -23,6 +23,7 @@ from .fields import (
     Money,
     MoneyRate,
     NonNegativeBytes,
+    NonNegativeRatio,
     NonNegativeTime,
     OpPerCycle,
     Power,
@@ -190,6 +191,26 @@ class PointwiseKernels(SpecModel):
     loads_in_flight: Count = Field(description="independent vector loads a thread issues before it waits")
 
 
+class CollectiveLibrary(SpecModel):
+    """A GPU communication library with several protocols, and the engines' own all-reduce kernels in front of it."""
+
+    channels: Count = Field(description="thread blocks that a large collective uses, a buffer each")
+    simple_setup: NonNegativeTime = Field(description="fixed cost of the full-bandwidth protocol before its first step")
+    simple_step: NonNegativeTime = Field(description="software cost of one of its steps beyond the link latency")
+    drain: Bandwidth = Field(description="rate at which the channels copy what arrived to its place")
+    ll_assumed: Bandwidth = Field(
+        description="what the library itself takes its low-latency protocol to reach inside a node when it chooses"
+    )
+    in_network_efficiency: NonNegativeRatio = Field(
+        0.0, description="share of the payload rate that in-network reduction reaches; 0 where there is none"
+    )
+    ll128: bool = Field(True, description="the middle protocol is safe on these links (NVLink, not PCIe)")
+    direct_setup: NonNegativeTime = Field(description="start and barriers of one shot of an engine's own all-reduce")
+    direct_efficiency: Ratio = Field(description="share of the link that reads of peers' memory reach")
+    direct_limit: NonNegativeBytes = Field(description="message from which an engine leaves its own all-reduce")
+    direct_devices: Count = Field(8, description="most devices for which an engine uses its own all-reduce")
+
+
 class CollectiveKernels(SpecModel):
     """What the communication library adds to the links."""
 
@@ -198,6 +219,9 @@ class CollectiveKernels(SpecModel):
     efficiency: Ratio = Field(description="payload share of the link bandwidth (packet headers, flags)")
     one_shot_limit: NonNegativeBytes = Field(
         description="largest message for which every device reads every other's buffer"
+    )
+    library: CollectiveLibrary | None = Field(
+        None, description="protocols of a GPU library; setup and step are those of its low-latency one"
     )
 
 

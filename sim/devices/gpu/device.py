@@ -17,9 +17,10 @@ from ...graph.operators.linear import BatchedMatmul, Linear, MatmulGradient
 from ...graph.operators.moe import Experts, ExpertsBackward, TopK
 from ...graph.operators.pointwise import Pointwise, PointwiseBackward, recipe
 from ...graph.operators.scan import GatedDelta, ScanBackward, SelectiveScan, SSDScan
-from ...network.collectives import CollectiveCosts, bound_s, plan
+from ...network.collectives import ENGINE, CollectiveCosts, bound_s, plan
+from ...network.library import LibraryCosts
 from ...network.topology import Network
-from ...spec.hardware import GpuSpec
+from ...spec.hardware import CollectiveLibrary, GpuSpec
 from ..device import Device, LaunchCosts, Lowered
 from ..kernel import Kernel
 from .attention import AttentionModel
@@ -73,7 +74,9 @@ class GpuDevice(Device):
         self._experts = ExpertsModel(p, self._gemm, self._pointwise)
         self._sequence = SequenceModel(p, self._gemm, self._pointwise)
         c = habits.collective
-        self._collective = CollectiveCosts(float(c.setup), float(c.step), float(c.efficiency), float(c.one_shot_limit))
+        self._collective = CollectiveCosts(
+            float(c.setup), float(c.step), float(c.efficiency), float(c.one_shot_limit), _library_costs(c.library)
+        )
         self._rules: dict[type, Callable[[Any, bool], tuple[Kernel, ...]]] = {
             Linear: self._linear,
             MatmulGradient: self._gradient,
@@ -246,7 +249,9 @@ class GpuDevice(Device):
     def _communicate(self, op: Collective, fused: bool) -> tuple[Kernel, ...]:
         if op.devices == 1:
             return ()
-        priced = plan(self.network, self._collective, op.op, op.payload_bytes, op.devices, op.stride)
+        by = op.library or ENGINE
+        adds = not op.dtype.startswith("int")  # adding switches know floating point only
+        priced = plan(self.network, self._collective, op.op, op.payload_bytes, op.devices, op.stride, by, adds)
         bound = bound_s(self.network, op.op, op.payload_bytes, op.devices, op.stride)
         return (
             Kernel(
@@ -286,6 +291,25 @@ class GpuDevice(Device):
                 detail=(("transfer_s", seconds), ("latency_s", float(link.latency))),
             ),
         )
+
+
+def _library_costs(library: CollectiveLibrary | None) -> LibraryCosts | None:
+    """Plain floats of the communication library's section."""
+    if library is None:
+        return None
+    return LibraryCosts(
+        channels=int(library.channels),
+        simple_setup_s=float(library.simple_setup),
+        simple_step_s=float(library.simple_step),
+        drain_bytes_per_s=float(library.drain),
+        ll_assumed_bytes_per_s=float(library.ll_assumed),
+        in_network_efficiency=float(library.in_network_efficiency),
+        direct_setup_s=float(library.direct_setup),
+        direct_efficiency=float(library.direct_efficiency),
+        direct_limit_bytes=float(library.direct_limit),
+        direct_devices=int(library.direct_devices),
+        ll128=library.ll128,
+    )
 
 
 def _with_term(kernel: Kernel, term: tuple[str, float]) -> Kernel:
