@@ -183,6 +183,22 @@ class AttentionKernels(SpecModel):
     blocks_per_sm: Count = Field(description="thread blocks of the fused kernel that share an SM")
 
 
+class ExpertKernels(SpecModel):
+    """Grouped products over routed experts, as the engines' kernels do them: rows of a block are gathered."""
+
+    few: GemmTile = Field(
+        default_factory=lambda: GemmTile(m=16, n=32, k=64, stages=3, warps_m=1, warps_n=4),
+        description="tile where there are no more tokens than experts",
+    )
+    many: GemmTile = Field(
+        default_factory=lambda: GemmTile(m=64, n=64, k=32, stages=3, warps_m=2, warps_n=2),
+        description="tile for more tokens",
+    )
+    gather: OpPerCycle | None = Field(
+        None, description="elements of both operands that one SM takes in a clock through gathered rows; free if absent"
+    )
+
+
 class PointwiseKernels(SpecModel):
     """Element-wise, reduction and copy kernels."""
 
@@ -234,6 +250,9 @@ class Kernels(SpecModel):
     gemm: GemmKernels = Field(description="matrix products")
     attention: AttentionKernels = Field(description="fused attention")
     pointwise: PointwiseKernels = Field(description="element-wise kernels, reductions, copies")
+    experts: ExpertKernels = Field(
+        default_factory=lambda: ExpertKernels(), description="grouped products over routed experts"
+    )
     collective: CollectiveKernels = Field(description="communication library")
 
 

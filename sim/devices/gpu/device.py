@@ -71,7 +71,7 @@ class GpuDevice(Device):
         self._attention = AttentionModel(
             p, habits.attention, self._pointwise, float(habits.setup), self.launch.gap_s, spec.name
         )
-        self._experts = ExpertsModel(p, self._gemm, self._pointwise)
+        self._experts = ExpertsModel(p, self._pointwise, habits.experts, float(habits.setup))
         self._sequence = SequenceModel(p, self._gemm, self._pointwise)
         c = habits.collective
         self._collective = CollectiveCosts(
