@@ -134,8 +134,6 @@ def _linear_attention(row: Mapping[str, Any]) -> Converted | None:
     base = {"batch": batch, "length": length, "dtype": "bf16"}
     if source.startswith("causal_conv1d"):
         cells = {**base, "channels": _convolved(row), "kernel": whole(row, "d_conv")}
-        if source == LOOPED:
-            cells["batch"] = 1
         return f"conv1d {row['phase']}", "conv1d", cells
     if source == "fused_recurrent_gated_delta_rule":
         heads = {"heads": whole(row, "num_v_heads"), "key_dim": whole(row, "head_k_dim")}
@@ -208,6 +206,4 @@ def convert(rows: list[dict[str, Any]], table: str, hardware: str, source: str) 
         if found is not None:
             label, kind, cells = found
             seconds = number(row, "latency", source) * MS
-            if row.get("kernel_source") == LOOPED:
-                seconds /= whole(row, "batch_size")
             yield Measured(hardware, source, label, kind, cells, seconds, composite=label.startswith(COMPOSITE))

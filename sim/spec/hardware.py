@@ -205,6 +205,26 @@ class PointwiseKernels(SpecModel):
     threads: Count = Field(description="threads of one block")
     bytes_per_thread: Bytes = Field(description="vector load width")
     loads_in_flight: Count = Field(description="independent vector loads a thread issues before it waits")
+    accesses: OpPerCycle | None = Field(
+        None,
+        description="single elements that one SM loads and stores in a clock in the engines' row kernels (norm, gated "
+        "activation, rotary embedding), which give a row to a block and an element to a thread; free if absent",
+    )
+
+
+class SequenceKernels(SpecModel):
+    """Scans and causal convolutions."""
+
+    trip: NonNegativeTime | None = Field(
+        None,
+        description="one dependent round of a block through memory on a busy GPU: issue, load, exchange, store; "
+        "latencies of idle memory if absent",
+    )
+    fused_scan: FlopPerCycle | None = Field(
+        None,
+        description="rate at which one SM works through the dependent products of a chunk in a scan kernel that walks "
+        "the chunks of one head itself; a kernel for each step of the scan if absent",
+    )
 
 
 class CollectiveLibrary(SpecModel):
@@ -250,6 +270,9 @@ class Kernels(SpecModel):
     gemm: GemmKernels = Field(description="matrix products")
     attention: AttentionKernels = Field(description="fused attention")
     pointwise: PointwiseKernels = Field(description="element-wise kernels, reductions, copies")
+    sequence: SequenceKernels = Field(
+        default_factory=lambda: SequenceKernels(), description="scans and causal convolutions"
+    )
     experts: ExpertKernels = Field(
         default_factory=lambda: ExpertKernels(), description="grouped products over routed experts"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from ...graph.operators.convolution import CausalConv1d, Conv2d, Convolution2dBa
 from ...graph.operators.embedding import CrossEntropy, Embedding, EmbeddingBackward, Sampling
 from ...graph.operators.linear import BatchedMatmul, Linear, MatmulGradient
 from ...graph.operators.moe import Experts, ExpertsBackward, TopK
-from ...graph.operators.pointwise import Pointwise, PointwiseBackward, recipe
+from ...graph.operators.pointwise import Pointwise, PointwiseBackward, Recipe, recipe
 from ...graph.operators.scan import GatedDelta, ScanBackward, SelectiveScan, SSDScan
 from ...network.collectives import ENGINE, CollectiveCosts, bound_s, plan
 from ...network.library import LibraryCosts
@@ -27,7 +28,7 @@ from .attention import AttentionModel
 from .experts import ExpertsModel
 from .gemm import GemmModel, Product
 from .parameters import GpuParameters, tile_table
-from .pointwise import PointwiseModel, Sweep
+from .pointwise import ROW_THREADS, PointwiseModel, Sweep
 from .sequence import SequenceModel
 
 SAMPLING_PASSES = 3
@@ -71,8 +72,10 @@ class GpuDevice(Device):
         self._attention = AttentionModel(
             p, habits.attention, self._pointwise, float(habits.setup), self.launch.gap_s, spec.name
         )
-        self._experts = ExpertsModel(p, self._pointwise, habits.experts, float(habits.setup))
-        self._sequence = SequenceModel(p, self._gemm, self._pointwise)
+        self._experts = ExpertsModel(
+            p, self._pointwise, habits.experts, habits.gemm.operands_from_shared_memory, float(habits.setup)
+        )
+        self._sequence = SequenceModel(p, self._gemm, self._pointwise, habits.sequence, float(habits.setup))
         c = habits.collective
         self._collective = CollectiveCosts(
             float(c.setup), float(c.step), float(c.efficiency), float(c.one_shot_limit), _library_costs(c.library)
@@ -218,8 +221,29 @@ class GpuDevice(Device):
 
     def _pointwise_op(self, op: Pointwise, fused: bool) -> tuple[Kernel, ...]:
         r = recipe(op.op)
+        if fused and r.passes_eager > 1:  # no framework kernel does it at once: an engine's own
+            return self._row_kernel(op, r)
         passes = 1 if fused else r.passes_eager
         return self._sweep(op, op.kind, rows=op.rows if r.reduces else 0, passes=passes)
+
+    def _row_kernel(self, op: Pointwise, r: Recipe) -> tuple[Kernel, ...]:
+        """An engine's row kernel. One that reduces reads its row again, but from L1, which costs little beside the first time."""
+        p, work = self.parameters, op.arithmetic()
+        read = sum(a.bytes_moved for a in op.accesses() if not a.write)
+        moved = op.bytes_moved
+        sweep = Sweep(
+            read_bytes=read,
+            write_bytes=moved - read,
+            memory_bytes=moved * (1.0 - p.kept(moved)),
+            vector_ops=work.vector,
+            special_ops=work.special,
+            rows=op.rows,
+            cols=op.cols,
+            accesses=float(op.rows) * op.cols * (r.reads + r.writes),
+            chain_s=2.0 * math.log2(ROW_THREADS) * p.l1_latency_s if r.reduces else 0.0,
+        )
+        bound = ("memory", moved * (1.0 - p.kept_at_best(moved)) / p.memory_peak_bytes_per_s)
+        return (_with_term(self._pointwise.kernel(sweep, op.kind), bound),)
 
     def _sweep(
         self, op: Operator, name: str, *, rows: int = 0, passes: int = 1, persistent: bool = False

@@ -67,8 +67,9 @@ class Grouped:
 class ExpertsModel:
     """Lowers routed experts for one GPU."""
 
-    def __init__(self, parameters: GpuParameters, pointwise: PointwiseModel, habits: ExpertKernels, setup_s: float):
+    def __init__(self, parameters: GpuParameters, pointwise: PointwiseModel, habits: ExpertKernels, from_shared: bool, setup_s: float):
         self._p, self._pointwise, self._setup_s = parameters, pointwise, setup_s
+        self._from_shared = from_shared
         self._few, self._many = Tile.of(habits.few), Tile.of(habits.many)
         self._gather = math.inf if habits.gather is None else float(habits.gather) * parameters.clock_hz
 
@@ -131,12 +132,17 @@ class ExpertsModel:
         ea, eb = size_of(op.dtype), size_of(op.stored_dtype)
         columns, steps = math.ceil(x.n / tile.n), math.ceil(x.k / tile.k)
         count = max(1, round(blocks * columns))
-        # Compact operands are unpacked from whole words: they cost as many accesses as their bytes are of fp16.
-        staged = tile.k * (tile.m + tile.n * min(1.0, eb / ea))
+        widened = eb < ea
+        # Compact weights are repacked to stream in whole words: only the rows are gathered then. They are widened in
+        # registers, where a matrix unit that reads shared memory by itself works at half its rate.
+        staged = tile.k * (tile.m if widened else tile.m + tile.n)
         matrix_s = 2.0 * tile.m * tile.n * steps * tile.k / p.matrix_rate(op.dtype, x.name)
+        if widened and self._from_shared:
+            matrix_s *= 2.0
         shared_s = steps * tile.k * (tile.m * ea + tile.n * eb) * 2.0 / p.l1_bytes_per_s
-        widen_s = steps * tile.k * tile.n * DEQUANT_OPS / p.vector_op_rate() if eb < ea else 0.0
-        busy = max(matrix_s + widen_s, shared_s, steps * staged / self._gather)
+        widen_s = steps * tile.k * tile.n * DEQUANT_OPS / p.vector_op_rate() if widened else 0.0
+        filled = steps + tile.stages - 1.0  # the first stages arrive before any product
+        busy = max(matrix_s + widen_s, shared_s, filled * staged / self._gather)
         used_m, used_n = min(tile.m, rows / max(blocks, 1.0)), min(tile.n, x.n)
         out_tile = used_m * used_n * max(2.0, ea)
         slots = min(
