@@ -227,7 +227,7 @@ class GpuDevice(Device):
         return self._sweep(op, op.kind, rows=op.rows if r.reduces else 0, passes=passes)
 
     def _row_kernel(self, op: Pointwise, r: Recipe) -> tuple[Kernel, ...]:
-        """An engine's row kernel. One that reduces reads its row again, but from L1, which costs little beside the first time."""
+        """An engine's row kernel. One that reduces reads its row again, but from L1: little beside the first time."""
         p, work = self.parameters, op.arithmetic()
         read = sum(a.bytes_moved for a in op.accesses() if not a.write)
         moved = op.bytes_moved

@@ -67,7 +67,14 @@ class Grouped:
 class ExpertsModel:
     """Lowers routed experts for one GPU."""
 
-    def __init__(self, parameters: GpuParameters, pointwise: PointwiseModel, habits: ExpertKernels, from_shared: bool, setup_s: float):
+    def __init__(
+        self,
+        parameters: GpuParameters,
+        pointwise: PointwiseModel,
+        habits: ExpertKernels,
+        from_shared: bool,
+        setup_s: float,
+    ):
         self._p, self._pointwise, self._setup_s = parameters, pointwise, setup_s
         self._from_shared = from_shared
         self._few, self._many = Tile.of(habits.few), Tile.of(habits.many)
@@ -83,14 +90,30 @@ class ExpertsModel:
         wide, narrow = rows * width * wide_word, rows * op.intermediate * wide_word
         taken, given = tokens * op.hidden * word, tokens * op.hidden * wide_word
         down_bytes = rows * op.hidden * wide_word
-        up = Grouped("experts gate, up" if op.gated else "experts up", width, op.hidden, taken, wide, self._weights(op, width, op.hidden))
-        down = Grouped("experts down", op.hidden, op.intermediate, narrow * word / wide_word, down_bytes, self._weights(op, op.hidden, op.intermediate))
+        up = Grouped(
+            "experts gate, up" if op.gated else "experts up",
+            width,
+            op.hidden,
+            taken,
+            wide,
+            self._weights(op, width, op.hidden),
+        )
+        down = Grouped(
+            "experts down",
+            op.hidden,
+            op.intermediate,
+            narrow * word / wide_word,
+            down_bytes,
+            self._weights(op, op.hidden, op.intermediate),
+        )
         out = list(self._align(op))
         if word < wide_word:
             out.append(self._pass("experts narrow input", given, taken, tokens * op.hidden))
         out.append(self._grouped(op, up))
         # Two vector operations a multiply-add, sigmoid and product; exponential and division on the special unit.
-        out.append(self._pass("experts activation", wide, narrow, rows * 4.0 * op.intermediate, 2.0 * rows * op.intermediate))
+        out.append(
+            self._pass("experts activation", wide, narrow, rows * 4.0 * op.intermediate, 2.0 * rows * op.intermediate)
+        )
         if word < wide_word:
             out.append(self._pass("experts narrow rows", narrow, narrow * word / wide_word, rows * op.intermediate))
         out.append(self._grouped(op, down))
@@ -106,7 +129,11 @@ class ExpertsModel:
         """One block counts the picks and places the blocks of every expert; many then write the sorted picks."""
         p = self._p
         picks = float(op.tokens) * op.top_k
-        turns = math.ceil(picks / ALIGN_THREADS) + 2.0 * math.log2(ALIGN_THREADS) * p.l1_latency_s / p.l2_latency_s if p.l2_latency_s else 0.0
+        turns = (
+            math.ceil(picks / ALIGN_THREADS) + 2.0 * math.log2(ALIGN_THREADS) * p.l1_latency_s / p.l2_latency_s
+            if p.l2_latency_s
+            else 0.0
+        )
         count = Sweep(picks * PICK_BYTES, op.held * PICK_BYTES, 0.0, parallel=1, chain_s=turns * p.l2_latency_s)
         sort = Sweep(picks * PICK_BYTES, picks * PICK_BYTES, 0.0)
         return self._pointwise.kernel(count, "experts align"), self._pointwise.kernel(sort, "experts sort")

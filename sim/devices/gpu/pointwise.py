@@ -9,7 +9,6 @@ from ...spec.hardware import PointwiseKernels
 from ..kernel import Kernel, TileClass
 from .parameters import GpuParameters
 
-
 ROW_THREADS = 1024
 """Most threads of a row kernel's block."""
 
@@ -58,7 +57,6 @@ class PointwiseModel:
         p = self._p
         if sweep.cols:
             return self._row_kernel(sweep, name)
-        total = sweep.read_bytes + sweep.write_bytes
         largest = max(sweep.read_bytes, sweep.write_bytes)
         one_load = self._threads * self._vector_bytes
         # Small tensors give each thread fewer loads, so that every processor gets a block; a row stays with one block.

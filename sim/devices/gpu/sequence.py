@@ -18,14 +18,15 @@ SCAN_CHUNK = 2048
 """Tokens a block of the selective-scan kernel holds in registers before it carries its state on (mamba_ssm)."""
 
 CONVOLUTION_THREADS, CONVOLUTION_ELEMENTS = 128, 8
-"""Threads of a causal convolution's block and elements each takes at once; a block walks one channel (causal-conv1d)."""
+"""Threads of a causal convolution's block and elements each takes at once; a block walks a channel (causal-conv1d)."""
 
 UPDATE_THREADS = 64
 """Threads of the block that moves the convolution windows of as many channels by one token (causal-conv1d)."""
 
-FIRST_TRIPS, BLOCK_TRIPS, CHANNEL_TRIPS, SCAN_TRIPS = 1, 2, 3, 5
-"""Dependent rounds through memory: of a cold kernel, of any block (addresses, data), of a channel's block (window and
-taps, data, exchange and store), of a fused scan's block (state in, operands, decays, outputs, state out)."""
+FIRST_TRIPS, UPDATE_TRIPS, WINDOW_TRIPS, CHANNEL_TRIPS, SCAN_TRIPS = 1, 1, 2, 3, 5
+"""Dependent rounds through memory: of a cold kernel; of a block that updates a state; of one that moves windows
+(index, window); of a channel's block in every turn (data, exchange, store); of a fused scan's block (state in,
+operands, decays, outputs, state out)."""
 
 FFT_SHARED_POINTS = 4096
 """Complex fp32 points that one block transforms inside shared memory; longer transforms pass through memory again."""
@@ -48,7 +49,7 @@ class SequenceModel:
         self._fused_flops = 0.0 if habits.fused_scan is None else float(habits.fused_scan) * parameters.clock_hz
         self._start_s = setup_s + FIRST_TRIPS * self._trip_s
 
-    def _started(self, kernel: Kernel, trips: int = BLOCK_TRIPS) -> Kernel:
+    def _started(self, kernel: Kernel, trips: int = UPDATE_TRIPS) -> Kernel:
         """A kernel of this family: its start, and *trips* dependent rounds of each block."""
         (tile,) = kernel.classes
         held = replace(tile, serial_s=max(tile.serial_s, trips * self._trip_s))
@@ -199,7 +200,7 @@ class SequenceModel:
         """A block a sequence and channel that walks the tokens; a single token moves the windows of many channels."""
         p, sweep = self._p, self._sweep(op, 0, 0.0)
         if op.length == 1:
-            threads, trips = UPDATE_THREADS, BLOCK_TRIPS
+            threads, trips = UPDATE_THREADS, WINDOW_TRIPS
             blocks = op.batch * math.ceil(op.channels / threads)
         else:
             threads, trips = CONVOLUTION_THREADS, CHANNEL_TRIPS
@@ -210,10 +211,9 @@ class SequenceModel:
         tile = TileClass(
             count=blocks,
             busy_s=max(vector_s, total / p.l1_bytes_per_s) / blocks,
-            serial_s=trips * self._trip_s,
+            serial_s=turns * trips * self._trip_s,  # a block waits in every turn
             l2_bytes=total / blocks,
             memory_bytes=sweep.memory_bytes / blocks,
-            flow_bytes_per_s=total / blocks / turns / self._trip_s if self._trip_s else math.inf,
         )
         scale = p.units * p.boost_ratio
         terms = (

@@ -11,7 +11,6 @@ from ..dtypes import size_of
 from ..operator import Access, Arithmetic, Operator, Role, ceil_div, divide, positive
 from .linear import weight_storage
 
-
 INDEPENDENT = ("uniform", "")
 """Spellings of routing in which tokens choose among all experts independently."""
 
