@@ -40,7 +40,7 @@ TUNER_HOP_S = (0.6 * US, 1.9 * US, 3.4 * US)
 """Latency of a hop over NVLink by protocol, as the library assumes it (tuning.cc, hwLatencies)."""
 
 TUNER_LINK_LATENCY_S = 0.5 * US
-"""Link latency that those hops belong to; slower links scale them."""
+"""Link latency that the table belongs to; slower links scale it."""
 
 TUNER_NVLS_S = 25.0 * US
 """Latency of in-network reduction, as the library assumes it (tuning.cc, hwLatencies)."""
@@ -143,13 +143,18 @@ class Ring:
 
     def assumed_s(self, protocol: int, steps: int, d: int, size: float) -> float:
         """What the library believes a protocol takes: its own table, by which it chooses."""
-        scale = self.link_latency_s / TUNER_LINK_LATENCY_S
+        scale = self._belief_scale
         rate = self.rate
         if protocol == 0:
             rate = min(LL_SHARE * rate, self.library.ll_assumed_bytes_per_s)
         elif protocol == 1:
             rate *= 0.92
-        return TUNER_BASE_S[protocol] + scale * steps * TUNER_HOP_S[protocol] + steps * size / d / rate
+        return scale * (TUNER_BASE_S[protocol] + steps * TUNER_HOP_S[protocol]) + steps * size / d / rate
+
+    @property
+    def _belief_scale(self) -> float:
+        """Latencies of the table are those of NVLink."""
+        return self.link_latency_s / TUNER_LINK_LATENCY_S
 
     def in_network(self, d: int, size: float) -> Option:
         """NVLS all-reduce: a device gives its whole buffer to the adding switch and one share of the sums back."""
@@ -173,7 +178,7 @@ class Ring:
         if op == "all_reduce" and reduces and self.library.in_network_efficiency > 0.0:
             nvls = self.in_network(d, size)
             # Two operations share the way: twice the rate of one.
-            believed = TUNER_NVLS_S + steps * size / d / (2.0 * self.in_network_rate)
+            believed = self._belief_scale * TUNER_NVLS_S + steps * size / d / (2.0 * self.in_network_rate)
             if believed < beliefs[chosen]:
                 options = options[-1:]
             options.append(nvls)

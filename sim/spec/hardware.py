@@ -256,8 +256,13 @@ class CollectiveKernels(SpecModel):
     one_shot_limit: NonNegativeBytes = Field(
         description="largest message for which every device reads every other's buffer"
     )
+
+
+class GpuCollectiveKernels(CollectiveKernels):
+    """What a GPU communication library adds to the links."""
+
     library: CollectiveLibrary | None = Field(
-        None, description="protocols of a GPU library; setup and step are those of its low-latency one"
+        None, description="its protocols; setup and step are then those of the low-latency one"
     )
 
 
@@ -276,7 +281,7 @@ class Kernels(SpecModel):
     experts: ExpertKernels = Field(
         default_factory=lambda: ExpertKernels(), description="grouped products over routed experts"
     )
-    collective: CollectiveKernels = Field(description="communication library")
+    collective: GpuCollectiveKernels = Field(description="communication library")
 
 
 class GpuSpec(SpecModel):

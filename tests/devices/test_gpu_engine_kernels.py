@@ -149,7 +149,6 @@ def test_a_small_state_update_is_its_round_trips() -> None:
 def test_an_engines_row_kernel_takes_an_element_a_thread() -> None:
     gpu = device("gpu_a100")
     own, framework = (gpu.lower(Pointwise(kind, 4096, 8192, "fp16")) for kind in ("silu_mul", "add"))
-    assert own.flops > 0 and framework.flops > 0
     # Three accesses an element at 4.2 a clock on 108 SMs take longer than memory for the same three tensors.
     assert own.analytic_s >= 3 * 4096 * 8192 / (4.2 * 1.41e9 * 108)
     assert own.analytic_s > 1.3 * framework.analytic_s

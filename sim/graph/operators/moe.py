@@ -111,12 +111,12 @@ class Experts(Operator):
     @property
     def assignments(self) -> float:
         """Expected (token, expert) pairs on this device."""
-        return float(self.tokens) * sum(self.pick_probabilities())
+        return _routed(self.distribution, self.tokens, self.experts, self.held, self.top_k)[0]
 
     @property
     def active_experts(self) -> float:
         """Expected distinct experts used on this device, under its routing distribution."""
-        return sum(self.used_share(p) for p in self.pick_probabilities())
+        return _routed(self.distribution, self.tokens, self.experts, self.held, self.top_k)[1]
 
     def used_share(self, probability: float) -> float:
         """Expected share of the time that an expert with this pick probability has a token at all."""
@@ -216,6 +216,14 @@ class ExpertsBackward(Operator):
             Access(Role.ACTIVATION, f.assignments * f.hidden * size_of(f.dtype), write=True),
             Access(Role.GRADIENT, touched, write=True),
         )
+
+
+@lru_cache(maxsize=8192)
+def _routed(distribution: str, tokens: int, experts: int, held: int, top_k: int) -> tuple[float, float]:
+    """Expected (token, expert) pairs and distinct experts on a device that holds *held* of them."""
+    op = Experts(tokens, 1, 1, experts, top_k, distribution=distribution, local=held)
+    shares = op.pick_probabilities()
+    return tokens * sum(shares), sum(op.used_share(p) for p in shares)
 
 
 @lru_cache(maxsize=4096)
