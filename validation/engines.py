@@ -7,10 +7,11 @@ What the columns mean, where it had to be settled from the data:
   1.85 times as long as an ``int8`` one at the large end, and read as bytes its bus bandwidth would be a third of the
   link. All-gather and reduce-scatter take half the time of an all-reduce of the same size: the full buffer is meant.
 - ``step`` of attention is what the cache holds before the call and ``isl`` the new tokens, so keys are their sum.
-- ``causal_conv1d_fn`` rows grow in proportion to the batch even at length 1 (64 sequences of one token take 64 times
-  8.7 us on A100): sequences are convolved one after the other, so a row is divided by its batch. In the ``gdn`` table
+- ``causal_conv1d_fn`` rows grow in proportion to the batch even at length 1 (64 sequences of one token take 557 us on
+  A100, 512 tokens of each 443 us): a block for each sequence and channel, whatever its length. In the ``gdn`` table
   every model takes the same time (within 4 % on A100), so what was convolved is not q, k and v of the model but
-  something of fixed width; it is taken as the one width all models share, 16 key heads of 128.
+  something of fixed width; it is taken as the one width all models share, 16 key heads of 128, which agrees with the
+  memory's bandwidth at the long end (6144 channels would exceed it).
 - ``fp8`` and ``fp8_block`` of the GEMM tables include the quantisation of the activations, unfused: on H100
   8192 × 64 × 65536 takes 5855 us, in bf16 365 us; ``fp8_block`` on H200 never takes less than 50 us, whatever the size.
   Latent attention never takes less than 100 us (H100) or 240 us (A100) either: a module launched from the framework.
@@ -46,9 +47,6 @@ OPERATIONS = {"alltoall": "all_to_all"}
 KV_LORA_RANK, ROPE_DIM = 512, 64
 # Whether this expert width belongs to a gated or a plain expert is not recorded, and the two differ by half.
 UNCLEAR_EXPERTS = frozenset({1856})
-LOOPED = "causal_conv1d_fn"
-"""Kernel that was timed in a loop over the sequences of a batch."""
-
 COMPOSITE = ("linear fp8", "latent_attention")
 """Labels whose rows time more than the operator (see above)."""
 
@@ -134,8 +132,6 @@ def _linear_attention(row: Mapping[str, Any]) -> Converted | None:
     base = {"batch": batch, "length": length, "dtype": "bf16"}
     if source.startswith("causal_conv1d"):
         cells = {**base, "channels": _convolved(row), "kernel": whole(row, "d_conv")}
-        if source == LOOPED:
-            cells["batch"] = 1
         return f"conv1d {row['phase']}", "conv1d", cells
     if source == "fused_recurrent_gated_delta_rule":
         heads = {"heads": whole(row, "num_v_heads"), "key_dim": whole(row, "head_k_dim")}
@@ -162,6 +158,8 @@ def _collective(row: Mapping[str, Any]) -> Converted | None:
     op = OPERATIONS.get(str(row["op_name"]), str(row["op_name"]))
     cells = {"op": op, "bytes": whole(row, "message_size") * word, "devices": whole(row, "num_gpus")}
     library = "NCCL" if "nccl_dtype" in row else "one-shot/two-shot kernels"
+    if "nccl_dtype" in row:
+        cells |= {"library": "nccl", "dtype": "int8" if word == 1 else "fp16"}
     return f"collective {op} ({library})", "collective", cells
 
 
@@ -206,6 +204,4 @@ def convert(rows: list[dict[str, Any]], table: str, hardware: str, source: str) 
         if found is not None:
             label, kind, cells = found
             seconds = number(row, "latency", source) * MS
-            if row.get("kernel_source") == LOOPED:
-                seconds /= whole(row, "batch_size")
             yield Measured(hardware, source, label, kind, cells, seconds, composite=label.startswith(COMPOSITE))

@@ -277,7 +277,7 @@ def _load_groups(op: Experts) -> list[tuple[int, float, float]]:
     for i in range(classes):
         stop = len(probabilities) * (i + 1) // classes
         part = probabilities[start:stop]
-        active = sum(1.0 - (1.0 - p) ** op.tokens for p in part)
+        active = sum(op.used_share(p) for p in part)
         rows = sum(part) * op.tokens
         if rows > 0:
             out.append((max(1, round(active)), active, rows))

@@ -6,17 +6,26 @@ import math
 from dataclasses import dataclass
 
 from ..errors import UnsupportedError
+from .library import LibraryCosts, Ring, direct_all_reduce
 from .topology import Network, NetworkLevel
 
 
 @dataclass(frozen=True, slots=True)
 class CollectiveCosts:
-    """What the library adds: see ``kernels.collective`` of a hardware file."""
+    """What the library adds: see ``kernels.collective`` of a hardware file.
+
+    Without a ``library`` the fastest algorithm of a level is taken, in one protocol.
+    """
 
     setup_s: float
     step_s: float
     efficiency: float
     one_shot_limit_bytes: float
+    library: LibraryCosts | None = None
+
+
+ENGINE, LIBRARY = "engine", "nccl"
+"""Who runs a collective: an inference engine (own kernels in front of the library) or the library alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +65,18 @@ def bound_s(network: Network, op: str, size_bytes: float, devices: int, stride: 
 
 
 def plan(
-    network: Network, costs: CollectiveCosts, op: str, size_bytes: float, devices: int, stride: int = 1
+    network: Network,
+    costs: CollectiveCosts,
+    op: str,
+    size_bytes: float,
+    devices: int,
+    stride: int = 1,
+    by: str = ENGINE,
+    adds: bool = True,
 ) -> CollectivePlan:
-    """Price a collective over *devices* ranks *stride* apart.
+    """Price a collective over *devices* ranks *stride* apart, run *by* an engine or the library alone.
+
+    ``adds``: switches that reduce can add numbers of this type.
 
     Over several levels an all-reduce is reduce-scatter inside, all-reduce outside on what is left, all-gather inside;
     gathers and scatters shrink or grow the same way; an all-to-all sends to each level its share of the partners.
@@ -71,6 +89,8 @@ def plan(
     if devices == 1:
         return CollectivePlan("none", 0.0, 0.0, 0)
     spans = network.spans(devices, stride)
+    if costs.library is not None and len(spans) == 1 and spans[0][0] is network.levels[0]:
+        return _inside_node(spans[0][0], spans[0][1], costs, costs.library, op, size_bytes, by, adds)
     if op == "all_reduce" and len(spans) > 1:
         return _hierarchical_all_reduce(spans, costs, size_bytes)
     parts: list[CollectivePlan] = []
@@ -83,6 +103,35 @@ def plan(
         left /= members
         inner *= members
     return _join(parts, costs)
+
+
+def _inside_node(
+    level: NetworkLevel,
+    d: int,
+    costs: CollectiveCosts,
+    library: LibraryCosts,
+    op: str,
+    size: float,
+    by: str,
+    adds: bool,
+) -> CollectivePlan:
+    """On the innermost level alone: protocols, and the engines' own kernels in front of small all-reduces."""
+    ring = Ring(library, costs.setup_s, costs.step_s, costs.efficiency * level.bytes_per_s, level.latency_s)
+    if op in ("all_reduce", "all_gather", "reduce_scatter"):
+        # Engines switch off the memory handles that in-network reduction needs.
+        best = ring.collective(op, d, size, level.reduces and adds and by == LIBRARY)
+        if op == "all_reduce" and by == ENGINE:
+            own = direct_all_reduce(library, level, d, size, costs.one_shot_limit_bytes)
+            best = min((own or best, best), key=lambda option: option.total_s)
+    elif op == "all_to_all":
+        best = ring.exchange(d, size)
+    elif op == "send_recv":
+        best = ring.send(size)
+    elif op == "broadcast":
+        best = ring.broadcast(d, size)
+    else:
+        raise UnsupportedError(f"no algorithm for collective {op!r}")
+    return CollectivePlan(f"{best.name} ({level.name})", best.setup_s + best.latency_s, best.transfer_s, best.steps)
 
 
 def _hierarchical_all_reduce(

@@ -23,6 +23,7 @@ from .fields import (
     Money,
     MoneyRate,
     NonNegativeBytes,
+    NonNegativeRatio,
     NonNegativeTime,
     OpPerCycle,
     Power,
@@ -188,12 +189,68 @@ class AttentionKernels(SpecModel):
     blocks_per_sm: Count = Field(description="thread blocks of the fused kernel that share an SM")
 
 
+class ExpertKernels(SpecModel):
+    """Grouped products over routed experts, as the engines' kernels do them: rows of a block are gathered."""
+
+    few: GemmTile = Field(
+        default_factory=lambda: GemmTile(m=16, n=32, k=64, stages=3, warps_m=1, warps_n=4),
+        description="tile where there are no more tokens than experts",
+    )
+    many: GemmTile = Field(
+        default_factory=lambda: GemmTile(m=64, n=64, k=32, stages=3, warps_m=2, warps_n=2),
+        description="tile for more tokens",
+    )
+    gather: OpPerCycle | None = Field(
+        None, description="elements of both operands that one SM takes in a clock through gathered rows; free if absent"
+    )
+
+
 class PointwiseKernels(SpecModel):
     """Element-wise, reduction and copy kernels."""
 
     threads: Count = Field(description="threads of one block")
     bytes_per_thread: Bytes = Field(description="vector load width")
     loads_in_flight: Count = Field(description="independent vector loads a thread issues before it waits")
+    accesses: OpPerCycle | None = Field(
+        None,
+        description="single elements that one SM loads and stores in a clock in the engines' row kernels (norm, gated "
+        "activation, rotary embedding), which give a row to a block and an element to a thread; free if absent",
+    )
+
+
+class SequenceKernels(SpecModel):
+    """Scans and causal convolutions."""
+
+    trip: NonNegativeTime | None = Field(
+        None,
+        description="one dependent round of a block through memory on a busy GPU: issue, load, exchange, store; "
+        "latencies of idle memory if absent",
+    )
+    fused_scan: FlopPerCycle | None = Field(
+        None,
+        description="rate at which one SM works through the dependent products of a chunk in a scan kernel that walks "
+        "the chunks of one head itself; a kernel for each step of the scan if absent",
+    )
+
+
+class CollectiveLibrary(SpecModel):
+    """A GPU communication library with several protocols, and the engines' own all-reduce kernels in front of it."""
+
+    channels: Count = Field(description="thread blocks that a large collective uses, a buffer each")
+    simple_setup: NonNegativeTime = Field(description="fixed cost of the full-bandwidth protocol before its first step")
+    simple_step: NonNegativeTime = Field(description="software cost of one of its steps beyond the link latency")
+    drain: Bandwidth = Field(description="rate at which the channels copy what arrived to its place")
+    ll_assumed: Bandwidth = Field(
+        description="what the library itself takes its low-latency protocol to reach inside a node when it chooses"
+    )
+    in_network_efficiency: NonNegativeRatio = Field(
+        0.0, description="share of the payload rate that in-network reduction reaches; 0 where there is none"
+    )
+    ll128: bool = Field(True, description="the middle protocol is safe on these links (NVLink, not PCIe)")
+    direct_setup: NonNegativeTime = Field(description="start and barriers of one shot of an engine's own all-reduce")
+    direct_efficiency: Ratio = Field(description="share of the link that reads of peers' memory reach")
+    direct_limit: NonNegativeBytes = Field(description="message from which an engine leaves its own all-reduce")
+    direct_devices: Count = Field(8, description="most devices for which an engine uses its own all-reduce")
 
 
 class CollectiveKernels(SpecModel):
@@ -207,6 +264,14 @@ class CollectiveKernels(SpecModel):
     )
 
 
+class GpuCollectiveKernels(CollectiveKernels):
+    """What a GPU communication library adds to the links."""
+
+    library: CollectiveLibrary | None = Field(
+        None, description="its protocols; setup and step are then those of the low-latency one"
+    )
+
+
 class Kernels(SpecModel):
     """The kernel library's habits on this generation."""
 
@@ -216,7 +281,13 @@ class Kernels(SpecModel):
     gemm: GemmKernels = Field(description="matrix products")
     attention: AttentionKernels = Field(description="fused attention")
     pointwise: PointwiseKernels = Field(description="element-wise kernels, reductions, copies")
-    collective: CollectiveKernels = Field(description="communication library")
+    sequence: SequenceKernels = Field(
+        default_factory=lambda: SequenceKernels(), description="scans and causal convolutions"
+    )
+    experts: ExpertKernels = Field(
+        default_factory=lambda: ExpertKernels(), description="grouped products over routed experts"
+    )
+    collective: GpuCollectiveKernels = Field(description="communication library")
 
 
 class GpuSpec(SpecModel):

@@ -50,7 +50,21 @@ def test_transfers_follow_the_link() -> None:
     assert set(found) == {"hardware.links.nvlink.bandwidth", "hardware.kernels.collective.efficiency"}
 
 
-TIMES = ("latency", "issue_latency", "setup", "step", "graph", "stream", "dispatch", "eager")
+TIMES = (
+    "latency",
+    "issue_latency",
+    "setup",
+    "step",
+    "simple_setup",
+    "simple_step",
+    "direct_setup",
+    "trip",
+    "graph",
+    "stream",
+    "dispatch",
+    "eager",
+)
+RATES = ("bandwidth", "drain", "ll_assumed")
 DECODE = {"model": "llama2_7b", "task": "decode", "batch": 2, "prompt": 512, "generate": 8, "layers": 4}
 RUNS: list[tuple[str, dict[str, Any]]] = [
     ("gpu_a100", DECODE),
@@ -70,7 +84,7 @@ def test_rates_and_latencies_sum_to_minus_one(hardware: str, fields: dict[str, A
     total = 0.0
     for path, elasticity in elasticities(load_machine(hardware), **fields).items():
         last = path.rpartition(".")[2]
-        if ".clock." in path or (last == "bandwidth" and ".sm." not in path):
+        if ".clock." in path or (last in RATES and ".sm." not in path):
             total += elasticity
         elif last in TIMES:
             total -= elasticity

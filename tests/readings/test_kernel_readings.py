@@ -82,12 +82,12 @@ def test_no_time_below_bytes_that_no_cache_holds(kind: str) -> None:
 # --- closed form and simulation ---------------------------------------------------------------------------------------
 
 
-def ratios(kinds: tuple[str, ...], several: bool) -> list[float]:
+def ratios(kinds: tuple[str, ...], several: bool, examples: int = 12) -> list[float]:
     """Simulated over closed-form time of kernels with one class of tiles, or with several."""
     found: list[float] = []
     for kind in kinds:
 
-        @settings(max_examples=12)
+        @settings(max_examples=examples)
         @given(BY_KIND[kind], gpus)
         def collect(op: Operator, gpu: str) -> None:
             low = device(gpu).lower(op)
@@ -111,8 +111,8 @@ def test_closed_form_and_simulation_agree_for_like_tiles() -> None:
 
 
 def test_closed_form_is_rough_for_unlike_tiles() -> None:
-    # Causal tiles of several lengths, experts of several loads: the closed form adds resources up and half a tile.
-    found = ratios(("attention", "moe"), several=True)
+    # Causal tiles of several lengths: the closed form adds resources up and half a tile.
+    found = ratios(("attention",), several=True, examples=60)
     assert found
     assert statistics.median(found) == pytest.approx(1.0, abs=0.15)
     assert min(found) >= 0.4
@@ -214,7 +214,21 @@ def test_better_hardware_never_takes_longer(what: str, factor: float) -> None:
     check()
 
 
-TIMES = ("latency", "issue_latency", "setup", "step", "graph", "stream", "dispatch", "eager")
+TIMES = (
+    "latency",
+    "issue_latency",
+    "setup",
+    "step",
+    "simple_setup",
+    "simple_step",
+    "direct_setup",
+    "trip",
+    "graph",
+    "stream",
+    "dispatch",
+    "eager",
+)
+RATES = ("bandwidth", "drain", "ll_assumed")
 
 
 @cache
@@ -223,7 +237,7 @@ def faster_by_three(name: str) -> Device:
     spec = load_machine(name).spec
     for path, leaf in spec.leaves():
         last = path.rpartition(".")[2]
-        if path.startswith("clock.") or (last == "bandwidth" and not path.startswith("sm.")):
+        if path.startswith("clock.") or (last in RATES and not path.startswith("sm.")):
             spec = with_value(spec, path, float(leaf) * 3.0)
         elif last in TIMES:
             spec = with_value(spec, path, float(leaf) / 3.0)

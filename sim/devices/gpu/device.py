@@ -16,18 +16,19 @@ from ...graph.operators.convolution import CausalConv1d, Conv2d, Convolution2dBa
 from ...graph.operators.embedding import CrossEntropy, Embedding, EmbeddingBackward, Sampling
 from ...graph.operators.linear import BatchedMatmul, Linear, MatmulGradient
 from ...graph.operators.moe import Experts, ExpertsBackward, TopK
-from ...graph.operators.pointwise import Pointwise, PointwiseBackward, recipe
+from ...graph.operators.pointwise import Pointwise, PointwiseBackward, Recipe, recipe
 from ...graph.operators.scan import GatedDelta, ScanBackward, SelectiveScan, SSDScan
-from ...network.collectives import CollectiveCosts, bound_s, plan
+from ...network.collectives import ENGINE, CollectiveCosts, bound_s, plan
+from ...network.library import LibraryCosts
 from ...network.topology import Network
-from ...spec.hardware import GpuSpec
+from ...spec.hardware import CollectiveLibrary, GpuSpec
 from ..device import Device, LaunchCosts, Lowered
 from ..kernel import Kernel
 from .attention import AttentionModel
 from .experts import ExpertsModel
 from .gemm import GemmModel, Product
 from .parameters import GpuParameters, tile_table
-from .pointwise import PointwiseModel, Sweep
+from .pointwise import ROW_THREADS, PointwiseModel, Sweep
 from .sequence import SequenceModel
 
 SAMPLING_PASSES = 3
@@ -72,10 +73,14 @@ class GpuDevice(Device):
         self._attention = AttentionModel(
             p, habits.attention, self._pointwise, float(habits.setup), self.launch.gap_s, spec.name
         )
-        self._experts = ExpertsModel(p, self._gemm, self._pointwise)
-        self._sequence = SequenceModel(p, self._gemm, self._pointwise)
+        self._experts = ExpertsModel(
+            p, self._pointwise, habits.experts, habits.gemm.operands_from_shared_memory, float(habits.setup)
+        )
+        self._sequence = SequenceModel(p, self._gemm, self._pointwise, habits.sequence, float(habits.setup))
         c = habits.collective
-        self._collective = CollectiveCosts(float(c.setup), float(c.step), float(c.efficiency), float(c.one_shot_limit))
+        self._collective = CollectiveCosts(
+            float(c.setup), float(c.step), float(c.efficiency), float(c.one_shot_limit), _library_costs(c.library)
+        )
         self._rules: dict[type, Callable[[Any, bool], tuple[Kernel, ...]]] = {
             Linear: self._linear,
             MatmulGradient: self._gradient,
@@ -217,8 +222,29 @@ class GpuDevice(Device):
 
     def _pointwise_op(self, op: Pointwise, fused: bool) -> tuple[Kernel, ...]:
         r = recipe(op.op)
+        if fused and r.passes_eager > 1:  # no framework kernel does it at once: an engine's own
+            return self._row_kernel(op, r)
         passes = 1 if fused else r.passes_eager
         return self._sweep(op, op.kind, rows=op.rows if r.reduces else 0, passes=passes)
+
+    def _row_kernel(self, op: Pointwise, r: Recipe) -> tuple[Kernel, ...]:
+        """An engine's row kernel. One that reduces reads its row again, but from L1: little beside the first time."""
+        p, work = self.parameters, op.arithmetic()
+        read = sum(a.bytes_moved for a in op.accesses() if not a.write)
+        moved = op.bytes_moved
+        sweep = Sweep(
+            read_bytes=read,
+            write_bytes=moved - read,
+            memory_bytes=moved * (1.0 - p.kept(moved)),
+            vector_ops=work.vector,
+            special_ops=work.special,
+            rows=op.rows,
+            cols=op.cols,
+            accesses=float(op.rows) * op.cols * (r.reads + r.writes),
+            chain_s=2.0 * math.log2(ROW_THREADS) * p.l1_latency_s if r.reduces else 0.0,
+        )
+        bound = ("memory", moved * (1.0 - p.kept_at_best(moved)) / p.memory_peak_bytes_per_s)
+        return (_with_term(self._pointwise.kernel(sweep, op.kind), bound),)
 
     def _sweep(
         self,
@@ -257,7 +283,9 @@ class GpuDevice(Device):
     def _communicate(self, op: Collective, fused: bool) -> tuple[Kernel, ...]:
         if op.devices == 1:
             return ()
-        priced = plan(self.network, self._collective, op.op, op.payload_bytes, op.devices, op.stride)
+        by = op.library or ENGINE
+        adds = not op.dtype.startswith("int")  # adding switches know floating point only
+        priced = plan(self.network, self._collective, op.op, op.payload_bytes, op.devices, op.stride, by, adds)
         bound = bound_s(self.network, op.op, op.payload_bytes, op.devices, op.stride)
         return (
             Kernel(
@@ -297,6 +325,25 @@ class GpuDevice(Device):
                 detail=(("transfer_s", seconds), ("latency_s", float(link.latency))),
             ),
         )
+
+
+def _library_costs(library: CollectiveLibrary | None) -> LibraryCosts | None:
+    """Plain floats of the communication library's section."""
+    if library is None:
+        return None
+    return LibraryCosts(
+        channels=int(library.channels),
+        simple_setup_s=float(library.simple_setup),
+        simple_step_s=float(library.simple_step),
+        drain_bytes_per_s=float(library.drain),
+        ll_assumed_bytes_per_s=float(library.ll_assumed),
+        in_network_efficiency=float(library.in_network_efficiency),
+        direct_setup_s=float(library.direct_setup),
+        direct_efficiency=float(library.direct_efficiency),
+        direct_limit_bytes=float(library.direct_limit),
+        direct_devices=int(library.direct_devices),
+        ll128=library.ll128,
+    )
 
 
 def _with_term(kernel: Kernel, term: tuple[str, float]) -> Kernel:

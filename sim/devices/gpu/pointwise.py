@@ -9,6 +9,9 @@ from ...spec.hardware import PointwiseKernels
 from ..kernel import Kernel, TileClass
 from .parameters import GpuParameters
 
+ROW_THREADS = 1024
+"""Most threads of a row kernel's block."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
@@ -18,6 +21,8 @@ class Sweep:
     ``again_bytes`` are read from L2 beyond that, where several blocks need the same data. ``rows`` > 0 makes rows the
     unit of scheduling where a row must be reduced before it is written; ``parallel`` limits the number of blocks.
     ``run_bytes``: what is read lies in pieces of that size at unrelated places.
+    ``cols`` > 0 makes it a row kernel of an engine: a block for each of ``rows`` rows, a thread for each element, up to
+    ROW_THREADS; it makes ``accesses`` loads and stores of single elements in all.
     """
 
     read_bytes: float
@@ -30,6 +35,8 @@ class Sweep:
     chain_s: float = 0.0
     again_bytes: float = 0.0
     run_bytes: float = math.inf
+    cols: int = 0
+    accesses: float = 0.0
 
 
 class PointwiseModel:
@@ -40,6 +47,7 @@ class PointwiseModel:
         self._threads = int(habits.threads)
         self._vector_bytes = float(habits.bytes_per_thread)
         self._in_flight = int(habits.loads_in_flight)
+        self._accesses = math.inf if habits.accesses is None else float(habits.accesses) * parameters.clock_hz
 
     def kernel(self, sweep: Sweep, name: str) -> Kernel:
         """One kernel for one pass.
@@ -49,7 +57,8 @@ class PointwiseModel:
         through shared memory in log2(threads) steps. ``parallel`` limits the number of independent blocks.
         """
         p = self._p
-        total = sweep.read_bytes + sweep.write_bytes
+        if sweep.cols:
+            return self._row_kernel(sweep, name)
         largest = max(sweep.read_bytes, sweep.write_bytes)
         one_load = self._threads * self._vector_bytes
         # Small tensors give each thread fewer loads, so that every processor gets a block; a row stays with one block.
@@ -65,17 +74,33 @@ class PointwiseModel:
             reduce_s = 2.0 * math.log2(self._threads) * p.l1_latency_s
         if sweep.parallel:
             blocks = min(blocks, sweep.parallel)
+        flight = min(chunk, largest / blocks)
+        serial_s = p.memory_latency_s + p.l2_latency_s + reduce_s + sweep.chain_s
+        return self._build(sweep, name, blocks, slots, serial_s, max(flight, 1.0))
+
+    def _row_kernel(self, sweep: Sweep, name: str) -> Kernel:
+        """A block a row; each thread takes every ROW_THREADS-th element, one after the other."""
+        p = self._p
+        threads = min(ROW_THREADS, sweep.cols, p.max_threads)
+        turns = math.ceil(sweep.cols / threads)
+        slots = max(1, min(p.max_threads // threads, p.max_blocks))
+        # Every turn waits for its own loads; only the other rows of the processor cover that.
+        serial_s = turns * (p.memory_latency_s + p.l2_latency_s) + sweep.chain_s
+        return self._build(sweep, name, sweep.rows, slots, serial_s, math.inf)
+
+    def _build(self, sweep: Sweep, name: str, blocks: int, slots: int, serial_s: float, flight: float) -> Kernel:
+        p = self._p
+        total = sweep.read_bytes + sweep.write_bytes
         vector_s = sweep.vector_ops / p.vector_op_rate()
         special_s = sweep.special_ops / p.special_ops
-        busy = max(vector_s, special_s, (total + sweep.again_bytes) / p.l1_bytes_per_s) / blocks
-        flight = min(chunk, largest / blocks)
+        l1_s = max((total + sweep.again_bytes) / p.l1_bytes_per_s, sweep.accesses / self._accesses)
         tile = TileClass(
             count=blocks,
-            busy_s=busy,
-            serial_s=p.memory_latency_s + p.l2_latency_s + reduce_s + sweep.chain_s,
+            busy_s=max(vector_s, special_s, l1_s) / blocks,
+            serial_s=serial_s,
             l2_bytes=(total + sweep.again_bytes) / blocks,
             memory_bytes=sweep.memory_bytes / blocks,
-            flow_bytes_per_s=p.flow(max(flight, 1.0)),
+            flow_bytes_per_s=p.flow(flight),
         )
         scale = p.units * p.boost_ratio
         terms = (
@@ -84,7 +109,7 @@ class PointwiseModel:
             ("memory", sweep.memory_bytes / p.memory_peak_bytes_per_s),
             ("l2", total / p.l2_bytes_per_s),
         )
-        parts = ((vector_s, "vector"), (special_s, "special"), (total / p.l1_bytes_per_s, "l1"))
+        parts = ((vector_s, "vector"), (special_s, "special"), (l1_s, "l1"))
         return Kernel(
             name=name,
             classes=(tile,),

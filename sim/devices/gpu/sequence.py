@@ -8,13 +8,25 @@ from dataclasses import replace
 from ...graph.dtypes import size_of
 from ...graph.operators.convolution import CausalConv1d, Conv2d, FFTConv
 from ...graph.operators.scan import GatedDelta, SelectiveScan, SSDScan
-from ..kernel import Kernel
+from ...spec.hardware import SequenceKernels
+from ..kernel import Kernel, TileClass
 from .gemm import GemmModel, Product
 from .parameters import GpuParameters
 from .pointwise import PointwiseModel, Sweep
 
 SCAN_CHUNK = 2048
 """Tokens a block of the selective-scan kernel holds in registers before it carries its state on (mamba_ssm)."""
+
+CONVOLUTION_THREADS, CONVOLUTION_ELEMENTS = 128, 8
+"""Threads of a causal convolution's block and elements each takes at once; a block walks a channel (causal-conv1d)."""
+
+UPDATE_THREADS = 64
+"""Threads of the block that moves the convolution windows of as many channels by one token (causal-conv1d)."""
+
+FIRST_TRIPS, UPDATE_TRIPS, WINDOW_TRIPS, CHANNEL_TRIPS, SCAN_TRIPS = 1, 1, 2, 3, 5
+"""Dependent rounds through memory: of a cold kernel; of a block that updates a state; of one that moves windows
+(index, window); of a channel's block in every turn (data, exchange, store); of a fused scan's block (state in,
+operands, decays, outputs, state out)."""
 
 FFT_SHARED_POINTS = 4096
 """Complex fp32 points that one block transforms inside shared memory; longer transforms pass through memory again."""
@@ -23,8 +35,25 @@ FFT_SHARED_POINTS = 4096
 class SequenceModel:
     """Lowers scans and convolutions for one GPU."""
 
-    def __init__(self, parameters: GpuParameters, gemm: GemmModel, pointwise: PointwiseModel) -> None:
+    def __init__(
+        self,
+        parameters: GpuParameters,
+        gemm: GemmModel,
+        pointwise: PointwiseModel,
+        habits: SequenceKernels,
+        setup_s: float,
+    ) -> None:
         self._p, self._gemm, self._pointwise = parameters, gemm, pointwise
+        idle_s = parameters.memory_latency_s + parameters.l2_latency_s
+        self._trip_s = idle_s if habits.trip is None else float(habits.trip)
+        self._fused_flops = 0.0 if habits.fused_scan is None else float(habits.fused_scan) * parameters.clock_hz
+        self._start_s = setup_s + FIRST_TRIPS * self._trip_s
+
+    def _started(self, kernel: Kernel, trips: int = UPDATE_TRIPS) -> Kernel:
+        """A kernel of this family: its start, and *trips* dependent rounds of each block."""
+        (tile,) = kernel.classes
+        held = replace(tile, serial_s=max(tile.serial_s, trips * self._trip_s))
+        return replace(kernel, classes=(held,), setup_s=kernel.setup_s + self._start_s)
 
     def _sweep(self, op: SelectiveScan | SSDScan | GatedDelta | CausalConv1d, blocks: int, chain_s: float) -> Sweep:
         """One pass over the operator's tensors; the state and the weights always come from memory."""
@@ -44,18 +73,20 @@ class SequenceModel:
     def selective_scan(self, op: SelectiveScan) -> tuple[Kernel, ...]:
         """One block a sequence and channel walks the length in chunks; a single token is an element-wise update."""
         if op.length == 1:
-            return (self._pointwise.kernel(self._sweep(op, 0, 0.0), "selective state update"),)
+            return (self._started(self._pointwise.kernel(self._sweep(op, 0, 0.0), "selective state update")),)
         chunks = math.ceil(op.length / SCAN_CHUNK)
         chain = (chunks - 1) * self._p.memory_latency_s + 2 * math.log2(SCAN_CHUNK) * self._p.l1_latency_s
         sweep = self._sweep(op, op.batch * op.channels, chain)
         # Every channel's block reads the B and C of its sequence, which are counted once in the sweep.
         again = 2.0 * op.batch * (op.channels - 1) * op.length * op.state * size_of(op.dtype)
-        return (self._pointwise.kernel(replace(sweep, again_bytes=again), "selective scan"),)
+        return (self._started(self._pointwise.kernel(replace(sweep, again_bytes=again), "selective scan")),)
 
     def ssd_scan(self, op: SSDScan) -> tuple[Kernel, ...]:
         """The five kernels of the chunked form: cumulative decay, chunk states, state passing, C·Bᵀ, chunk output."""
         if op.recurrent:
-            return (self._pointwise.kernel(self._sweep(op, 0, 0.0), "ssd state update"),)
+            return (self._started(self._pointwise.kernel(self._sweep(op, 0, 0.0), "ssd state update")),)
+        if self._fused_flops:
+            return self._fused_scan(op)
         word, blocks, q = size_of(op.dtype), op.batch * op.chunks, op.block
         inner, states = op.heads * op.head_dim, blocks * op.heads * op.head_dim * op.state * 4.0
         decay = float(blocks) * op.heads * q * 4.0
@@ -85,10 +116,54 @@ class SequenceModel:
             ),
         )
 
+    def _fused_scan(self, op: SSDScan) -> tuple[Kernel, Kernel]:
+        """Decays first, then one block a sequence and head that walks its chunks with the state on chip.
+
+        A chunk of q tokens is four dependent products, 2·q²·(state + head_dim) + 4·q·state·head_dim FLOP; the last one
+        is padded. The block fills its SM.
+        """
+        p = self._p
+        decay = float(op.batch) * op.length * op.heads * 4.0
+        heads = op.batch * op.heads
+        q, n, d = op.chunk, op.state, op.head_dim
+        flops = op.chunks * (2.0 * q * q * (n + d) + 4.0 * q * n * d)
+        sweep = self._sweep(op, 0, 0.0)
+        total = sweep.read_bytes + sweep.write_bytes
+        terms = (
+            ("matrix", op.arithmetic().matrix / (p.matrix_rate(op.dtype, "ssd scan") * p.units * p.boost_ratio)),
+            ("memory", self._best_bytes(op) / p.memory_peak_bytes_per_s),
+            ("l2", total / p.l2_bytes_per_s),
+        )
+        tile = TileClass(
+            count=heads,
+            busy_s=max(flops / self._fused_flops, flops / p.matrix_rate(op.dtype, "ssd scan")),
+            serial_s=SCAN_TRIPS * self._trip_s,
+            l2_bytes=total / heads,
+            memory_bytes=sweep.memory_bytes / heads,
+        )
+        scan = Kernel(
+            name="ssd fused scan",
+            classes=(tile,),
+            units=p.units,
+            slots=1,
+            l2_bytes_per_s=p.l2_bytes_per_s,
+            memory_bytes_per_s=p.memory_bytes_per_s,
+            terms=terms,
+            binding="latency",
+            setup_s=self._start_s,
+            detail=(("blocks", heads), ("chunks", op.chunks)),
+        )
+        return self._between("ssd cumulative decay", decay / 2, decay, vector=decay / 2, special=decay / 4), scan
+
+    def _best_bytes(self, op: SSDScan | CausalConv1d) -> float:
+        """Least traffic behind L2: what this step produces may stay, state and weights may not."""
+        activations = op.input_bytes + op.output_bytes
+        return op.bytes_moved - activations + activations * (1.0 - self._p.kept_at_best(activations))
+
     def gated_delta(self, op: GatedDelta) -> tuple[Kernel, ...]:
         """Chunked WY form: scores and triangular inverse, corrected keys and values, states in sequence, outputs."""
         if op.recurrent:
-            return (self._pointwise.kernel(self._sweep(op, 0, 0.0), "gated delta update"),)
+            return (self._started(self._pointwise.kernel(self._sweep(op, 0, 0.0), "gated delta update")),)
         word, c, dk, dv = size_of(op.dtype), op.block, op.key_dim, op.value_dim
         blocks = op.batch * op.heads * op.chunks
         keys, values = float(blocks) * c * dk * word, float(blocks) * c * dv * word
@@ -122,10 +197,43 @@ class SequenceModel:
         return replace(kernel, classes=(held,), terms=terms)
 
     def conv1d(self, op: CausalConv1d) -> tuple[Kernel, ...]:
-        """One pass; neighbouring taps come from registers."""
-        sweep = self._sweep(op, 0, 0.0)
-        multiply_adds = replace(sweep, vector_ops=sweep.vector_ops / 2.0)  # fused: two FLOP an operation
-        return (self._pointwise.kernel(multiply_adds, "causal conv1d"),)
+        """A block a sequence and channel that walks the tokens; a single token moves the windows of many channels."""
+        p, sweep = self._p, self._sweep(op, 0, 0.0)
+        if op.length == 1:
+            threads, trips = UPDATE_THREADS, WINDOW_TRIPS
+            blocks = op.batch * math.ceil(op.channels / threads)
+        else:
+            threads, trips = CONVOLUTION_THREADS, CHANNEL_TRIPS
+            blocks = op.batch * op.channels
+        turns = math.ceil(op.length / (CONVOLUTION_THREADS * CONVOLUTION_ELEMENTS))
+        total = sweep.read_bytes + sweep.write_bytes
+        vector_s = sweep.vector_ops / 2.0 / p.vector_op_rate()  # fused multiply-adds: two FLOP an operation
+        tile = TileClass(
+            count=blocks,
+            busy_s=max(vector_s, total / p.l1_bytes_per_s) / blocks,
+            serial_s=turns * trips * self._trip_s,  # a block waits in every turn
+            l2_bytes=total / blocks,
+            memory_bytes=sweep.memory_bytes / blocks,
+        )
+        scale = p.units * p.boost_ratio
+        terms = (
+            ("vector", vector_s / 2.0 / scale),
+            ("memory", self._best_bytes(op) / p.memory_peak_bytes_per_s),
+            ("l2", total / p.l2_bytes_per_s),
+        )
+        kernel = Kernel(
+            name="causal conv1d" if op.length > 1 else "causal conv1d update",
+            classes=(tile,),
+            units=p.units,
+            slots=max(1, min(p.max_threads // threads, p.max_blocks)),
+            l2_bytes_per_s=p.l2_bytes_per_s,
+            memory_bytes_per_s=p.memory_bytes_per_s,
+            terms=terms,
+            binding="vector" if vector_s > total / p.l1_bytes_per_s else "l1",
+            setup_s=self._start_s,
+            detail=(("blocks", blocks), ("turns", turns)),
+        )
+        return (kernel,)
 
     def conv2d(self, op: Conv2d) -> tuple[Kernel, ...]:
         """Implicit GEMM a group; depthwise as one vector pass."""
@@ -189,7 +297,7 @@ class SequenceModel:
         memory = (read + write) * (1.0 - self._p.kept(read + write)) + kept
         latency = chain * self._p.l2_latency_s
         sweep = Sweep(read, write, memory, vector_ops=vector, special_ops=special, parallel=blocks, chain_s=latency)
-        return self._pointwise.kernel(sweep, name)
+        return self._started(self._pointwise.kernel(sweep, name))
 
     def _product(self, name: str, x: Product, traffic: float, a_bytes: float = -1.0) -> Kernel:
         """A product between kernels of the same operator, its operands in L2 as far as they fit."""

@@ -10,6 +10,7 @@ from ..dtypes import size_of
 from ..operator import Access, Arithmetic, Operator, Role
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv")
+LIBRARIES = ("engine", "nccl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,8 @@ class Collective(Operator):
 
     ``payload_bytes`` is the size of the full buffer by NCCL's convention: what every rank holds before an all-reduce
     or reduce-scatter, what every rank holds after an all-gather, what every rank sends in all to an all-to-all.
-    ``level`` names the topology levels it spans: ``inner`` first fills the innermost level.
+    ``stride``: distance of neighbouring ranks. ``library``: who runs it, "engine" (an inference engine, whose own
+    kernels take small all-reduces; also the default) or "nccl" (the communication library alone).
     """
 
     kind: ClassVar[str] = "collective"
@@ -27,8 +29,11 @@ class Collective(Operator):
     devices: int
     stride: int = 1
     dtype: str = "fp16"
+    library: str = ""
 
     def __post_init__(self) -> None:
+        if self.library not in ("", *LIBRARIES):
+            raise UnsupportedError(f"collective: library {self.library!r}; expected one of {', '.join(LIBRARIES)}")
         if self.op not in COLLECTIVES:
             raise UnsupportedError(f"collective: unknown op {self.op!r}; expected one of {', '.join(COLLECTIVES)}")
         if self.devices < 1 or self.payload_bytes < 0:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
 from ...errors import UnsupportedError
 from ..dtypes import size_of
 from ..operator import Access, Arithmetic, Operator, Role, ceil_div, divide, positive
 from .linear import weight_storage
+
+INDEPENDENT = ("uniform", "")
+"""Spellings of routing in which tokens choose among all experts independently."""
 
 
 def expected_distinct_experts(tokens: int, experts: int, top_k: int) -> float:
@@ -107,31 +111,37 @@ class Experts(Operator):
     @property
     def assignments(self) -> float:
         """Expected (token, expert) pairs on this device."""
-        return float(self.tokens) * sum(self.pick_probabilities())
+        return _routed(self.distribution, self.tokens, self.experts, self.held, self.top_k)[0]
 
     @property
     def active_experts(self) -> float:
         """Expected distinct experts used on this device, under its routing distribution."""
-        return sum(1.0 - (1.0 - p) ** self.tokens for p in self.pick_probabilities())
+        return _routed(self.distribution, self.tokens, self.experts, self.held, self.top_k)[1]
+
+    def used_share(self, probability: float) -> float:
+        """Expected share of the time that an expert with this pick probability has a token at all."""
+        if self.distribution in INDEPENDENT or self.distribution.startswith("zipf"):
+            return 1.0 - (1.0 - probability) ** self.tokens
+        return min(1.0, self.tokens * probability)  # exact shares: a load below one token is one now and then
 
     def pick_probabilities(self) -> list[float]:
         """Probability that a token picks each held expert (they sum to top_k · held / experts).
 
-        ``uniform`` or ``power_law_<alpha>`` (rank r drawn in proportion to r^−alpha, capped at 1 a token).
+        ``uniform``: tokens choose independently, all experts alike. ``zipf_<alpha>``: likewise, the expert of rank r
+        in proportion to r^−alpha. ``balanced``: every expert gets its exact share. ``power_law_<alpha>``: loads are
+        exact shares too, spread as the density x^−alpha between one token and 0.8 of all (between 0.01 and 2 where
+        there are fewer picks than experts): the routing that ai-dynamo/aiconfigurator measures with. No expert
+        gets a token twice.
 
         Raises:
             UnsupportedError: unknown distribution.
         """
-        base = self.top_k / self.experts
-        if self.distribution in ("uniform", "balanced", ""):
-            return [base] * self.held
-        name, _, alpha = self.distribution.rpartition("_")
-        if name not in ("power_law", "zipf"):
-            raise UnsupportedError(f"moe: distribution {self.distribution!r}; expected uniform or power_law_<alpha>")
-        weights = [rank ** -float(alpha) for rank in range(1, self.experts + 1)]
-        probabilities = _capped_shares(weights, self.top_k)
+        if self.distribution in INDEPENDENT or self.distribution == "balanced":
+            return [self.top_k / self.experts] * self.held
+        crowded = self.tokens * self.top_k > self.experts
+        shares = _skewed_shares(self.distribution, self.experts, self.top_k, 0.8 * self.tokens if crowded else 0.0)
         stride = self.experts // self.held
-        return probabilities[::stride][: self.held]
+        return list(shares[::stride][: self.held])
 
     def arithmetic(self) -> Arithmetic:
         """2 FLOP a weight and assigned token; the activation and the weighted sum are vector work."""
@@ -206,6 +216,39 @@ class ExpertsBackward(Operator):
             Access(Role.ACTIVATION, f.assignments * f.hidden * size_of(f.dtype), write=True),
             Access(Role.GRADIENT, touched, write=True),
         )
+
+
+@lru_cache(maxsize=8192)
+def _routed(distribution: str, tokens: int, experts: int, held: int, top_k: int) -> tuple[float, float]:
+    """Expected (token, expert) pairs and distinct experts on a device that holds *held* of them."""
+    op = Experts(tokens, 1, 1, experts, top_k, distribution=distribution, local=held)
+    shares = op.pick_probabilities()
+    return tokens * sum(shares), sum(op.used_share(p) for p in shares)
+
+
+@lru_cache(maxsize=4096)
+def _skewed_shares(distribution: str, experts: int, top_k: int, most: float) -> tuple[float, ...]:
+    """Shares of the experts, largest first. *most* > 0: the largest load of a power law in tokens."""
+    name, _, word = distribution.rpartition("_")
+    try:
+        alpha = float(word)
+    except ValueError:
+        alpha = -1.0
+    if name not in ("power_law", "zipf") or not 0.0 <= alpha < 100.0:
+        raise UnsupportedError(
+            f"moe: distribution {distribution!r}; expected uniform, balanced, power_law_<alpha> or zipf_<alpha>"
+        )
+    if name == "zipf":
+        weights = [rank**-alpha for rank in range(1, experts + 1)]
+    else:
+        low, high = (1.0, max(most, 1.0)) if most else (0.01, 2.0)
+        levels = [1.0 - (i + 0.5) / experts for i in range(experts)]  # middle of each expert's quantile
+        if abs(alpha - 1.0) < 1e-9:
+            weights = [low * (high / low) ** u for u in levels]
+        else:
+            a, b = low ** (1.0 - alpha), high ** (1.0 - alpha)
+            weights = [(a + u * (b - a)) ** (1.0 / (1.0 - alpha)) for u in levels]
+    return tuple(_capped_shares(weights, top_k))
 
 
 def _capped_shares(weights: list[float], total: int) -> list[float]:
