@@ -35,8 +35,10 @@ def reference(folder: Path, kind: str) -> dict[str, tuple[str, float, int]]:
             plain = row["refresh"] == "on" and row["max_outstanding"] != "1" and row["row_policy"][:4].lower() == "open"
             if preset and plain and row["trace_kind"] == kind:
                 known = found.get(preset)
-                if known is None or int(row["requests"]) > known[2]:
-                    found[preset] = row["mapping"], float(row["req_per_cpu_s"]), int(row["requests"])
+                # Of traces of one length, the one the other is quickest on.
+                this = row["mapping"], float(row["req_per_cpu_s"]), int(row["requests"])
+                if known is None or (this[2], this[1]) > (known[2], known[1]):
+                    found[preset] = this
     return found
 
 
@@ -57,14 +59,13 @@ def line(preset: str, rate: float, requests: int, spent: list[float]) -> str:
 
 
 def main(folder: Path) -> None:
-    print(
-        f"{'random reads':16s} {'reference/s':>12s} {'effsim/s best':>16s} {'median':>16s} {'best':>8s} {'median':>8s}"
-    )
-    for preset, (mapping, rate, requests) in sorted(reference(folder, "random_read").items()):
-        part = load_preset(preset)
-        trace = make_trace("random_read", requests, part.access_bytes)
-        where = locate(part, mapping, trace.address)
-        print(line(preset, rate, requests, cpu_s(partial(simulate_requests, part, where, trace.write))))
+    for theirs, ours in (("random_read", "random_read"), ("random_mixed_2r1w", "random_mixed")):
+        print(f"{ours:16s} {'reference/s':>12s} {'effsim/s best':>16s} {'median':>16s} {'best':>8s} {'median':>8s}")
+        for preset, (mapping, rate, requests) in sorted(reference(folder, theirs).items()):
+            part = load_preset(preset)
+            trace = make_trace(ours, requests, part.access_bytes)
+            where = locate(part, mapping, trace.address)
+            print(line(preset, rate, requests, cpu_s(partial(simulate_requests, part, where, trace.write))))
     print("streams of 4 GiB")
     for preset, (mapping, rate, _) in sorted(reference(folder, "seq_read").items()):
         requests = STREAM_BYTES // load_preset(preset).access_bytes

@@ -78,7 +78,8 @@ def admit(s: Ints, sent: int, now: int) -> int:
         c = s[bank + B_CHANNEL]
         n = s[c + C_QUEUED + w]
         if n >= s[O_RQ + w]:
-            s[COUNTERS + N_HOLD] = NEVER  # room comes only with a command of that channel
+            if not limited:
+                s[COUNTERS + N_HOLD] = NEVER  # room comes only with a command of that channel
             break
         append(s, bank, w, sent)
         s[sent + R_CAME] = now
@@ -87,7 +88,9 @@ def admit(s: Ints, sent: int, now: int) -> int:
         sent += R_WIDTH
         if w and s[O_POSTED]:
             s[COUNTERS + N_LAST] = max(s[COUNTERS + N_LAST], now + 1)
-        if limited:
+            if limited:
+                s[COUNTERS + N_HOLD] = now + 2  # done in a clock
+        elif limited:
             s[COUNTERS + N_HOLD] = NEVER
     return sent
 
@@ -142,10 +145,11 @@ def served(s: Ints, w: int, came: int, at: int) -> None:
         latency = done + 1 - came
         s[COUNTERS + N_LATENCY] += latency
         s[COUNTERS + N_MAX_LATENCY] = max(s[COUNTERS + N_MAX_LATENCY], latency)
+    if w and s[O_POSTED]:
+        return
     if s[O_OUTSTANDING]:
         s[COUNTERS + N_HOLD] = done + 1
-    if not (w and s[O_POSTED]):
-        s[COUNTERS + N_LAST] = max(s[COUNTERS + N_LAST], done)
+    s[COUNTERS + N_LAST] = max(s[COUNTERS + N_LAST], done)
 
 
 @seldom

@@ -4,7 +4,7 @@ Every clock: (1) a due refresh sends its precharges and itself, while its rank's
 asked in turn for a ready command, and a second time for one of the other kind where row and column commands have
 buses of their own; (3) one transaction, the first that finds room, moves into its bank's queue. A row is closed when
 the head of the queue wants another and nobody behind it wants the open one, or four have had it. Writes wait in a
-buffer until it is full. This is the discipline of DRAMsim3.
+buffer until it is full, or more than a few while no queue has anything. This is the discipline of DRAMsim3.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .layout import (
     B_ROW,
     B_SLOT,
     B_UNIT,
+    C_ACTIVE,
     C_DRAIN,
     C_INFO,
     C_NEXT,
@@ -61,7 +62,6 @@ from .layout import (
     R_CAME,
     R_ROW,
     R_WRITE,
-    READ,
     T_C_ACT,
     T_C_REF,
     U_DOMAIN,
@@ -189,6 +189,7 @@ def _send(s: Ints, bank: int, kind: int, i: int, now: int) -> None:
             s[COUNTERS + N_HITS] += 1
         take_out(s, first, i, s[bank + B_QUEUED])
         s[bank + B_QUEUED] -= 1
+        s[s[bank + B_CHANNEL] + C_ACTIVE] -= 1
         s[s[bank + B_SLOT] + V_FULL * s[O_PER_CHANNEL]] = 0
         account(s, bank, w, now, came)
         column(s, bank, w, now, s[O_CLOSED])
@@ -237,11 +238,10 @@ def _refresh(s: Ints, c: int, now: int) -> int:
 
 @compiled
 def _direction(s: Ints, c: int) -> int:
-    """Whether writes move now: a full buffer is drained, or one that is full enough while no read waits."""
+    """Whether writes move now: a full buffer is drained, or one that is full enough while no bank has work."""
     if s[c + C_DRAIN] == 0:
         writes = s[c + C_QUEUED + WRITE]
-        idle = s[c + C_QUEUED + READ] == 0 and writes >= s[O_DRAIN_IDLE]
-        if writes >= s[O_WQ] or (idle and writes > 0):
+        if writes >= s[O_WQ] or (s[c + C_ACTIVE] == 0 and writes > s[O_DRAIN_IDLE]):
             s[c + C_DRAIN] = writes
     return 1 if s[c + C_DRAIN] > 0 else 0
 
@@ -270,6 +270,7 @@ def _move_transaction(s: Ints, c: int) -> bool:
     remove(s, bank, w, request)
     s[s[bank + B_QUEUE] + n] = request
     s[bank + B_QUEUED] = n + 1
+    s[c + C_ACTIVE] += 1
     if n + 1 >= s[O_BQ]:
         s[s[bank + B_SLOT] + V_FULL * s[O_PER_CHANNEL]] = NEVER
     if n == 0 or s[bank + B_ROW] >= 0:

@@ -71,9 +71,9 @@ U_RD, U_WR, U_FIRST, U_PEERS, U_DOMAIN = range(5)
 P_FREE, P_LAST = range(2)
 # Channel: command buses busy until; next event; writes left to drain; serving writes; queue asked last; bank whose
 # activation lacks its second half, its deadline; data clock runs until; next refresh; refreshes that wait; its second
-# record; reads and writes in its queues; requests that opened a row and still wait; banks and directions with requests
-# for the open row. Second record: refresh list; first bank; first domain, domains; its banks'
-# vectors; whose turn to be refreshed; rank or bank held back for a refresh; first rank, ranks.
+# record; reads and writes in its queues; requests that opened a row and still wait, or are in the queue of a bank;
+# banks and directions with requests for the open row. Second record: refresh list; first bank; first domain, domains;
+# its banks' vectors; whose turn to be refreshed; rank or bank held back for a refresh; first rank, ranks.
 (
     C_ROW_BUS, C_COL_BUS, C_NEXT, C_DRAIN, C_WRITING, C_TURN, C_SPLIT, C_SPLIT_BY, C_SYNC, C_REF_AT, C_REF_COUNT,
     C_INFO, C_QUEUED, C_QUEUED_W, C_ACTIVE, C_HITS,

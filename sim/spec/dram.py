@@ -100,7 +100,7 @@ class Controller(SpecModel):
     drain_from: Count = Field(description="writes that start a drain")
     drain_to: NonNegativeCount = Field(description="shared_queue: writes at which a drain ends")
     drain_idle: Count | None = Field(
-        default=None, description="bank_queues: writes that start a drain when no read waits"
+        default=None, description="bank_queues: with more writes than this a drain starts when no bank has work"
     )
     posted_writes: bool = Field(description="a write is done when it is accepted, not when its data is sent")
 

@@ -124,6 +124,15 @@ def test_refreshing_bank_by_bank_costs_a_stream_little(preset):
     assert per_bank > 0.97 * off
 
 
+@pytest.mark.parametrize("preset", ["ddr4_dramsim3", "hbm2_dramsim3", "ddr4"])
+@pytest.mark.parametrize("trace", ["seq_write", "mixed_2r1w"])
+def test_one_request_at_a_time_ends(preset, trace):
+    """A posted write makes room for the next request when it is accepted, though it waits in the buffer for long."""
+    one = simulate_dram(preset, trace=trace, bytes_moved=MIB // 32, outstanding=1)
+    many = simulate_dram(preset, trace=trace, bytes_moved=MIB // 32)
+    assert one.cycles > many.cycles
+
+
 def test_energy_of_one_read_is_that_of_its_commands():
     """DDR4, one read from a closed bank, all by the currents of eight chips."""
     part = load_preset("ddr4_dramsim3")
