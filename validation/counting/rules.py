@@ -80,11 +80,14 @@ def _ssd(op: SSDScan) -> float:
 
 
 def _delta(op: GatedDelta) -> float:
-    """Eager code pads to whole chunks; its products are ours on that length. A single step is element-wise in both."""
+    """Eager code pads to whole chunks and solves the triangular systems, which PyTorch does not count.
+
+    Kernels multiply K and V by the inverse instead: 2·C²·(dk + dv) a chunk. A single step is element-wise in both.
+    """
     if op.recurrent:
         return 0.0
     c, dk, dv = EAGER_DELTA_CHUNK, op.key_dim, op.value_dim
-    chunk = 2.0 * c * c * (3 * dk + 2 * dv) + 6.0 * c * dk * dv
+    chunk = 2.0 * c * c * (2 * dk + dv) + 6.0 * c * dk * dv
     return op.batch * op.heads * ceil_div(op.length, c) * chunk - op.arithmetic().matrix
 
 
@@ -94,7 +97,7 @@ _RULES: dict[type, tuple[str, Callable[[Any], float]]] = {
     CausalConv1d: ("depthwise convolutions are dispatched as convolutions, padding included", _convolution),
     SelectiveScan: ("the scan's C·h is dispatched as a matrix product", _selective),
     SSDScan: ("the eager SSD scan pads to whole chunks and repeats C·Bᵀ in every head", _ssd),
-    GatedDelta: ("the eager gated delta rule pads to whole chunks", _delta),
+    GatedDelta: ("the eager gated delta rule pads to whole chunks and solves triangular systems", _delta),
 }
 
 
