@@ -89,7 +89,7 @@ class CountingReport:
 
 
 def shortened(spec: ArchitectureSpec, layers: int) -> ArchitectureSpec:
-    """The first *layers* layers of a model, at least one of every kind of its first run of a group."""
+    """The first *layers* layers of a model."""
     kept = [run.model_copy(update={"repeat": 1, "name": None}) for run in layer_specs(spec)[:layers]]
     return spec.model_copy(update={"layers": kept})
 
@@ -101,30 +101,52 @@ def count(name: str, layers: int = 0) -> list[Counted]:
     if layers:
         spec = shortened(spec, layers)
     try:
-        return _count(name, family, spec)
+        return against(name, spec, measure(spec, family))
     except (EffsimError, RuntimeError, ValueError, TypeError) as error:
         problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         return [Counted(name, family, "forward", 0.0, 0.0, (), problem)]
 
 
-def _count(name: str, family: str, spec: ArchitectureSpec) -> list[Counted]:
+@dataclass(frozen=True, slots=True)
+class Torch:
+    """What PyTorch counts of a configuration: parameters, learned buffers, FLOPs of a prompt and of a decode step."""
+
+    config: dict[str, Any]
+    parameters: float
+    buffers: float
+    prompt: float
+    decode: float
+
+
+def measure(spec: ArchitectureSpec, family: str) -> Torch:
+    """Instantiate *spec* on the meta device and count."""
     import torch
     import transformers
 
     transformers.logging.set_verbosity_error()
     config = transformers.AutoConfig.for_model(family, **config_keys(spec, family))
-    lost = _lost(spec, from_config({**config.to_dict(), "model_type": family}))
-    if lost:
-        return [Counted(name, family, "forward", 0.0, 0.0, (), f"the configuration does not give back layer {lost}")]
     # Gathered experts are one product an assignment; the other forms look at the routing, which a meta tensor has not.
     config._attn_implementation, config._experts_implementation = "eager", "batched_mm"
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config).eval()
         prompt, decode = _forwards(model, family)
-    rows = [Counted(name, family, "parameters", *_parameters(model, spec))]
+    parameters = float(sum(p.numel() for p in model.parameters()))
+    buffers = float(sum(b.numel() for name, b in model.named_buffers() if name.endswith(BUFFERS)))
+    return Torch({**config.to_dict(), "model_type": family}, parameters, buffers, prompt, decode)
+
+
+def against(name: str, spec: ArchitectureSpec, torch: Torch) -> list[Counted]:
+    """The graphs of *spec* beside what PyTorch counted."""
+    family = model_type(name)
+    lost = _lost(spec, from_config(torch.config))
+    if lost:
+        return [Counted(name, family, "forward", 0.0, 0.0, (), f"the configuration does not give back layer {lost}")]
+    rule = "selection biases of the router are buffers, not parameters"
+    held = (Difference(rule, -torch.buffers),) if torch.buffers else ()
+    rows = [Counted(name, family, "parameters", torch.parameters, float(parameter_count(spec)), held)]
     steps = (
-        ("prompt", prompt, Step("context", BATCH, PROMPT, PROMPT, logit_tokens=PROMPT, sampling=False)),
-        ("decode", decode, Step("generation", BATCH, 1, PROMPT + 1, sampling=False)),
+        ("prompt", torch.prompt, Step("context", BATCH, PROMPT, PROMPT, logit_tokens=PROMPT, sampling=False)),
+        ("decode", torch.decode, Step("generation", BATCH, 1, PROMPT + 1, sampling=False)),
     )
     for phase, flops, step in steps:
         graph = build_graph(spec, step)
@@ -140,12 +162,6 @@ def _lost(spec: ArchitectureSpec, back: ArchitectureSpec) -> str:
     if len(ours) != len(theirs):
         return f"{len(theirs)} of {len(ours)}"
     return str(differing[0]) if differing else ""
-
-
-def _parameters(model: Any, spec: ArchitectureSpec) -> tuple[float, float, tuple[Difference, ...]]:
-    held = sum(b.numel() for name, b in model.named_buffers() if name.endswith(BUFFERS))
-    rule = (Difference("selection biases of the router are buffers, not parameters", -float(held)),) if held else ()
-    return float(sum(p.numel() for p in model.parameters())), float(parameter_count(spec)), rule
 
 
 def _forwards(model: Any, family: str) -> tuple[float, float]:

@@ -120,8 +120,8 @@ def saved_by_torch(case: MemoryCase) -> float:
 def eager_extras(graph: Graph, case: MemoryCase) -> dict[str, float]:
     """What eager PyTorch keeps beyond one fused kernel an operator, by rule.
 
-    A norm in one kernel keeps its input alone (and recomputes its statistics); PyTorch keeps mean and deviation, and the
-    RMS norm written in Python also the normalised rows. Activations written as several kernels keep what is between
+    A norm in one kernel keeps its input alone (and recomputes its statistics); PyTorch keeps mean and deviation, and
+    the RMS norm written in Python also the normalised rows. Activations written as several kernels keep what is between
     them: SiLU(gate) beside gate and up; 0.5·x, the tanh and 1 + tanh beside x. Unfused attention repeats grouped keys
     and values for every query head. Token numbers take 8 B and not 4, labels are kept too.
     """

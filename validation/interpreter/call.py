@@ -41,7 +41,8 @@ class Call:
     """One execution of a node: its operator, what it reads, its weights, and the states of its layer.
 
     ``multiply_adds`` counts the products of contractions that ran; ``operations`` all arithmetic of other operators.
-    Both come from the arrays that went through the functional models, not from the operator.
+    The ``…_bytes``, ``…_read`` and ``…_written`` are sizes of what they read and wrote besides inputs and result. All
+    come from the arrays that went through the functional models, not from the operator.
     """
 
     path: str
@@ -53,6 +54,11 @@ class Call:
     batch: int
     multiply_adds: int = 0
     operations: float = 0.0
+    weight_bytes: float = 0.0
+    queries_read: float = 0.0
+    cache_read: float = 0.0
+    cache_written: float = 0.0
+    state_bytes: float = 0.0
 
     @property
     def op(self) -> Operator:
@@ -83,6 +89,7 @@ class Call:
             raise DataError(f"{self.path}: no weight {name!r}; there are {sorted(self.weights)}")
         found = np.asarray(self.weights[name], np.float32)
         self.expect(f"shape of {name}", found.shape, shape)
+        self.weight_bytes += found.size * 4.0
         return found
 
     def only(self, *names: str) -> None:

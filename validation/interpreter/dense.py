@@ -14,6 +14,7 @@ from effsim.graph.operators.pointwise import recipe
 from effsim.models import activation, attention, embedding, gemm, moe, norm, rope
 
 from .call import Call
+from .packed import Packed
 from .values import Array
 
 
@@ -36,11 +37,21 @@ def run_linear(call: Call) -> Array:
     x = np.concatenate(call.inputs, axis=1)
     call.expect("shape of the input", x.shape, (op.m, op.k))
     call.only("weight", *(["bias"] if op.bias else []))
-    weight = call.weight("weight", op.n, op.k)
+    weight = _projection(call, op)
     bias = call.weight("bias", op.n) if op.bias else None
     out = gemm.gemm(x, np.ascontiguousarray(weight.T), bias=bias)
     call.multiply_adds += x.shape[0] * x.shape[1] * out.shape[1]
     return out
+
+
+def _projection(call: Call, op: Linear) -> Array:
+    """The weights [n, k]; those that are stored narrower are packed, and unpacked on the way to the product."""
+    weight = call.weight("weight", op.n, op.k)
+    if not op.weight_only:
+        return weight
+    stored = Packed.of(weight, op.stored_dtype, op.group_size)
+    call.weight_bytes += stored.size - weight.size * 4.0
+    return stored.unpacked()
 
 
 def run_batched(call: Call) -> Array:
@@ -63,6 +74,7 @@ def run_append(call: Call) -> Array:
     new = new.reshape(call.batch, -1, op.width)
     old = call.states.get("cache")
     whole = new if old is None else np.concatenate([old, new], axis=1)
+    call.cache_written = 4.0 * min(op.tokens, new.shape[0] * new.shape[1]) * op.width
     call.states |= {"cache": whole, "appended": new.shape[1], "said": op.tokens}
     return whole.reshape(-1, op.width)
 
@@ -83,6 +95,9 @@ def run_attention(call: Call) -> Array:
     scale = call.constants.attention_scale
     if scale is None and isinstance(op, LatentAttention):
         scale = 1.0 / math.sqrt(op.nope_dim + op.rope_dim)
+    if dense.cached:
+        call.queries_read = 4.0 * q.size
+        call.cache_read = 4.0 * (k.size + (0 if dense.shared_value else v.size))
     call.multiply_adds += _visible_pairs(q, k, v, dense) * (q.shape[3] + v.shape[3])
     return _attend(q, k, v, dense, scale).reshape(-1, dense.heads * dense.v_dim)
 

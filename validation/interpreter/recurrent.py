@@ -34,6 +34,7 @@ def run_conv1d(call: Call) -> Array:
     taps = call.weight("weight", op.channels, op.kernel)
     made = conv.causal_conv1d(x, taps, bias, state=call.states.get("conv"), activation="silu")
     call.states["conv"] = made.state
+    call.state_bytes = made.state.size * 4.0
     call.expect("elements of the state", made.state.size, op.batch * op.channels * (op.kernel - 1))
     call.operations += 2.0 * x.size * taps.shape[1]
     return made.y.reshape(-1, op.channels)
@@ -66,6 +67,7 @@ def run_selective(call: Call) -> Array:
         chunk=None if op.length == 1 else 16,
     )
     call.states["scan"] = made.state
+    call.state_bytes = made.state.size * 4.0
     call.expect("bytes of the state", made.state.size * 4.0, op.state_bytes)
     call.operations += x.size * (SELECTIVE_PER_STATE * a.shape[1] + SELECTIVE_PER_CHANNEL)
     return made.y.reshape(-1, op.channels)
@@ -104,6 +106,7 @@ def run_ssd(call: Call) -> Array:
         _agree(call, y + skip[:, None] * x, made.y)
         _agree(call, state, made.state)
     call.states["scan"] = made.state
+    call.state_bytes = made.state.size * 4.0
     call.expect("bytes of the state", made.state.size * 4.0, op.state_bytes)
     return made.y.reshape(-1, op.heads * op.head_dim)
 
@@ -184,6 +187,7 @@ def run_delta(call: Call) -> Array:
         chunk=None if op.recurrent else op.block,
     )
     call.states["scan"] = made.state
+    call.state_bytes = made.state.size * 4.0
     call.expect("bytes of the state", made.state.size * 4.0, op.state_bytes)
     return made.y.reshape(-1, op.heads * op.value_dim)
 

@@ -14,6 +14,7 @@ from effsim.importers.huggingface import from_config
 from effsim.spec.architecture import ArchitectureSpec
 
 from .call import Constants
+from .packed import Packed
 
 _BASE = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 3, "max_position_embeddings": 64}
 # The tiny number under a norm's root is not tiny here, so that its value and its place show in the results.
@@ -22,7 +23,10 @@ _HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A small model: its ``transformers`` type, the keys of its configuration, and our constants for it."""
+    """A small model: its ``transformers`` type, the keys of its configuration, and our constants for it.
+
+    ``stored``: type and group size in which the projections of its layers are kept.
+    """
 
     name: str
     model_type: str
@@ -30,6 +34,7 @@ class Case:
     constants: Constants = field(default_factory=Constants)
     prompt: int = 11
     generated: int = 5
+    stored: tuple[str, int] = ("", 0)
 
 
 CASES: tuple[Case, ...] = (
@@ -38,6 +43,13 @@ CASES: tuple[Case, ...] = (
         "llama",
         {**_BASE, **_HEADS, "intermediate_size": 48, "head_dim": 12, "rms_norm_eps": 0.02, "rope_theta": 500.0},
         Constants(norm_eps=0.02, rope_base=500.0),
+    ),
+    Case(
+        "llama, int4 weights in groups of 8",
+        "llama",
+        {**_BASE, **_HEADS, "intermediate_size": 48, "head_dim": 12, "rms_norm_eps": 0.02, "rope_theta": 500.0},
+        Constants(norm_eps=0.02, rope_base=500.0),
+        stored=("int4", 8),
     ),
     Case(
         "mixtral",
@@ -161,6 +173,19 @@ def _swap(value: Any, wide: dict[Any, Any]) -> Any:
     return wide.get(value, value) if isinstance(value, torch.dtype) else value
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: the small products here cost less than waking others."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass(slots=True)
 class Reference:
     """A small model with weights: what the interpreter is compared with."""
@@ -184,6 +209,9 @@ class Reference:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 _fill(name, parameter, generator)
+                if case.stored[0] and name.endswith("_proj.weight"):
+                    packed = Packed.of(parameter.float().numpy(), *case.stored)
+                    parameter.copy_(torch.from_numpy(packed.unpacked()))
         ids = np.random.default_rng(seed).integers(0, 61, (batch, case.prompt + case.generated))
         given = {"model_type": case.model_type, **case.config}
         spec = from_config({**config.to_dict(), **given}, name=case.name)

@@ -27,7 +27,7 @@ from effsim.graph.operators import (
 from effsim.graph.operators.linear import BatchedMatmul
 from effsim.graph.operators.pointwise import recipe
 
-from .reference import CASES, Case, Reference, cuts, row_error
+from .reference import CASES, Case, Reference, cuts, one_thread, row_error
 from .run import Session
 from .weights import named_weights
 
@@ -136,8 +136,9 @@ class Judge:
     @classmethod
     def of(cls, case: Case, seed: int = 0) -> Judge:
         """Build and run the reference of *case*."""
-        reference = Reference.build(case, seed)
-        return cls(reference, reference.run(), reference.growth())
+        with one_thread():
+            reference = Reference.build(case, seed)
+            return cls(reference, reference.run(), reference.growth())
 
 
 def compare(judge: Judge) -> Compared:
@@ -149,7 +150,7 @@ def compare(judge: Judge) -> Compared:
     bound = error_bound(build_graph(spec, last), judge.growth)
     try:
         weights = named_weights(spec, case.model_type, reference.state())
-        session = Session(spec, weights, case.constants, len(reference.tokens))
+        session = Session(spec, weights, case.constants, len(reference.tokens), case.stored)
         out = [session.step(reference.tokens[:, a:b], "generation" if a else "context") for a, b in cuts(case)]
     except (EffsimError, ValueError, KeyError) as error:
         return Compared(case.name, spec.depth, nan, nan, bound, 0.0, 0.0, (), f"{type(error).__name__}: {error}")

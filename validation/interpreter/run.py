@@ -22,7 +22,7 @@ from effsim.graph.operators import Embedding, Experts, Pointwise, Sampling
 from effsim.models import sampling
 from effsim.spec.architecture import ArchitectureSpec
 
-from . import dense, recurrent
+from . import dense, recurrent, traffic
 from .call import Call, Constants
 from .values import Array, Values
 
@@ -118,7 +118,9 @@ class Interpreter:
         self.used.add(path)
         states = self.states.setdefault(prefix + _owner(node), {})
         call = Call(path, node, inputs, own, self.constants, states, self.batch)
-        self._count(call, run(call), values)
+        result = run(call)
+        traffic.check(call, result)
+        self._count(call, result, values)
         if not isinstance(node.op, Embedding):
             held = sum(np.asarray(array).size for array in own.values())
             call.expect("weights", held, node.op.parameters if own else held)
@@ -145,8 +147,16 @@ def _owner(node: Node) -> str:
 class Session:
     """A model that reads a prompt and then token after token; every step's graph is built by the architecture."""
 
-    def __init__(self, spec: ArchitectureSpec, weights: Weights, constants: Constants, batch: int) -> None:
-        self.spec = spec
+    def __init__(
+        self,
+        spec: ArchitectureSpec,
+        weights: Weights,
+        constants: Constants,
+        batch: int,
+        stored: tuple[str, int] = ("", 0),
+    ) -> None:
+        """*stored*: type and group size of the projections' weights, where they are narrower than float32."""
+        self.spec, self.stored = spec, stored
         self.interpreter = Interpreter(weights, constants, batch)
         self.length = 0
         self.flops_run = self.flops_graph = 0.0
@@ -156,7 +166,7 @@ class Session:
         ids = np.asarray(tokens)
         batch, new = ids.shape
         total = self.length + new
-        what = Step(phase, batch, new, total, "fp32", logit_tokens=new, sampling=False)
+        what = Step(phase, batch, new, total, "fp32", *self.stored, logit_tokens=new, sampling=False)
         graph = build_graph(self.spec, what)
         values = self.interpreter.run(graph, ids, self.length)
         self.length = total
