@@ -19,8 +19,8 @@ from .rules import Difference, differences, matrix_flops
 BATCH, PROMPT = 2, 24
 """Sequences and tokens of the counted forward pass; a decode step follows it."""
 
-FAST = ("llama3_8b", "mixtral_8x7b", "mamba2_130m", "deepseek_v2_lite", "gpt2")
-"""A small set that has grouped keys, experts, a scan, latent attention and learned positions."""
+FAST = ("llama3_8b", "mixtral_8x7b", "mamba2_130m", "deepseek_v2_lite", "gpt2", "qwen3_next_80b_a3b")
+"""A small set that has grouped keys, experts, scans, latent attention and learned positions."""
 
 FAST_LAYERS = 2
 

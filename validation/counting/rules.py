@@ -2,7 +2,8 @@
 
 :class:`torch.utils.flop_counter.FlopCounterMode` counts the matrix products and convolutions that PyTorch dispatches;
 the graph's counterpart are the contractions on matrix units (``arithmetic().matrix``). They differ where the eager code
-of ``transformers`` computes in another form than kernels do. Every rule below states that form for one operator.
+of ``transformers`` computes in another form than kernels do. Every rule below states both forms for one operator, from
+its dimensions and not from its own count, so that a wrong count stays unexplained.
 """
 
 from __future__ import annotations
@@ -34,18 +35,31 @@ def matrix_flops(graph: Graph) -> float:
 
 def _full_scores(op: Attention) -> float:
     """Eager attention computes every score and masks afterwards: q·kv pairs instead of those the mask lets through."""
-    hidden = op.q_len * op.kv_len - op.pairs
+    hidden = op.q_len * op.kv_len - visible_pairs(op.q_len, op.kv_len, op.causal, op.window)
     return 2.0 * op.batch * op.heads * hidden * (op.head_dim + op.v_dim)
+
+
+def visible_pairs(q_len: int, kv_len: int, causal: bool, window: int) -> int:
+    """(query, key) pairs that a mask lets through, query by query; the last query stands at the last key.
+
+    >>> visible_pairs(4, 6, causal=True, window=3)
+    12
+    """
+    seen = (kv_len - q_len + 1 + i if causal else kv_len for i in range(q_len))
+    return sum(min(keys, window or keys) for keys in seen)
 
 
 def _latent(op: LatentAttention) -> float:
     """Eager code never absorbs: a decode step expands all cached latents to keys and values and attends to those."""
+    heads = float(op.batch) * op.heads
     if op.phase == "context":
-        return _full_scores(op.equivalent)
+        hidden = op.q_len * op.kv_len - visible_pairs(op.q_len, op.kv_len, op.causal, 0)
+        return 2.0 * heads * hidden * (op.nope_dim + op.rope_dim + op.v_dim)
     width = op.kv_lora_rank * op.heads * (op.nope_dim + op.v_dim)
     expansion = 2.0 * op.batch * (op.kv_len - op.q_len) * width  # ours multiplies the new tokens by the same weights
-    scores = 2.0 * op.batch * op.heads * op.q_len * op.kv_len * (op.nope_dim + op.rope_dim + op.v_dim)
-    return expansion + scores - op.arithmetic().matrix
+    scores = 2.0 * heads * op.q_len * op.kv_len * (op.nope_dim + op.rope_dim + op.v_dim)
+    pairs = visible_pairs(op.q_len, op.kv_len, op.causal, 0)
+    return expansion + scores - 2.0 * heads * pairs * (2 * op.kv_lora_rank + op.rope_dim)
 
 
 def _convolution(op: CausalConv1d) -> float:
@@ -75,8 +89,10 @@ def _ssd(op: SSDScan) -> float:
     chunks = ceil_div(op.length, op.chunk)
     padded = chunks * op.chunk
     inside = padded * op.chunk * op.heads * (op.state + op.head_dim)
-    eager = 2.0 * op.batch * (inside + 2 * padded * inner + (chunks + 1) ** 2 * inner)
-    return eager - op.arithmetic().matrix
+    eager = inside + 2 * padded * inner + (chunks + 1) ** 2 * inner
+    block = min(op.chunk, op.length)
+    ours = op.length * (block * op.groups * op.state + block * op.heads * op.head_dim) + 2 * op.length * inner
+    return 2.0 * op.batch * (eager - ours)
 
 
 def _delta(op: GatedDelta) -> float:
@@ -86,9 +102,14 @@ def _delta(op: GatedDelta) -> float:
     """
     if op.recurrent:
         return 0.0
-    c, dk, dv = EAGER_DELTA_CHUNK, op.key_dim, op.value_dim
-    chunk = 2.0 * c * c * (2 * dk + dv) + 6.0 * c * dk * dv
-    return op.batch * op.heads * ceil_div(op.length, c) * chunk - op.arithmetic().matrix
+    dk, dv = op.key_dim, op.value_dim
+
+    def chunked(c: int, inverse: bool) -> float:
+        applied = dk + dv if inverse else 0
+        return ceil_div(op.length, c) * (2.0 * c * c * (2 * dk + dv + applied) + 6.0 * c * dk * dv)
+
+    eager, ours = chunked(EAGER_DELTA_CHUNK, inverse=False), chunked(min(op.chunk, op.length), inverse=True)
+    return op.batch * op.heads * (eager - ours)
 
 
 _RULES: dict[type, tuple[str, Callable[[Any], float]]] = {
