@@ -210,8 +210,8 @@ class Judges:
     def take(cls) -> Judges:
         """Run PyTorch on every small model, and count the fast set of architectures."""
         counted = {}
-        for name in flops.FAST:
-            spec = flops.shortened(load_architecture(name), flops.FAST_LAYERS)
+        for name, layers in flops.FAST.items():
+            spec = flops.shortened(load_architecture(name), layers)
             counted[name] = (spec, flops.measure(spec, model_type(name)))
         saved = {case.name: memory.saved_by_torch(case) for case in memory.MEMORY_CASES}
         return cls([report.Judge.of(case) for case in CASES], counted, saved)

@@ -12,6 +12,7 @@ from effsim.importers.huggingface import from_config, load_architecture
 from effsim.spec.architecture import ArchitectureSpec, LayerRun
 from effsim.spec.catalogue import names
 
+from ..interpreter.reference import library
 from ..interpreter.weights import layer_specs
 from .configs import config_keys, model_type
 from .rules import Difference, differences, matrix_flops
@@ -19,10 +20,8 @@ from .rules import Difference, differences, matrix_flops
 BATCH, PROMPT = 2, 24
 """Sequences and tokens of the counted forward pass; a decode step follows it."""
 
-FAST = ("llama3_8b", "mixtral_8x7b", "mamba2_130m", "deepseek_v2_lite", "gpt2", "qwen3_next_80b_a3b")
-"""A small set that has grouped keys, experts, scans, latent attention and learned positions."""
-
-FAST_LAYERS = 2
+FAST = {"llama3_8b": 2, "mixtral_8x7b": 2, "mamba2_130m": 2, "deepseek_v2_lite": 2, "gpt2": 2, "qwen3_next_80b_a3b": 4}
+"""A small set with how many layers of each: grouped keys, experts, scans, latent attention, learned positions."""
 
 _RECURRENT = ("mamba", "mamba2", "falcon_mamba")
 """Families whose cache argument has another name."""
@@ -121,9 +120,8 @@ class Torch:
 def measure(spec: ArchitectureSpec, family: str) -> Torch:
     """Instantiate *spec* on the meta device and count."""
     import torch
-    import transformers
 
-    transformers.logging.set_verbosity_error()
+    transformers = library()
     config = transformers.AutoConfig.for_model(family, **config_keys(spec, family))
     # Gathered experts are one product an assignment; the other forms look at the routing, which a meta tensor has not.
     config._attn_implementation, config._experts_implementation = "eager", "batched_mm"
@@ -180,10 +178,10 @@ def _forwards(model: Any, family: str) -> tuple[float, float]:
 
 
 def validate_counting(architectures: Sequence[str] = (), *, fast: bool = False) -> CountingReport:
-    """Count every bundled architecture (or those named); ``fast``: :data:`FAST` with few layers.
+    """Count every bundled architecture (or those named); ``fast``: :data:`FAST` with few layers of each.
 
     Takes about 3 s of CPU time an architecture in full.
     """
-    chosen = tuple(architectures) or (FAST if fast else names("architectures"))
-    rows = [row for name in chosen for row in count(name, FAST_LAYERS if fast else 0)]
+    chosen = tuple(architectures) or (tuple(FAST) if fast else names("architectures"))
+    rows = [row for name in chosen for row in count(name, FAST.get(name, 2) if fast else 0)]
     return CountingReport(tuple(rows))

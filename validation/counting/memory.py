@@ -13,6 +13,8 @@ from effsim.importers.huggingface import from_config
 from effsim.program.memory import saved_activations
 from effsim.transforms.training import TrainingPlan
 
+from ..interpreter.reference import library
+
 BATCH, LENGTH, WORD = 2, 40, 4.0
 
 INDEX = 8.0
@@ -95,9 +97,8 @@ class MemoryReport:
 def saved_by_torch(case: MemoryCase) -> float:
     """Bytes of the distinct storages that a forward pass with a loss saves; parameters and buffers left out."""
     import torch
-    import transformers
 
-    transformers.logging.set_verbosity_error()
+    transformers = library()
     config = transformers.AutoConfig.for_model(case.model_type, **case.config)
     config._attn_implementation = case.attention
     torch.manual_seed(0)

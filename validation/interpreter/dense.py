@@ -215,17 +215,21 @@ def run_pointwise(call: Call) -> Array:
 
 
 def _norm(call: Call, op: Pointwise) -> Array:
+    return _normed(call, op, call.inputs)
+
+
+def _normed(call: Call, op: Pointwise, inputs: list[Array]) -> Array:
     """A norm over the columns; inputs with a scale each (query and key heads) are normalised one after another."""
     plain = op.kind.removeprefix("add_")
     scales = max(1, op.parameters // (recipe(op.op).parameters * op.cols)) if op.parameters else 1
-    call.expect("inputs with a scale of their own", len(call.inputs), scales)
+    call.expect("inputs with a scale of their own", len(inputs), scales)
     learned = op.parameters > 0
     shifted = learned and plain == "layernorm" and op.parameters == 2 * op.cols
     call.only(*(["weight"] if learned else []), *(["bias"] if shifted else []))
     shape = (scales, op.cols) if scales > 1 else (op.cols,)
     weight = call.weight("weight", *shape) if learned else np.ones(shape, np.float32)
     eps, out, rows_seen = call.constants.norm_eps, [], 0
-    for rows, gain in zip(call.inputs, weight.reshape(scales, op.cols), strict=True):
+    for rows, gain in zip(inputs, weight.reshape(scales, op.cols), strict=True):
         flat = np.ascontiguousarray(rows).reshape(-1, op.cols)
         rows_seen += len(flat)
         if plain == "rmsnorm":
@@ -239,8 +243,7 @@ def _norm(call: Call, op: Pointwise) -> Array:
 
 def _add_norm(call: Call, op: Pointwise) -> Array:
     total = _add(call, op)
-    call.inputs = [total]
-    return np.concatenate([total, _norm(call, op)], axis=1)
+    return np.concatenate([total, _normed(call, op, [total])], axis=1)
 
 
 def _gated_norm(call: Call, op: Pointwise) -> Array:

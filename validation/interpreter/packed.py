@@ -22,7 +22,7 @@ class Packed:
     Packing what was unpacked gives the same codes: the largest weight of a group has the largest code.
     """
 
-    codes: npt.NDArray[np.uint8] | npt.NDArray[np.int8]
+    codes: npt.NDArray[np.uint8]
     scales: npt.NDArray[np.float16]
     bits: int
 
@@ -36,7 +36,7 @@ class Packed:
         if dtype not in _BITS:
             raise UnsupportedError(f"weights stored as {dtype} cannot be executed; expected one of {', '.join(_BITS)}")
         made = rounding.quantize_groups(weight, bits=_BITS[dtype], group_size=group_size or None)
-        codes = rounding.pack_int4(made.values) if made.bits == 4 else made.values
+        codes = rounding.pack_int4(made.values) if made.bits == 4 else made.values.view(np.uint8)
         return cls(codes, made.scales.astype(np.float16), made.bits)
 
     @property
@@ -46,5 +46,5 @@ class Packed:
 
     def unpacked(self) -> Array:
         """The weights that are multiplied."""
-        codes = rounding.unpack_int4(self.codes) if self.bits == 4 else self.codes  # type: ignore[arg-type]
+        codes = rounding.unpack_int4(self.codes) if self.bits == 4 else self.codes.view(np.int8)
         return rounding.dequantize_groups(rounding.QuantizedGroups(codes, self.scales.astype(np.float32), self.bits))

@@ -193,4 +193,4 @@ def run_delta(call: Call) -> Array:
 
 
 def _unit(rows: Array, eps: float = 1e-6) -> Array:
-    return rows / np.sqrt((rows * rows).sum(axis=-1, keepdims=True) + np.float32(eps))
+    return np.asarray(rows / np.sqrt((rows * rows).sum(axis=-1, keepdims=True) + np.float32(eps)), np.float32)

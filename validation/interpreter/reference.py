@@ -149,6 +149,15 @@ CASES: tuple[Case, ...] = (
 """The first four are those that must be there; the others reach the remaining layouts and operators."""
 
 
+def library() -> Any:
+    """``transformers``, without its advice on the standard error stream."""
+    import transformers
+
+    quiet: Any = transformers.logging
+    quiet.set_verbosity_error()
+    return transformers
+
+
 @contextmanager
 def double_precision() -> Iterator[None]:
     """Whatever asks for float32 inside gets float64: some modules widen to float32 whatever they are given."""
@@ -199,9 +208,8 @@ class Reference:
     def build(cls, case: Case, seed: int = 0, batch: int = 2) -> Reference:
         """The model with random weights, biases and norm scales, all of the size that keeps activations near 1."""
         import torch
-        import transformers
 
-        transformers.logging.set_verbosity_error()
+        transformers = library()
         config = transformers.AutoConfig.for_model(case.model_type, **case.config)
         config._attn_implementation = config._experts_implementation = "eager"
         generator = torch.Generator().manual_seed(seed)

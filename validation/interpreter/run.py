@@ -45,7 +45,8 @@ def _sample(call: Call) -> Array:
     assert isinstance(op, Sampling)
     call.expect("shape of the logits", logits.shape, (op.rows, op.vocabulary))
     call.operations += logits.size * (6.0 + 1.0)
-    return np.argmax(sampling.softmax(logits), axis=1).astype(np.float32)[:, None]
+    drawn: Array = np.argmax(sampling.softmax(logits), axis=1).astype(np.float32)
+    return drawn[:, None]
 
 
 _KINDS: dict[str, Callable[[Call], Array]] = {
@@ -91,7 +92,16 @@ class Interpreter:
         values.put("tokens", ids.reshape(-1, 1).astype(np.float32))
         values.put("positions", places.reshape(-1, 1).astype(np.float32))
         self._items(graph.items, "", values)
+        self._resident(graph)
         return values
+
+    def _resident(self, graph: Graph) -> None:
+        """Caches and states that stay take the bytes that the graph counts."""
+        kept = [array for states in self.states.values() for array in (states.get("cache"), *_recurrent(states))]
+        size = sum(4.0 * array.size for array in kept if array is not None)
+        if size != graph.cache_bytes + graph.state_bytes:
+            counted = f"{graph.cache_bytes:.17g} B of caches and {graph.state_bytes:.17g} B of states"
+            raise DataError(f"{size:.17g} B stay after the step; the graph counts {counted}")
 
     @property
     def flops(self) -> float:
@@ -135,6 +145,10 @@ class Interpreter:
         if not math.isclose(counted, op.flops, rel_tol=1e-12 if isinstance(op, Experts) else 0.0):
             raise DataError(f"{call.path}: {counted:.17g} FLOPs ran; the operator counts {op.flops:.17g}")
         self.executed.append(Executed(call.path, counted, op.flops))
+
+
+def _recurrent(states: dict[str, Any]) -> list[Any]:
+    return [states.get("conv"), states.get("scan")]
 
 
 def _owner(node: Node) -> str:
