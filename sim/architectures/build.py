@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ..graph.graph import Graph, Item, Node, Repeat
+from ..graph.graph import Graph, Item, Node, Repeat, Value
 from ..spec.architecture import (
     ArchitectureSpec,
     Attention,
@@ -89,85 +89,109 @@ def _layer(spec: ArchitectureSpec, step: Step, run: LayerRun) -> list[Node]:
     projection = [own.linear("depth_proj", own.hidden, own.hidden)] if shared.projection else []
     if not shared.concatenate_embedding:
         return [*_plain_layer(spec, scope, run), *projection]
-    return [
+    nodes = [
         ends.concatenate(own, "concatenate"),
         *_wide_layer(spec, scope, run),
         *projection,
-        ends.residual(own, _residual_name(run.mixer)),
+        ends.residual(own, _residual_name(run.mixer), own.mixed),
     ]
+    # The next layer's norm, not the residual stream, takes this result in: its data flow is not recorded.
+    return [replace(node, inputs=(), outputs=()) for node in nodes]
 
 
 def _plain_layer(spec: ArchitectureSpec, scope: Scope, run: LayerRun) -> list[Node]:
     if run.mixer is None:
-        return _one_part(spec, scope, _feed_forward(scope, run.ffn), "mlp_residual")
+        return _one_part(spec, scope, _feed_forward(scope, run.ffn), "mlp_residual", scope.fed)
     parts, name = _mixer(spec, scope, run.mixer), _residual_name(run.mixer)
     if run.ffn is None:
-        return _one_part(spec, scope, parts, name)
+        return _one_part(spec, scope, parts, name, scope.mixed)
     return _LAYOUTS[spec.residual](spec, scope, parts, _feed_forward(scope, run.ffn), name)
 
 
 def _wide_layer(spec: ArchitectureSpec, scope: Scope, run: LayerRun) -> list[Node]:
     """A layer on [hidden, embedding output] without residuals inside: norm, mixer, norm, feed-forward."""
     width = 2 * scope.hidden
-    nodes = [ends.norm(scope, "input_norm", spec.norm, width)]
+    wide = Value("wide", width)
+    nodes = [ends.norm(scope, "input_norm", spec.norm, width, reads=wide, writes=scope.normed(width))]
     nodes += _mixer(spec, scope, run.mixer, width) if run.mixer else []
     if run.ffn is not None:
-        nodes += [ends.norm(scope, "post_norm", spec.norm), *_feed_forward(scope, run.ffn)]
+        nodes += [_norm_of(spec, scope, "post_norm", scope.mixed, scope.normed()), *_feed_forward(scope, run.ffn)]
     return nodes
 
 
-def _one_part(spec: ArchitectureSpec, scope: Scope, part: list[Node], name: str) -> list[Node]:
-    """A layer with one part: one norm (two in a sandwich), one residual."""
-    first, last = ends.norm(scope, "input_norm", spec.norm), ends.residual(scope, name)
+def _norm_of(spec: ArchitectureSpec, scope: Scope, name: str, reads: Value, writes: Value | None = None) -> Node:
+    return ends.norm(scope, name, spec.norm, reads=reads, writes=writes or reads)
+
+
+def _input_norm(spec: ArchitectureSpec, scope: Scope, name: str) -> Node:
+    return _norm_of(spec, scope, name, scope.residual, scope.normed())
+
+
+def _reading(nodes: list[Node], value: str) -> list[Node]:
+    """The nodes of a part that reads *value* instead of the normed residual stream."""
+    out = []
+    for node in nodes:
+        inputs = tuple(replace(v, name=value) if v.name == "normed" else v for v in node.inputs)
+        out.append(replace(node, inputs=inputs))
+    return out
+
+
+def _one_part(spec: ArchitectureSpec, scope: Scope, part: list[Node], name: str, made: Value) -> list[Node]:
+    """A layer with one part that makes *made*: one norm (two in a sandwich), one residual."""
+    last = ends.residual(scope, name, made)
     if spec.residual == "post_norm":
-        return [*part, last, first]
+        return [*_reading(part, "hidden"), last, _norm_of(spec, scope, "input_norm", scope.residual)]
+    first = _input_norm(spec, scope, "input_norm")
     if spec.residual == "sandwich":
-        return [first, *part, ends.norm(scope, "output_norm", spec.norm), last]
+        return [first, *part, _norm_of(spec, scope, "output_norm", made), last]
     return [first, *part, last]
 
 
 def _pre_norm(spec: ArchitectureSpec, scope: Scope, mix: list[Node], feed: list[Node], name: str) -> list[Node]:
     return [
-        ends.norm(scope, "input_norm", spec.norm),
+        _input_norm(spec, scope, "input_norm"),
         *mix,
-        ends.residual(scope, name),
-        ends.norm(scope, "post_norm", spec.norm),
+        ends.residual(scope, name, scope.mixed),
+        _input_norm(spec, scope, "post_norm"),
         *feed,
-        ends.residual(scope, "mlp_residual"),
+        ends.residual(scope, "mlp_residual", scope.fed),
     ]
 
 
 def _post_norm(spec: ArchitectureSpec, scope: Scope, mix: list[Node], feed: list[Node], name: str) -> list[Node]:
     return [
-        *mix,
-        ends.residual(scope, name),
-        ends.norm(scope, "input_norm", spec.norm),
-        *feed,
-        ends.residual(scope, "mlp_residual"),
-        ends.norm(scope, "post_norm", spec.norm),
+        *_reading(mix, "hidden"),
+        ends.residual(scope, name, scope.mixed),
+        _norm_of(spec, scope, "input_norm", scope.residual),
+        *_reading(feed, "hidden"),
+        ends.residual(scope, "mlp_residual", scope.fed),
+        _norm_of(spec, scope, "post_norm", scope.residual),
     ]
 
 
 def _sandwich(spec: ArchitectureSpec, scope: Scope, mix: list[Node], feed: list[Node], name: str) -> list[Node]:
     return [
-        ends.norm(scope, "input_norm", spec.norm),
+        _input_norm(spec, scope, "input_norm"),
         *mix,
-        ends.norm(scope, "mixer_output_norm", spec.norm),
-        ends.residual(scope, name),
-        ends.norm(scope, "post_norm", spec.norm),
+        _norm_of(spec, scope, "mixer_output_norm", scope.mixed),
+        ends.residual(scope, name, scope.mixed),
+        _input_norm(spec, scope, "post_norm"),
         *feed,
-        ends.norm(scope, "mlp_output_norm", spec.norm),
-        ends.residual(scope, "mlp_residual"),
+        _norm_of(spec, scope, "mlp_output_norm", scope.fed),
+        ends.residual(scope, "mlp_residual", scope.fed),
     ]
 
 
 def _parallel(spec: ArchitectureSpec, scope: Scope, mix: list[Node], feed: list[Node], name: str) -> list[Node]:
     """Both parts read the same rows, so their partial sums add before one all-reduce, behind the second part."""
-    norms = [ends.norm(scope, "input_norm", spec.norm)]
+    norms = [_input_norm(spec, scope, "input_norm")]
     if spec.residual == "parallel_two_norms":
-        norms.append(ends.norm(scope, "post_norm", spec.norm))
+        second = Value("normed_for_mlp", scope.hidden)
+        norms.append(_norm_of(spec, scope, "post_norm", scope.residual, second))
+        feed = _reading(feed, second.name)
     mix = [*mix[:-1], replace(mix[-1], after="")]
-    return [*norms, *mix, *feed, ends.residual(scope, name), ends.residual(scope, "mlp_residual")]
+    joined = [ends.residual(scope, name, scope.mixed), ends.residual(scope, "mlp_residual", scope.fed)]
+    return [*norms, *mix, *feed, *joined]
 
 
 _LAYOUTS: dict[str, Callable[[ArchitectureSpec, Scope, list[Node], list[Node], str], list[Node]]] = {
@@ -190,7 +214,7 @@ def _mixer(spec: ArchitectureSpec, scope: Scope, mixer: Any, width: int = 0) -> 
             inner = _mixer(spec, scope.prefixed(f"{part.kind}_"), part, width)
             nodes += [*inner[:-1], replace(inner[-1], after="")]
         # Partial sums of all mixers add before one all-reduce.
-        return [*nodes[:-1], replace(nodes[-1], after="all_reduce"), *_sums(scope, len(mixer.mixers))]
+        return [*nodes[:-1], replace(nodes[-1], after="all_reduce"), *_sums(scope, mixer)]
     if isinstance(mixer, Attention):
         return attention(
             scope,
@@ -202,8 +226,13 @@ def _mixer(spec: ArchitectureSpec, scope: Scope, mixer: Any, width: int = 0) -> 
     return _BLOCKS[type(mixer)](scope, mixer)
 
 
-def _sums(scope: Scope, parts: int) -> list[Node]:
-    return [scope.pointwise(f"mixer_sum_{index}", "add", scope.hidden) for index in range(1, parts)]
+def _sums(scope: Scope, mixer: ParallelMixers) -> list[Node]:
+    parts = [scope.prefixed(f"{part.kind}_").mixed for part in mixer.mixers]
+    nodes, total = [], parts[0]
+    for index, part in enumerate(parts[1:], start=1):
+        nodes.append(scope.pointwise(f"mixer_sum_{index}", "add", scope.hidden, flow=((total, part), (scope.mixed,))))
+        total = scope.mixed
+    return nodes
 
 
 def _feed_forward(scope: Scope, ffn: Any) -> list[Node]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from ..graph.graph import Node
+from dataclasses import replace
+
+from ..graph.graph import Node, Value
 from ..graph.operators.embedding import CrossEntropy, Embedding, Sampling
 from ..graph.operators.linear import Linear
 from ..graph.operators.pointwise import Pointwise
 from ..spec.architecture import ArchitectureSpec, Norm
-from .step import Scope, Step
+from .step import POSITIONS, TOKENS, Scope, Step
 
 TIED = "embedding"
 """Name of the weight that embedding and output head share when they are tied."""
 
 
-def norm(scope: Scope, name: str, spec: Norm, width: int = 0) -> Node:
+def norm(scope: Scope, name: str, spec: Norm, width: int = 0, *, reads: Value, writes: Value) -> Node:
     """The model's norm over the residual stream (or *width* columns)."""
     cols = width or scope.hidden
     if not spec.parametric:
@@ -22,7 +24,7 @@ def norm(scope: Scope, name: str, spec: Norm, width: int = 0) -> Node:
         learned = cols // 2  # the recipe counts a scale and a shift a column; half as many columns is a scale each
     else:
         learned = -1
-    return scope.pointwise(name, spec.kind, cols, "", learned)
+    return scope.pointwise(name, spec.kind, cols, "", learned, flow=((reads,), (writes,)))
 
 
 def head(spec: ArchitectureSpec, step: Step) -> list[Node]:
@@ -30,16 +32,17 @@ def head(spec: ArchitectureSpec, step: Step) -> list[Node]:
     scope, width = Scope(step, spec.hidden), spec.embedding_width or spec.hidden
     table = Embedding(step.tokens, spec.vocab, width, step.dtype)
     share = TIED if spec.tied_embeddings else ""
-    nodes = [Node("embedding", table, "vocab", "all_reduce", share)]
+    stream, looked_up = scope.residual, Value("hidden", width)
+    nodes = [Node("embedding", table, "vocab", "all_reduce", share, inputs=(TOKENS,), outputs=(looked_up,))]
     if width != spec.hidden:
-        nodes.append(scope.linear("embedding_proj", spec.hidden, width))
+        nodes.append(scope.linear("embedding_proj", spec.hidden, width, flow=((looked_up,), (stream,))))
     if spec.position == "learned" and spec.max_positions:
         rows = spec.max_positions + spec.position_offset
-        positions = Embedding(step.tokens, rows, spec.hidden, step.dtype)
-        nodes.append(Node("position_embedding", positions))
-        nodes.append(scope.pointwise("position_add", "add", spec.hidden))
+        positions, place = Embedding(step.tokens, rows, spec.hidden, step.dtype), Value("position", spec.hidden)
+        nodes.append(Node("position_embedding", positions, inputs=(POSITIONS,), outputs=(place,)))
+        nodes.append(scope.pointwise("position_add", "add", spec.hidden, flow=((stream, place), (stream,))))
     if spec.embedding_norm:
-        nodes.append(norm(scope, "embedding_norm", spec.norm))
+        nodes.append(norm(scope, "embedding_norm", spec.norm, reads=stream, writes=stream))
     return nodes
 
 
@@ -50,23 +53,34 @@ def tail(spec: ArchitectureSpec, step: Step) -> list[Node]:
     """
     scope, width = Scope(step, spec.hidden), spec.embedding_width or spec.hidden
     rows = step.tokens if step.training else step.batch * step.logit_tokens
-    nodes = [norm(scope, "final_norm", spec.norm)] if spec.final_norm else []
+    stream, logits = scope.residual, Value("logits", spec.vocab)
+    nodes = [norm(scope, "final_norm", spec.norm, reads=stream, writes=stream)] if spec.final_norm else []
+    if not step.training:
+        stream = replace(stream, last=step.logit_tokens)
     if width != spec.hidden:
-        nodes.append(Node("head_proj", Linear(rows, width, spec.hidden, step.dtype)))
+        narrow = Value("narrow", width)
+        head_proj = Linear(rows, width, spec.hidden, step.dtype)
+        nodes.append(Node("head_proj", head_proj, inputs=(stream,), outputs=(narrow,)))
+        stream = narrow
     lm_head = Linear(rows, spec.vocab, width, step.dtype, bias=spec.lm_head_bias)
     share = TIED if spec.tied_embeddings else ""
     # The loss works on divided logits; only a draw needs the full row on one device.
-    nodes.append(Node("lm_head", lm_head, "vocab", "" if step.training else "all_gather", share))
+    after = "" if step.training else "all_gather"
+    nodes.append(Node("lm_head", lm_head, "vocab", after, share, inputs=(stream,), outputs=(logits,)))
     if step.training:
-        nodes.append(Node("cross_entropy", CrossEntropy(rows, spec.vocab), "vocab"))
+        loss = CrossEntropy(rows, spec.vocab)
+        nodes.append(
+            Node("cross_entropy", loss, "vocab", inputs=(logits,), outputs=(Value("log_probabilities", spec.vocab),))
+        )
     elif step.sampling:
-        nodes.append(Node("sampling", Sampling(rows, spec.vocab)))
+        drawn = (Value("next_tokens", 1),)
+        nodes.append(Node("sampling", Sampling(rows, spec.vocab), inputs=(logits,), outputs=drawn))
     return nodes
 
 
-def residual(scope: Scope, name: str) -> Node:
-    """Addition to the residual stream."""
-    return scope.pointwise(name, "add", scope.hidden)
+def residual(scope: Scope, name: str, part: Value) -> Node:
+    """Addition of *part* to the residual stream."""
+    return scope.pointwise(name, "add", scope.hidden, flow=((scope.residual, part), (scope.residual,)))
 
 
 def concatenate(scope: Scope, name: str) -> Node:

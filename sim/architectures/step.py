@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import UnsupportedError
 from ..graph.dtypes import dtype, size_of
-from ..graph.graph import Node
+from ..graph.graph import Node, Value
 from ..graph.operator import Access, Operator, Role
 from ..graph.operators.linear import BatchedMatmul, Linear, weight_storage
 from ..graph.operators.pointwise import Pointwise
@@ -112,10 +112,23 @@ class WeightMatmul(BatchedMatmul):
         )
 
 
+Values = tuple[Value, ...]
+"""Activations that a node reads or writes."""
+
+Flow = tuple[Values, Values]
+"""What a node reads, and what it writes."""
+
+NO_FLOW: Flow = ((), ())
+
+TOKENS, POSITIONS = Value("tokens", 1), Value("positions", 1)
+"""What a step is given: token numbers and their places in their sequences."""
+
+
 class Scope:
     """Where a block is being built: the step, the width of the residual stream, and how its nodes are named.
 
-    ``prefix`` goes before every node name; ``share`` is the name of the weights that other depths use too, or empty.
+    ``prefix`` goes before every node name and every value that the block makes; ``share`` is the name of the weights
+    that other depths use too, or empty.
     """
 
     __slots__ = ("dtype", "hidden", "prefix", "share", "step", "tokens")
@@ -129,17 +142,61 @@ class Scope:
         """The same scope with another prefix."""
         return Scope(self.step, self.hidden, prefix, self.share)
 
-    def node(self, name: str, op: Operator, split: str = "", after: str = "") -> Node:
+    def value(self, name: str, width: int, parts: int = 1, *, start: int = 0, of: int = 0) -> Value:
+        """A value of this block, or a slice of one."""
+        return Value(self.prefix + name, width, parts, start, of)
+
+    @property
+    def residual(self) -> Value:
+        """The residual stream."""
+        return Value("hidden", self.hidden)
+
+    def normed(self, width: int = 0) -> Value:
+        """What the block reads: the residual stream (or *width* columns) after its norm."""
+        return Value("normed", width or self.hidden)
+
+    @property
+    def mixed(self) -> Value:
+        """What a mixer adds to the residual stream."""
+        return self.value("mixed", self.hidden)
+
+    @property
+    def fed(self) -> Value:
+        """What a feed-forward part adds to the residual stream."""
+        return self.value("fed", self.hidden)
+
+    def node(self, name: str, op: Operator, split: str = "", after: str = "", flow: Flow = NO_FLOW) -> Node:
         """A node of this block."""
         name = self.prefix + name
-        return Node(name, op, split, after, f"{self.share}.{name}" if self.share else "")
+        share = f"{self.share}.{name}" if self.share else ""
+        return Node(name, op, split, after, share, inputs=flow[0], outputs=flow[1])
 
-    def linear(self, name: str, n: int, k: int, split: str = "", after: str = "", *, bias: bool = False) -> Node:
+    def linear(
+        self,
+        name: str,
+        n: int,
+        k: int,
+        split: str = "",
+        after: str = "",
+        *,
+        bias: bool = False,
+        flow: Flow = NO_FLOW,
+    ) -> Node:
         """A projection [tokens, k] → [tokens, n] with the step's weight type."""
         step = self.step
         op = Linear(self.tokens, n, k, step.dtype, step.weight_dtype, step.group_size, bias=bias)
-        return self.node(name, op, split, after)
+        return self.node(name, op, split, after, flow)
 
-    def pointwise(self, name: str, op: str, cols: int, split: str = "", parameter_cols: int = -1) -> Node:
+    def pointwise(
+        self,
+        name: str,
+        op: str,
+        cols: int,
+        split: str = "",
+        parameter_cols: int = -1,
+        *,
+        flow: Flow = NO_FLOW,
+    ) -> Node:
         """A row-wise operator on all tokens."""
-        return self.node(name, Pointwise(op, self.tokens, cols, self.dtype, parameter_cols), split)
+        made = Pointwise(op, self.tokens, cols, self.dtype, parameter_cols)
+        return self.node(name, made, split, "", flow)

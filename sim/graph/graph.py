@@ -9,6 +9,32 @@ from .operator import Operator
 
 
 @dataclass(frozen=True, slots=True)
+class Value:
+    """Columns of a named activation: ``parts`` equal parts (heads), ``width`` columns of each, one row a token.
+
+    ``of`` = 0 is the whole row. ``of`` > 0 is a slice of a row whose parts are ``of`` wide: columns ``start`` to
+    ``start`` + ``width`` of every part; a node that writes it leaves the row's other columns as they are. ``last`` > 0
+    are the last so many tokens of every sequence instead of all.
+    """
+
+    name: str
+    width: int
+    parts: int = 1
+    start: int = 0
+    of: int = 0
+    last: int = 0
+
+    @property
+    def columns(self) -> int:
+        """Columns in all.
+
+        >>> Value("q", 64, parts=8, start=128, of=192).columns
+        512
+        """
+        return self.parts * self.width
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """An operator with a name and the way it divides over tensor-parallel devices.
 
@@ -16,6 +42,11 @@ class Node:
     collective that completes a divided result (``all_reduce`` behind a row split). ``share`` names a weight shared with
     other nodes (tied embeddings, looped blocks): its parameters count once. ``phase`` groups training parts.
     ``place`` is the device group of a mixed system that runs it (empty: the first group).
+
+    ``inputs`` and ``outputs`` say which activations it reads, in the operator's order, and into which it writes: the
+    columns of its result, left to right. A name that is written again holds the newer value, so the copies of a
+    repeated body hand on what they share (``hidden``) by name. Costs do not depend on them. They describe the graph as
+    it was built, before it is divided over devices; empty where the data flow is not recorded.
     """
 
     name: str
@@ -26,6 +57,8 @@ class Node:
     phase: str = "forward"
     overlap: bool = False
     place: str = ""
+    inputs: tuple[Value, ...] = ()
+    outputs: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,4 +39,6 @@ def _merge(add: Node, norm: Node) -> Node | None:
         return None
     if (a.rows, a.cols, a.dtype) != (n.rows, n.cols, n.dtype):
         return None
-    return replace(norm, op=replace(n, op=_FUSED[n.op]))
+    joined = norm.inputs == add.outputs  # the fused kernel writes the sum, then its norm
+    inputs, outputs = (add.inputs, add.outputs + norm.outputs) if joined else ((), ())
+    return replace(norm, op=replace(n, op=_FUSED[n.op]), inputs=inputs, outputs=outputs)

@@ -1,0 +1,1 @@
+"""Parameters, FLOPs and saved activations of graphs against what PyTorch counts."""
