@@ -80,8 +80,8 @@ class AttentionModel:
         staged = tiling.keys * op.kv_width * size_of(op.stored_dtype)
         return TileClass(
             count=count,
-            busy_s=steps * step_s,
-            serial_s=2.0 * p.memory_latency_s + p.l2_latency_s + tiling.tile_latency_s,
+            busy_s=steps * step_s + tiling.tile_s,
+            serial_s=2.0 * p.memory_latency_s + p.l2_latency_s,
             l2_bytes=l2,
             memory_bytes=memory,
             flow_bytes_per_s=p.flow(staged),

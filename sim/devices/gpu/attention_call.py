@@ -41,7 +41,9 @@ class AttentionCallModel:
             copies = int(self._habits.regroup_copies) if op.batch > 1 and op.kv_heads > 1 else 1
         rows = float(op.batch) * op.q_len * op.heads * size_of(op.dtype)
         regroup = self._sweep("regroup", rows * op.v_dim, rows * op.v_dim)
-        append = self._append(op.batch * op.q_len, op.kv_heads * op.kv_width, op.dtype, op.stored_dtype)
+        append = self._append(
+            op.batch * op.q_len, op.kv_heads * op.head_dim, op.kv_heads * op.kv_width, op.dtype, op.stored_dtype
+        )
         first = replace(append, setup_s=append.setup_s + float(self._habits.replay))
         return (first, *[regroup] * copies, *self._attention.kernels(op))
 
@@ -54,7 +56,7 @@ class AttentionCallModel:
         """
         absorbed = op.phase == "generation" or op.q_len <= int(self._habits.latent_absorbed)
         width = op.kv_lora_rank + op.rope_dim
-        append = self._append(op.batch * op.q_len, width, op.dtype, op.kv_dtype or op.dtype)
+        append = self._append(op.batch * op.q_len, width, width, op.dtype, op.kv_dtype or op.dtype)
         work = self._absorbed(op) if absorbed else self._expanded(op)
         device_s = sum(kernel_time(k).total_s + self._gap_s for k in (append, *work))
         waiting = float(self._habits.latent_host) - device_s - self._gap_s
@@ -113,14 +115,15 @@ class AttentionCallModel:
         memory = (read + write) * (1.0 - self._p.kept(read + write))
         return _unbound(self._pointwise.kernel(Sweep(read, write, memory), name))
 
-    def _append(self, tokens: int, width: int, dtype: str, stored: str) -> Kernel:
+    def _append(self, tokens: int, key: int, width: int, dtype: str, stored: str) -> Kernel:
         """Cache write, a block a token: address arithmetic of all its threads, then a dependent read and the copy.
 
-        Short blocks with much integer work: a block of ``append_threads`` threads (fewer where the token is narrower)
-        executes ``append_operations`` integer operations a thread, whatever it has to copy.
+        *key* elements are keys, *width* keys and values. Short blocks with much integer work: ``append_threads`` threads
+        (fewer where the key is narrower)
+        execute ``append_operations`` integer operations each, whatever there is to copy.
         """
         p, h = self._p, self._habits
-        threads = max(WARP_THREADS, min(int(h.append_threads), width))
+        threads = max(WARP_THREADS, min(int(h.append_threads), key))
         read, write = float(width) * size_of(dtype), float(width) * size_of(stored)
         traffic = tokens * (read + write)
         tile = TileClass(

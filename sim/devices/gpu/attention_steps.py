@@ -16,6 +16,9 @@ SOFTMAX_OPS = 4.0
 REFERENCE_WIDTH = 256
 """Elements of a key with its value at head size 128, for which the hardware files give tiles."""
 
+REFERENCE_ROWS = 64
+"""Query rows for which the hardware files give what a tile adds."""
+
 KEY_GRANULE, MOST_KEYS = 16, 256
 """Keys of a step come in multiples of a matrix instruction's side, and no library goes beyond 256."""
 
@@ -29,7 +32,7 @@ class Tiling:
     slots: int
     grouped: bool
     step_latency_s: float
-    tile_latency_s: float
+    tile_s: float
 
 
 class StepModel:
@@ -52,9 +55,11 @@ class StepModel:
         if op.shared_value and h.latent is not None:
             latent = h.latent
             step = float(latent.step_latency)
-            return Tiling(int(latent.rows), int(latent.keys), 1, False, step, float(h.tile_latency))
+            return Tiling(int(latent.rows), int(latent.keys), 1, False, step, self._tile_s(int(latent.rows)))
         most, least = int(h.paged_m or h.context_m), int(h.generation_m)
         wanted = op.q_len * (op.heads // op.kv_heads)
+        if self.product_type(op) != op.dtype:
+            least = most  # the one tile there is for narrow types
         rows = least if wanted <= least else min(most, math.ceil(wanted / least) * least)
         return self._tiling(op, rows, int(h.generation_n), int(h.blocks_per_sm))
 
@@ -63,7 +68,10 @@ class StepModel:
         scaled = keys * REFERENCE_WIDTH / (op.head_dim + (0 if op.shared_value else op.v_dim))
         keys = min(MOST_KEYS, max(KEY_GRANULE, int(scaled) // KEY_GRANULE * KEY_GRANULE)) if keys >= KEY_GRANULE else keys
         grouped = h.overlap_softmax and rows > int(h.generation_m)
-        return Tiling(rows, keys, slots, grouped, float(h.step_latency), float(h.tile_latency))
+        return Tiling(rows, keys, slots, grouped, float(h.step_latency), self._tile_s(rows))
+
+    def _tile_s(self, rows: int) -> float:
+        return float(self._habits.tile_latency) * rows / REFERENCE_ROWS
 
     def product_type(self, op: Attention) -> str:
         """Element type the products run in."""
