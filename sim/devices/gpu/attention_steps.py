@@ -13,6 +13,9 @@ from .parameters import GpuParameters
 SOFTMAX_OPS = 4.0
 """Scale, maximum, subtract, add: vector operations a score inside the tile loop."""
 
+NARROW_OPS = 5.0
+"""Scale, convert and rearrange a probability for products in a narrow type, and the like for its value's transpose."""
+
 REFERENCE_WIDTH = 256
 """Elements of a key with its value at head size 128, for which the hardware files give tiles."""
 
@@ -58,8 +61,6 @@ class StepModel:
             return Tiling(int(latent.rows), int(latent.keys), 1, False, step, self._tile_s(int(latent.rows)))
         most, least = int(h.paged_m or h.context_m), int(h.generation_m)
         wanted = op.q_len * (op.heads // op.kv_heads)
-        if self.product_type(op) != op.dtype:
-            least = most  # the one tile there is for narrow types
         rows = least if wanted <= least else min(most, math.ceil(wanted / least) * least)
         return self._tiling(op, rows, int(h.generation_n), int(h.blocks_per_sm))
 
@@ -97,6 +98,7 @@ class StepModel:
             read = (warps * keys * width + rows * op.head_dim) * size_of(op.dtype)
             matrix_s = max(matrix_s, read / p.l1_bytes_per_s)
         scores = float(rows) * keys
-        softmax_s = (SOFTMAX_OPS * scores + rows * op.v_dim) / p.vector_op_rate() + scores / p.special_ops
+        narrow = NARROW_OPS if self.product_type(op) != op.dtype else 0.0
+        softmax_s = ((SOFTMAX_OPS + narrow) * scores + rows * op.v_dim) / p.vector_op_rate() + scores / p.special_ops
         work = max(matrix_s, softmax_s) if tiling.grouped else matrix_s + softmax_s
         return work + tiling.step_latency_s
