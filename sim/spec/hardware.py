@@ -194,6 +194,9 @@ class AttentionCall(SpecModel):
     latent_host: NonNegativeTime = Field(
         0.0, description="host time of the latent-attention module, which the framework launches kernel by kernel"
     )
+    latent_host_narrow: NonNegativeTime = Field(
+        0.0, description="host time more where the cache is narrower than the queries: scales and conversions"
+    )
     latent_absorbed: Count = Field(
         1, description="longest prompt that latent attention computes in the absorbed form"
     )

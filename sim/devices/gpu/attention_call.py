@@ -59,7 +59,9 @@ class AttentionCallModel:
         append = self._append(op.batch * op.q_len, width, width, op.dtype, op.kv_dtype or op.dtype)
         work = self._absorbed(op) if absorbed else self._expanded(op)
         device_s = sum(kernel_time(k).total_s + self._gap_s for k in (append, *work))
-        waiting = float(self._habits.latent_host) - device_s - self._gap_s
+        narrow = bool(op.kv_dtype) and size_of(op.kv_dtype) < size_of(op.dtype)
+        host_s = float(self._habits.latent_host) + narrow * float(self._habits.latent_host_narrow)
+        waiting = host_s - device_s - self._gap_s
         return (append, *work, *([self._host(waiting)] if waiting > 0.0 else []))
 
     def _host(self, waiting_s: float) -> Kernel:
@@ -91,7 +93,7 @@ class AttentionCallModel:
 
     def _expanded(self, op: LatentAttention) -> tuple[Kernel, ...]:
         tokens, word = op.batch * op.kv_len, size_of(op.dtype)
-        core = replace(op.equivalent, cached=False)
+        core = replace(op.equivalent, cached=False, kv_dtype="")  # just computed: as wide as the queries
         keys = float(tokens) * op.heads * core.head_dim * word
         values = float(tokens) * op.heads * op.v_dim * word
         wide = op.heads * (op.nope_dim + op.v_dim)

@@ -19,11 +19,14 @@ NARROW_OPS = 5.0
 REFERENCE_WIDTH = 256
 """Elements of a key with its value at head size 128, for which the hardware files give tiles."""
 
+MATRIX_ROWS = 16
+"""Rows of a warp's smallest matrix instruction."""
+
 REFERENCE_ROWS = 64
 """Query rows for which the hardware files give what a tile adds."""
 
-KEY_GRANULE, MOST_KEYS = 16, 256
-"""Keys of a step come in multiples of a matrix instruction's side, and no library goes beyond 256."""
+KEY_GRANULE, MOST_KEYS = 32, 256
+"""Keys of a step come in these multiples, and no library goes beyond 256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class StepModel:
     def _tiling(self, op: Attention, rows: int, keys: int, slots: int) -> Tiling:
         h = self._habits
         scaled = keys * REFERENCE_WIDTH / (op.head_dim + (0 if op.shared_value else op.v_dim))
-        keys = min(MOST_KEYS, max(KEY_GRANULE, int(scaled) // KEY_GRANULE * KEY_GRANULE)) if keys >= KEY_GRANULE else keys
+        if keys >= KEY_GRANULE:
+            keys = min(MOST_KEYS, math.ceil(scaled / KEY_GRANULE) * KEY_GRANULE)
         grouped = h.overlap_softmax and rows > int(h.generation_m)
         return Tiling(rows, keys, slots, grouped, float(h.step_latency), self._tile_s(rows))
 
@@ -94,7 +98,7 @@ class StepModel:
         width = op.head_dim + op.v_dim
         matrix_s = 2.0 * rows * keys * width / p.matrix_rate(self.product_type(op), self._name)
         if not self._from_shared:
-            warps = min(int(self._habits.warps), max(1, rows // KEY_GRANULE))
+            warps = min(int(self._habits.warps), max(1, rows // MATRIX_ROWS))
             read = (warps * keys * width + rows * op.head_dim) * size_of(op.dtype)
             matrix_s = max(matrix_s, read / p.l1_bytes_per_s)
         scores = float(rows) * keys
