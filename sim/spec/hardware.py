@@ -23,7 +23,6 @@ from .fields import (
     Money,
     MoneyRate,
     NonNegativeBytes,
-    NonNegativeCount,
     NonNegativeTime,
     OpPerCycle,
     Power,
@@ -188,8 +187,8 @@ class AttentionCall(SpecModel):
     replay: NonNegativeTime = Field(0.0, description="start of a captured graph that holds this operator alone")
     append_threads: Count = Field(512, description="threads of a block that writes one token's keys and values")
     append_operations: Count = Field(1, description="integer operations of one such thread: addresses, loop control")
-    regroup_copies: NonNegativeCount = Field(
-        0, description="copies that bring grouped queries and outputs of generation into the kernel's order"
+    regroup_copies: Count | None = Field(
+        None, description="copies that bring grouped queries and outputs of generation into the kernel's order"
     )
     latent_host: NonNegativeTime = Field(
         0.0, description="host time of the latent-attention module, which the framework launches kernel by kernel"
@@ -197,9 +196,7 @@ class AttentionCall(SpecModel):
     latent_host_narrow: NonNegativeTime = Field(
         0.0, description="host time more where the cache is narrower than the queries: scales and conversions"
     )
-    latent_absorbed: Count = Field(
-        1, description="longest prompt that latent attention computes in the absorbed form"
-    )
+    latent_absorbed: Count = Field(1, description="longest prompt that latent attention computes in the absorbed form")
     latent_padded: bool = Field(False, description="the kernel has no narrower value: it is padded to the key's width")
 
 
@@ -208,7 +205,7 @@ class AttentionKernels(SpecModel):
 
     context_m: Count = Field(description="query rows of a context tile")
     context_n: Count = Field(description="keys of one inner step")
-    paged_m: Count | None = Field(None, description="query rows of a context tile over a paged cache; context_m if absent")
+    paged_m: Count | None = Field(None, description="query rows of a tile over a paged cache; context_m if absent")
     paged_n: Count | None = Field(None, description="keys of one step over a paged cache; context_n if absent")
     generation_m: Count = Field(16, description="rows of a split-KV tile: query heads of one group are padded to it")
     generation_n: Count = Field(description="keys of one split-KV step")
@@ -217,13 +214,14 @@ class AttentionKernels(SpecModel):
     )
     overlap_softmax: bool = Field(description="exponentials of one tile run under the matrix unit's work on another")
     blocks_per_sm: Count = Field(description="thread blocks of the fused kernel that share an SM")
-    step_latency: NonNegativeTime = Field(0.0, description="added to the work of one inner step: barriers, dependent reads")
+    step_latency: NonNegativeTime = Field(0.0, description="added to an inner step's work: barriers, dependent reads")
     tile_latency: NonNegativeTime = Field(
         0.0, description="start and end of a tile: scheduling, page table, first loads, last rescale, store"
     )
     pack_groups: bool = Field(False, description="short prompts put the query heads of a group into one tile")
     split: Literal["occupancy", "even"] = Field(
-        "even", description="occupancy: the fewest splits near the best wave efficiency; even: equal keys for every place"
+        "even",
+        description="occupancy: fewest splits near the best wave efficiency; even: equal keys for every place",
     )
     split_ungrouped: bool = Field(True, description="keys are split where every query head has its own keys, too")
     max_splits: Count = Field(128, description="most pieces of one sequence's keys")

@@ -215,6 +215,7 @@ def test_better_hardware_never_takes_longer(what: str, factor: float) -> None:
 
 
 TIMES = ("latency", "issue_latency", "setup", "step", "graph", "stream", "dispatch", "eager")
+ATTENTION_TIMES = ("step_latency", "tile_latency", "merge_latency", "replay", "latent_host", "latent_host_narrow")
 
 
 @cache
@@ -225,7 +226,7 @@ def faster_by_three(name: str) -> Device:
         last = path.rpartition(".")[2]
         if path.startswith("clock.") or (last == "bandwidth" and not path.startswith("sm.")):
             spec = with_value(spec, path, float(leaf) * 3.0)
-        elif last in TIMES:
+        elif last in TIMES + ATTENTION_TIMES:
             spec = with_value(spec, path, float(leaf) / 3.0)
     return build_device(spec)
 

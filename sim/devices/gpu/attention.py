@@ -16,7 +16,7 @@ from .pointwise import PointwiseModel, Sweep
 CAUSAL_CLASSES = 4
 """Into how many lengths the rows of tiles under a causal mask are sorted."""
 
-MAX_SAMPLED_TILES = 64
+MAX_SAMPLED_TILES = 16
 """Tiles looked at to average the keys a group of them walks."""
 
 GOOD_ENOUGH = 0.85
@@ -51,26 +51,25 @@ class AttentionModel:
             return self._generation(op)
         return (self._context(op),)
 
-    def _terms(self, op: Attention) -> tuple[tuple[str, float], ...]:
+    def _terms(self, op: Attention) -> tuple[tuple[tuple[str, float], ...], float]:
+        """Lower bounds, and the traffic behind L2.
+
+        What this step produced may still be in L2; a cache from earlier steps may not. An operator that is replayed by
+        itself finds its whole cache where the replay before left it.
+        """
         p, work = self._p, op.arithmetic()
         scale = p.units * p.boost_ratio
-        return (
+        moved, fresh = op.bytes_moved, 0.0
+        if op.phase == "generation" and not op.call:
+            fresh = op.kv_bytes
+            moved -= fresh
+        best = fresh + moved * (1.0 - p.kept_at_best(moved))
+        terms = (
             ("matrix", work.matrix / (p.matrix_rate(self._steps.product_type(op), self._name) * scale)),
             ("special", work.special / (p.special_ops * scale)),
-            ("memory", self._memory_bytes(op, best=True) / p.memory_peak_bytes_per_s),
+            ("memory", best / p.memory_peak_bytes_per_s),
         )
-
-    def _memory_bytes(self, op: Attention, best: bool = False) -> float:
-        """Traffic behind L2. What this step produced may still be there; a cache from earlier steps may not.
-
-        An operator that is replayed by itself finds its whole cache where the replay before left it. ``best``: with
-        the best replacement policy.
-        """
-        kept = self._p.kept_at_best if best else self._p.kept
-        if op.phase == "generation" and not op.call:
-            activations = op.bytes_moved - op.kv_bytes
-            return op.kv_bytes + activations * (1.0 - kept(activations))
-        return op.bytes_moved * (1.0 - kept(op.bytes_moved))
+        return terms, fresh + moved * (1.0 - p.kept(moved))
 
     def _tile(
         self, op: Attention, tiling: Tiling, step_s: float, steps: float, count: int, l2: float, memory: float
@@ -97,7 +96,8 @@ class AttentionModel:
         step_s = self._steps.step_s(op, tiling)
         groups = min(CAUSAL_CLASSES, tiles_q) if op.causal and tiles_q > 1 else 1
         total_tiles = tiles_q * heads
-        memory = self._memory_bytes(op) / total_tiles
+        terms, traffic = self._terms(op)
+        memory = traffic / total_tiles
         word, stored = size_of(op.dtype), op.kv_width * size_of(op.stored_dtype)
         own = min(bm, op.q_len * packed) * (op.head_dim + op.v_dim) * word
         classes, start = [], 0
@@ -114,7 +114,7 @@ class AttentionModel:
             slots=tiling.slots,
             l2_bytes_per_s=p.l2_bytes_per_s,
             memory_bytes_per_s=p.memory_bytes_per_s,
-            terms=self._terms(op),
+            terms=terms,
             binding="matrix",
             setup_s=self._setup_s + self._tail_s(classes, total_tiles),
             detail=(("tile", f"{bm}x{bn}"), ("query_tiles", tiles_q), ("heads", heads), ("step_s", step_s)),
@@ -171,7 +171,8 @@ class AttentionModel:
         rows = op.q_len * (op.heads // op.kv_heads)
         kv = float(op.keys_read) / split * op.kv_width * size_of(op.stored_dtype)
         own = rows / pieces * (op.head_dim + op.v_dim) * size_of(op.dtype)
-        memory = self._memory_bytes(op) / count
+        terms, traffic = self._terms(op)
+        memory = traffic / count
         step_s = self._steps.step_s(op, tiling)
         return Kernel(
             name=f"attention generation split {split}",
@@ -180,7 +181,7 @@ class AttentionModel:
             slots=tiling.slots,
             l2_bytes_per_s=p.l2_bytes_per_s,
             memory_bytes_per_s=p.memory_bytes_per_s,
-            terms=self._terms(op),
+            terms=terms,
             binding="matrix",
             setup_s=self._setup_s,
             detail=(("splits", split), ("query_rows", rows), ("steps", steps), ("step_s", step_s)),
@@ -213,13 +214,12 @@ def _mean_steps(op: Attention, first: int, last: int, bm: int, bn: int, packed: 
     if not op.causal:
         keys = min(op.window, op.kv_len) if op.window else op.kv_len
         return float(math.ceil(keys / bn))
-    every = max(1, (last - first) // MAX_SAMPLED_TILES)
-    sampled = range(first, last, every)
+    count = min(last - first, MAX_SAMPLED_TILES)
     total = 0
-    for tile in sampled:
-        end = min(math.ceil((tile + 1) * bm / packed), op.q_len)  # queries up to here
-        seen = op.kv_len - op.q_len + end
+    for i in range(count):
+        tile = first + (2 * i + 1) * (last - first) // (2 * count)
+        seen = op.kv_len - op.q_len + min(-(-(tile + 1) * bm // packed), op.q_len)
         if op.window:
-            seen = min(seen, op.window + math.ceil(bm / packed))
-        total += math.ceil(seen / bn)
-    return total / len(sampled)
+            seen = min(seen, op.window + -(-bm // packed))
+        total += -(-seen // bn)
+    return total / count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from ...graph.dtypes import size_of
 from ...graph.operators.attention import Attention, LatentAttention
@@ -28,6 +29,10 @@ class AttentionCallModel:
     ) -> None:
         self._p, self._habits, self._gap_s = parameters, habits, launch_gap_s
         self._attention, self._gemm, self._pointwise = attention, gemm, pointwise
+        self._replay = float(habits.replay)
+        # Copies and cache writes recur from row to row of a table: kept by what they depend on.
+        self._sweep = cache(self._new_sweep)
+        self._append = cache(self._new_append)
 
     def dense(self, op: Attention) -> tuple[Kernel, ...]:
         """Cache write, copies of grouped queries where the library needs them, attention kernels.
@@ -36,16 +41,16 @@ class AttentionCallModel:
         """
         group = op.heads // op.kv_heads
         copies = 0
-        if group > 1 and op.q_len == 1 and int(self._habits.regroup_copies):
+        if group > 1 and op.q_len == 1 and self._habits.regroup_copies is not None:
             # Heads of one sequence, or of one key head, are already in order: only the output is copied.
             copies = int(self._habits.regroup_copies) if op.batch > 1 and op.kv_heads > 1 else 1
-        rows = float(op.batch) * op.q_len * op.heads * size_of(op.dtype)
-        regroup = self._sweep("regroup", rows * op.v_dim, rows * op.v_dim)
-        append = self._append(
-            op.batch * op.q_len, op.kv_heads * op.head_dim, op.kv_heads * op.kv_width, op.dtype, op.stored_dtype
-        )
-        first = replace(append, setup_s=append.setup_s + float(self._habits.replay))
-        return (first, *[regroup] * copies, *self._attention.kernels(op))
+        copied: list[Kernel] = []
+        if copies:
+            size = float(op.batch) * op.heads * op.v_dim * size_of(op.dtype)
+            copied = [self._sweep("regroup", size, size)] * copies
+        key, width = op.kv_heads * op.head_dim, op.kv_heads * op.kv_width
+        append = self._append(op.batch * op.q_len, key, width, op.dtype, op.stored_dtype, self._replay)
+        return (append, *copied, *self._attention.kernels(op))
 
     def latent(self, op: LatentAttention) -> tuple[Kernel, ...]:
         """The module of an engine: projections between latent and heads, cache write, attention.
@@ -56,7 +61,7 @@ class AttentionCallModel:
         """
         absorbed = op.phase == "generation" or op.q_len <= int(self._habits.latent_absorbed)
         width = op.kv_lora_rank + op.rope_dim
-        append = self._append(op.batch * op.q_len, width, width, op.dtype, op.kv_dtype or op.dtype)
+        append = self._append(op.batch * op.q_len, width, width, op.dtype, op.kv_dtype or op.dtype, 0.0)
         work = self._absorbed(op) if absorbed else self._expanded(op)
         device_s = sum(kernel_time(k).total_s + self._gap_s for k in (append, *work))
         narrow = bool(op.kv_dtype) and size_of(op.kv_dtype) < size_of(op.dtype)
@@ -101,28 +106,33 @@ class AttentionCallModel:
             self._product(tokens, wide, op.kv_lora_rank, 1, op.dtype, "expand keys and values"),
             self._sweep("join keys", keys, keys),
         ]
-        if self._habits.latent_padded:
-            kernels.append(self._sweep("pad values", values, keys))
-            core = replace(core, value_dim=core.head_dim)
-        kernels += self._attention.kernels(core)
-        if self._habits.latent_padded:
-            kernels.append(self._sweep("cut values", values, values))
-        return tuple(kernels)
+        attend = self._attention.kernels(core)
+        if not self._habits.latent_padded:
+            return (*kernels, *attend)
+        # Padding is no work of the operator: its bound stays that of the narrow values.
+        padded = self._attention.kernels(replace(core, value_dim=core.head_dim))
+        bound = [replace(wide, terms=narrow.terms) for wide, narrow in zip(padded, attend, strict=True)]
+        return (
+            *kernels,
+            self._sweep("pad values", values, keys),
+            *bound,
+            self._sweep("cut values", values, values),
+        )
 
     def _product(self, m: int, n: int, k: int, batch: int, dtype: str, name: str) -> Kernel:
         product = Product(m=m, n=n, k=k, batch=batch, dtype=dtype)
         return self._gemm.kernel(product, name)
 
-    def _sweep(self, name: str, read: float, write: float) -> Kernel:
+    def _new_sweep(self, name: str, read: float, write: float) -> Kernel:
         memory = (read + write) * (1.0 - self._p.kept(read + write))
         return _unbound(self._pointwise.kernel(Sweep(read, write, memory), name))
 
-    def _append(self, tokens: int, key: int, width: int, dtype: str, stored: str) -> Kernel:
+    def _new_append(self, tokens: int, key: int, width: int, dtype: str, stored: str, start_s: float) -> Kernel:
         """Cache write, a block a token: address arithmetic of all its threads, then a dependent read and the copy.
 
-        *key* elements are keys, *width* keys and values. Short blocks with much integer work: ``append_threads`` threads
-        (fewer where the key is narrower)
-        execute ``append_operations`` integer operations each, whatever there is to copy.
+        *key* elements are keys, *width* keys and values. Short blocks with much integer work: ``append_threads``
+        threads, fewer where the key is narrower, execute ``append_operations`` integer operations each, whatever there
+        is to copy.
         """
         p, h = self._p, self._habits
         threads = max(WARP_THREADS, min(int(h.append_threads), key))
@@ -146,6 +156,7 @@ class AttentionCallModel:
             memory_bytes_per_s=p.memory_bytes_per_s,
             terms=(("memory", traffic * best / p.memory_peak_bytes_per_s),),
             binding="vector",
+            setup_s=start_s,
             detail=(("threads", threads), ("tokens", tokens)),
         )
 
@@ -153,4 +164,3 @@ class AttentionCallModel:
 def _unbound(kernel: Kernel) -> Kernel:
     """Copies are a choice of the engine: no lower bound of the operator stands on them."""
     return replace(kernel, terms=tuple((label, 0.0) for label, _ in kernel.terms))
-

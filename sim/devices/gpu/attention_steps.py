@@ -25,8 +25,8 @@ MATRIX_ROWS = 16
 REFERENCE_ROWS = 64
 """Query rows for which the hardware files give what a tile adds."""
 
-KEY_GRANULE, MOST_KEYS = 32, 256
-"""Keys of a step come in these multiples, and no library goes beyond 256."""
+KEY_GRANULE, MOST_KEYS = 32, 192
+"""Keys of a step come in these multiples, and few kernels go beyond 192."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class StepModel:
         rows, keys = int(h.context_m), int(h.context_n)
         if op.cached:
             rows, keys = int(h.paged_m or rows), int(h.paged_n or keys)
-        return self._tiling(op, rows, keys, int(h.blocks_per_sm))
+        return self._tiling(op, rows, keys, h.overlap_softmax)
 
     def generation(self, op: Attention) -> Tiling:
         """Tile of split keys: the query heads of a group share it, padded to its rows."""
@@ -65,15 +65,15 @@ class StepModel:
         most, least = int(h.paged_m or h.context_m), int(h.generation_m)
         wanted = op.q_len * (op.heads // op.kv_heads)
         rows = least if wanted <= least else min(most, math.ceil(wanted / least) * least)
-        return self._tiling(op, rows, int(h.generation_n), int(h.blocks_per_sm))
+        # A tile of the smallest height belongs to one group of warps, which has no other to take turns with.
+        return self._tiling(op, rows, int(h.generation_n), h.overlap_softmax and rows > least)
 
-    def _tiling(self, op: Attention, rows: int, keys: int, slots: int) -> Tiling:
+    def _tiling(self, op: Attention, rows: int, keys: int, grouped: bool) -> Tiling:
         h = self._habits
         scaled = keys * REFERENCE_WIDTH / (op.head_dim + (0 if op.shared_value else op.v_dim))
         if keys >= KEY_GRANULE:
             keys = min(MOST_KEYS, math.ceil(scaled / KEY_GRANULE) * KEY_GRANULE)
-        grouped = h.overlap_softmax and rows > int(h.generation_m)
-        return Tiling(rows, keys, slots, grouped, float(h.step_latency), self._tile_s(rows))
+        return Tiling(rows, keys, int(h.blocks_per_sm), grouped, float(h.step_latency), self._tile_s(rows))
 
     def _tile_s(self, rows: int) -> float:
         return float(self._habits.tile_latency) * rows / REFERENCE_ROWS
