@@ -61,7 +61,7 @@ class StepModel:
         if op.shared_value and h.latent is not None:
             latent = h.latent
             step = float(latent.step_latency)
-            return Tiling(int(latent.rows), int(latent.keys), 1, False, step, self._tile_s(int(latent.rows)))
+            return Tiling(int(latent.rows), int(latent.keys), 1, False, step, self._tile_s(op, int(latent.rows)))
         most, least = int(h.paged_m or h.context_m), int(h.generation_m)
         wanted = op.q_len * (op.heads // op.kv_heads)
         rows = least if wanted <= least else min(most, math.ceil(wanted / least) * least)
@@ -73,10 +73,12 @@ class StepModel:
         scaled = keys * REFERENCE_WIDTH / (op.head_dim + (0 if op.shared_value else op.v_dim))
         if keys >= KEY_GRANULE:
             keys = min(MOST_KEYS, math.ceil(scaled / KEY_GRANULE) * KEY_GRANULE)
-        return Tiling(rows, keys, int(h.blocks_per_sm), grouped, float(h.step_latency), self._tile_s(rows))
+        return Tiling(rows, keys, int(h.blocks_per_sm), grouped, float(h.step_latency), self._tile_s(op, rows))
 
-    def _tile_s(self, rows: int) -> float:
-        return float(self._habits.tile_latency) * rows / REFERENCE_ROWS
+    def _tile_s(self, op: Attention, rows: int) -> float:
+        """Start and end of a tile; narrow values are transposed on chip first, which is one stage more to fill."""
+        stage = float(self._habits.step_latency) if self.product_type(op) != op.dtype else 0.0
+        return float(self._habits.tile_latency) * rows / REFERENCE_ROWS + stage
 
     def product_type(self, op: Attention) -> str:
         """Element type the products run in."""
