@@ -20,10 +20,10 @@ from .operators.scan import GatedDelta, SelectiveScan, SSDScan
 
 
 class Row:
-    """Typed access to the cells of one row; errors name the column."""
+    """Typed access to the cells of one row; errors name the column. ``timed``: a kernel of a table, timed by itself."""
 
-    def __init__(self, kind: str, cells: Mapping[str, Any]) -> None:
-        self.kind, self._cells, self.read = kind, cells, {"kind"}
+    def __init__(self, kind: str, cells: Mapping[str, Any], timed: bool = True) -> None:
+        self.kind, self._cells, self.read, self.timed = kind, cells, {"kind"}, timed
 
     def _cell(self, name: str) -> Any:
         self.read.add(name)
@@ -116,6 +116,7 @@ def _attention(r: Row) -> Operator:
         window=r.whole("window", 0),
         fused=r.flag("fused", True),
         value_dim=r.whole("value_dim", 0),
+        call=r.flag("call", r.timed),
     )
 
 
@@ -134,6 +135,7 @@ def _latent(r: Row) -> Operator:
         nope_dim=r.whole("nope_dim", 128),
         v_dim=r.whole("v_dim", 128),
         causal=r.flag("causal", True),
+        call=r.flag("call", r.timed),
     )
 
 
@@ -223,7 +225,8 @@ READERS: dict[str, Callable[[Row], Operator]] = {
 def from_row(kind: str, cells: Mapping[str, Any], *, strict: bool = False) -> Operator:
     """The operator of one row.
 
-    ``strict`` refuses columns that the kind does not have (explicit graphs); tables may carry others along.
+    ``strict`` refuses columns that the kind does not have (explicit graphs); tables may carry others along. Attention
+    in a table is an engine's whole operator unless its ``call`` column says no; in a graph it is the kernel.
 
     Raises:
         DataError: unknown kind, missing or ill-typed column (the message names it).
@@ -234,7 +237,7 @@ def from_row(kind: str, cells: Mapping[str, Any], *, strict: bool = False) -> Op
         guess = nearest(kind, READERS)
         hint = f"; did you mean {guess!r}?" if guess else ""
         raise DataError(f"unknown kernel kind {kind!r}; expected one of {', '.join(sorted(READERS))}{hint}")
-    row = Row(kind, cells)
+    row = Row(kind, cells, timed=not strict)
     try:
         op = reader(row)
     except UnsupportedError as error:

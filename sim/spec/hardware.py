@@ -179,14 +179,63 @@ class GemmKernels(SpecModel):
     fetch: Bytes | None = Field(None, description="bytes of a tile row that one load brings into L2 at least")
 
 
+class LatentKernels(SpecModel):
+    """Absorbed latent attention (multi-head latent attention in generation), where it has kernels of its own."""
+
+    rows: Count = Field(description="query heads of one tile")
+    keys: Count = Field(description="keys of one inner step")
+    splits: Count = Field(description="pieces into which every sequence is cut, whatever the batch")
+    step_latency: NonNegativeTime = Field(description="added to the work of one inner step: loads that nothing hides")
+
+
+class AttentionCall(SpecModel):
+    """What an inference engine's attention operator does around the kernel; rows of kernel tables time all of it."""
+
+    replay: NonNegativeTime = Field(0.0, description="start of a captured graph that holds this operator alone")
+    append_threads: Count = Field(512, description="threads of a block that writes one token's keys and values")
+    append_operations: Count = Field(1, description="integer operations of one such thread: addresses, loop control")
+    regroup_copies: Count | None = Field(
+        None, description="copies that bring grouped queries and outputs of generation into the kernel's order"
+    )
+    latent_host: NonNegativeTime = Field(
+        0.0, description="host time of the latent-attention module, which the framework launches kernel by kernel"
+    )
+    latent_host_narrow: NonNegativeTime = Field(
+        0.0, description="host time more where the cache is narrower than the queries: scales and conversions"
+    )
+    latent_absorbed: Count = Field(1, description="longest prompt that latent attention computes in the absorbed form")
+    latent_padded: bool = Field(False, description="the kernel has no narrower value: it is padded to the key's width")
+
+
 class AttentionKernels(SpecModel):
-    """Fused-attention kernels of a generation."""
+    """Fused-attention kernels of a generation. Tiles are those of head size 128; others keep the bytes of a step."""
 
     context_m: Count = Field(description="query rows of a context tile")
     context_n: Count = Field(description="keys of one inner step")
+    paged_m: Count | None = Field(None, description="query rows of a tile over a paged cache; context_m if absent")
+    paged_n: Count | None = Field(None, description="keys of one step over a paged cache; context_n if absent")
+    generation_m: Count = Field(16, description="rows of a split-KV tile: query heads of one group are padded to it")
     generation_n: Count = Field(description="keys of one split-KV step")
+    warps: Count = Field(
+        4, description="warps that divide a tile's rows; each reads all keys where operands come from registers"
+    )
     overlap_softmax: bool = Field(description="exponentials of one tile run under the matrix unit's work on another")
     blocks_per_sm: Count = Field(description="thread blocks of the fused kernel that share an SM")
+    step_latency: NonNegativeTime = Field(0.0, description="added to an inner step's work: barriers, dependent reads")
+    tile_latency: NonNegativeTime = Field(
+        0.0, description="start and end of a tile: scheduling, page table, first loads, last rescale, store"
+    )
+    pack_groups: bool = Field(False, description="short prompts put the query heads of a group into one tile")
+    split: Literal["occupancy", "even"] = Field(
+        "even",
+        description="occupancy: fewest splits near the best wave efficiency; even: equal keys for every place",
+    )
+    split_ungrouped: bool = Field(True, description="keys are split where every query head has its own keys, too")
+    max_splits: Count = Field(128, description="most pieces of one sequence's keys")
+    merge_latency: NonNegativeTime = Field(0.0, description="start of the kernel that merges splits, beyond a launch")
+    stored_type_products: bool = Field(False, description="products run in the type of a narrower cache")
+    latent: LatentKernels | None = Field(None, description="absorbed latent attention; the kernels above if absent")
+    call: AttentionCall = Field(default_factory=lambda: AttentionCall(), description="the engine's operator")
 
 
 class ExpertKernels(SpecModel):

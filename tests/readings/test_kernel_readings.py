@@ -229,6 +229,7 @@ TIMES = (
     "eager",
 )
 RATES = ("bandwidth", "drain", "ll_assumed")
+ATTENTION_TIMES = ("step_latency", "tile_latency", "merge_latency", "replay", "latent_host", "latent_host_narrow")
 
 
 @cache
@@ -239,7 +240,7 @@ def faster_by_three(name: str) -> Device:
         last = path.rpartition(".")[2]
         if path.startswith("clock.") or (last in RATES and not path.startswith("sm.")):
             spec = with_value(spec, path, float(leaf) * 3.0)
-        elif last in TIMES:
+        elif last in TIMES + ATTENTION_TIMES:
             spec = with_value(spec, path, float(leaf) / 3.0)
     return build_device(spec)
 

@@ -25,6 +25,7 @@ from ...spec.hardware import CollectiveLibrary, GpuSpec
 from ..device import Device, LaunchCosts, Lowered
 from ..kernel import Kernel
 from .attention import AttentionModel
+from .attention_call import AttentionCallModel
 from .experts import ExpertsModel
 from .gemm import GemmModel, Product
 from .parameters import GpuParameters, tile_table
@@ -70,8 +71,12 @@ class GpuDevice(Device):
             spec.name,
         )
         self._pointwise = PointwiseModel(p, habits.pointwise)
+        from_shared = habits.gemm.operands_from_shared_memory
         self._attention = AttentionModel(
-            p, habits.attention, self._pointwise, float(habits.setup), self.launch.gap_s, spec.name
+            p, habits.attention, self._pointwise, float(habits.setup), from_shared, spec.name
+        )
+        self._attention_call = AttentionCallModel(
+            p, habits.attention.call, self._attention, self._gemm, self._pointwise, self.launch.gap_s
         )
         self._experts = ExpertsModel(
             p, self._pointwise, habits.experts, habits.gemm.operands_from_shared_memory, float(habits.setup)
@@ -86,7 +91,7 @@ class GpuDevice(Device):
             MatmulGradient: self._gradient,
             BatchedMatmul: self._batched,
             Attention: self._attend,
-            LatentAttention: lambda op, fused: self._attend(op.equivalent, True),
+            LatentAttention: lambda op, fused: self._attend_latent(op),
             AttentionBackward: self._attend_backward,
             KVAppend: lambda op, fused: self._sweep(op, "kv append", persistent=True),
             Pointwise: self._pointwise_op,
@@ -196,7 +201,7 @@ class GpuDevice(Device):
 
     def _attend(self, op: Attention, fused: bool) -> tuple[Kernel, ...]:
         if op.fused:
-            return self._attention.kernels(op)
+            return self._attention_call.dense(op) if op.call else self._attention.kernels(op)
         group = op.heads // op.kv_heads
         heads, rows = op.batch * op.kv_heads, op.q_len * group
         role = "kv_cache" if op.phase == "generation" else "activation"
@@ -206,6 +211,9 @@ class GpuDevice(Device):
             *self._pointwise_op(scores, fused),
             *self._batched(BatchedMatmul(heads, rows, op.v_dim, op.kv_len, op.dtype, role), fused),
         )
+
+    def _attend_latent(self, op: LatentAttention) -> tuple[Kernel, ...]:
+        return self._attention_call.latent(op) if op.call else self._attention.kernels(op.equivalent)
 
     def _attend_backward(self, op: AttentionBackward, fused: bool) -> tuple[Kernel, ...]:
         """The forward's tiles with 2.5 × its products, in both tile orders at once."""

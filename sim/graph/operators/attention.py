@@ -41,7 +41,9 @@ class Attention(Operator):
     ``phase`` is ``context`` (many queries, causal unless told) or ``generation`` (``q_len`` new tokens against a
     cache of ``kv_len`` keys that includes them). ``fused`` keeps scores on chip; otherwise they pass through memory.
     Keys and values are read once per *kv* head, whatever the number of query heads. ``shared_value``: the value is a
-    part of the key (a latent cache) and takes no bytes of its own.
+    part of the key (a latent cache) and takes no bytes of its own. ``call``: as an inference engine runs it, with the
+    write of the new tokens to the cache, by itself and again and again on the same tensors (a row of a kernel table);
+    work and bytes stay those of the attention.
     """
 
     kind: ClassVar[str] = "attention"
@@ -60,6 +62,7 @@ class Attention(Operator):
     value_dim: int = 0
     cached: bool = True
     shared_value: bool = False
+    call: bool = False
 
     def __post_init__(self) -> None:
         positive(self, "batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim")
@@ -194,6 +197,8 @@ class LatentAttention(Operator):
     ``generation`` runs in the absorbed form: every head attends to the latent (``kv_lora_rank`` + ``rope_dim`` wide)
     and returns a latent. ``context`` runs expanded: heads of ``nope_dim`` + ``rope_dim`` keys and ``v_dim`` values.
     The up-projections are linear operators of their own. The cache holds (kv_lora_rank + rope_dim) a token.
+    ``call``: as an inference engine's module runs it (a row of a kernel table): with the up-projections, the write to
+    the cache and the host that launches them; work and bytes stay those of the attention.
     """
 
     kind: ClassVar[str] = "latent_attention"
@@ -209,6 +214,7 @@ class LatentAttention(Operator):
     nope_dim: int = 128
     v_dim: int = 128
     causal: bool = True
+    call: bool = False
 
     def __post_init__(self) -> None:
         positive(self, "batch", "q_len", "kv_len", "heads", "kv_lora_rank", "rope_dim")
