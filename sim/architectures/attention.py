@@ -6,10 +6,10 @@ from ..graph.graph import Node
 from ..graph.operators.attention import Attention as AttentionOp
 from ..graph.operators.attention import KVAppend
 from ..graph.operators.attention import LatentAttention as LatentOp
-from ..graph.operators.linear import Linear
+from ..graph.operators.linear import Linear, WeightMatmul
 from ..graph.operators.pointwise import Pointwise
 from ..spec.architecture import Attention, LatentAttention
-from .step import Scope, Step, WeightMatmul
+from .step import Scope, Step
 
 
 def attention(scope: Scope, mixer: Attention, *, head_dim: int, rope: bool, width: int) -> list[Node]:

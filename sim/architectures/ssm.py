@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ..graph.graph import Node
 from ..graph.operators.convolution import CausalConv1d
+from ..graph.operators.linear import WeightMatmul
 from ..graph.operators.scan import GatedDelta as GatedDeltaOp
 from ..graph.operators.scan import SelectiveScan, SSDScan
 from ..spec.architecture import GatedDelta, Mamba, Mamba2
-from .step import Scope, WeightMatmul
+from .step import Scope
 
 
 def mamba(scope: Scope, mixer: Mamba) -> list[Node]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effsim.architectures.build import Step, build_graph, parameter_count
-from effsim.architectures.step import WeightMatmul
+from effsim.graph.operators.linear import WeightMatmul
 from effsim.errors import UnsupportedError
 from effsim.graph.graph import Graph, Node, Repeat
 from effsim.graph.operator import Role
