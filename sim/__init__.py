@@ -21,14 +21,18 @@ if TYPE_CHECKING:
         check_file,
         compare,
         explain,
+        from_onnx,
+        from_torch,
         import_config,
         kernel_table,
         load_engine,
         load_workload,
         run,
         schemas,
+        to_yaml,
     )
     from .devices.registry import load_machine
+    from .importers.traced_workload import ApproximationWarning
     from .report.result import RunResult
 
 __version__ = VERSION
@@ -38,6 +42,10 @@ _LAZY = {
     "compare": "._api",
     "explain": "._api",
     "kernel_table": "._api",
+    "from_onnx": "._api",
+    "from_torch": "._api",
+    "to_yaml": "._api",
+    "ApproximationWarning": ".importers.traced_workload",
     "import_config": "._api",
     "check_file": "._api",
     "schemas": "._api",
@@ -48,6 +56,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "ApproximationWarning",
     "DataError",
     "DoesNotFitError",
     "EffsimError",
@@ -60,6 +69,8 @@ __all__ = [
     "check_file",
     "compare",
     "explain",
+    "from_onnx",
+    "from_torch",
     "import_config",
     "kernel_table",
     "load_engine",
@@ -67,6 +78,7 @@ __all__ = [
     "load_workload",
     "run",
     "schemas",
+    "to_yaml",
 ]
 
 

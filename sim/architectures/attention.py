@@ -27,7 +27,7 @@ def attention(scope: Scope, mixer: Attention, *, head_dim: int, rope: bool, widt
     turned = round(head_dim * mixer.rope_fraction) if rope else 0
     if turned:
         nodes.append(scope.pointwise("rope", "rope", (heads + groups) * turned, "heads"))
-    if not scope.step.training:
+    if not scope.step.training and mixer.causal:
         nodes.append(_append(scope, groups * (head_dim + value_dim), mixer.window or 0, "heads"))
     nodes.append(scope.node("attention", _attention_op(scope.step, mixer, head_dim, value_dim), "heads"))
     if mixer.output_gate:
@@ -88,12 +88,13 @@ def _attention_op(step: Step, mixer: Attention, head_dim: int, value_dim: int) -
         mixer.groups,
         head_dim,
         step.dtype,
-        "" if step.training else step.kv_dtype,
+        "" if step.training or not mixer.causal else step.kv_dtype,
         mixer.causal,
         mixer.window or 0,
         step.fused_attention,
         0 if value_dim == head_dim else value_dim,
-        not step.training,
+        # Nothing that came before can be kept where later tokens change it.
+        mixer.causal and not step.training,
     )
 
 

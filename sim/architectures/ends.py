@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ..graph.graph import Node
+from ..graph.operators.convolution import Conv2d
 from ..graph.operators.embedding import CrossEntropy, Embedding, Sampling
 from ..graph.operators.linear import Linear
 from ..graph.operators.pointwise import Pointwise
-from ..spec.architecture import ArchitectureSpec, Norm
+from ..spec.architecture import ArchitectureSpec, Norm, Patches
 from .step import Scope, Step
 
 TIED = "embedding"
@@ -26,8 +27,11 @@ def norm(scope: Scope, name: str, spec: Norm, width: int = 0) -> Node:
 
 
 def head(spec: ArchitectureSpec, step: Step) -> list[Node]:
-    """Token embedding to the residual stream: positions, norm and projection where the model has them."""
+    """Tokens or patches to the residual stream: positions, segments, norm and projection where the model has them."""
+    if spec.patches is not None:
+        return _patches(spec, spec.patches, step)
     scope, width = Scope(step, spec.hidden), spec.embedding_width or spec.hidden
+    assert spec.vocab is not None
     table = Embedding(step.tokens, spec.vocab, width, step.dtype)
     share = TIED if spec.tied_embeddings else ""
     nodes = [Node("embedding", table, "vocab", "all_reduce", share)]
@@ -38,8 +42,37 @@ def head(spec: ArchitectureSpec, step: Step) -> list[Node]:
         positions = Embedding(step.tokens, rows, spec.hidden, step.dtype)
         nodes.append(Node("position_embedding", positions))
         nodes.append(scope.pointwise("position_add", "add", spec.hidden))
+    if spec.segments:
+        nodes.append(Node("segment_embedding", Embedding(step.tokens, spec.segments, spec.hidden, step.dtype)))
+        nodes.append(scope.pointwise("segment_add", "add", spec.hidden))
     if spec.embedding_norm:
         nodes.append(norm(scope, "embedding_norm", spec.norm))
+    return nodes
+
+
+def _patches(spec: ArchitectureSpec, image: Patches, step: Step) -> list[Node]:
+    """Patches by a convolution whose stride is its kernel, the class token in front, learned positions added.
+
+    The class token is one more row of learned numbers beside the positions.
+    """
+    scope, tokens = Scope(step, spec.hidden), image.tokens
+    cut = Conv2d(
+        step.batch,
+        image.height,
+        image.width,
+        image.channels,
+        spec.hidden,
+        image.patch,
+        image.patch,
+        dtype=step.dtype,
+        bias=True,
+    )
+    nodes = [Node("patch_embedding", cut)]
+    learned = tokens * spec.hidden
+    if image.class_token:
+        nodes.append(scope.pointwise("class_token", "copy", spec.hidden))
+        learned += spec.hidden
+    nodes.append(scope.pointwise("position_add", "bias", spec.hidden, "", learned))
     return nodes
 
 
@@ -48,6 +81,9 @@ def tail(spec: ArchitectureSpec, step: Step) -> list[Node]:
 
     Inference makes logits of the last ``logit_tokens`` of each sequence only.
     """
+    if spec.encoder:
+        return _encoder_tail(spec, step)
+    assert spec.vocab is not None
     scope, width = Scope(step, spec.hidden), spec.embedding_width or spec.hidden
     rows = step.tokens if step.training else step.batch * step.logit_tokens
     nodes = [norm(scope, "final_norm", spec.norm)] if spec.final_norm else []
@@ -61,6 +97,20 @@ def tail(spec: ArchitectureSpec, step: Step) -> list[Node]:
         nodes.append(Node("cross_entropy", CrossEntropy(rows, spec.vocab), "vocab"))
     elif step.sampling:
         nodes.append(Node("sampling", Sampling(rows, spec.vocab)))
+    return nodes
+
+
+def _encoder_tail(spec: ArchitectureSpec, step: Step) -> list[Node]:
+    """Final norm over all tokens; pooler and classifier see the first token of each sequence."""
+    scope, rows, hidden = Scope(step, spec.hidden), step.batch, spec.hidden
+    nodes = [norm(scope, "final_norm", spec.norm)] if spec.final_norm else []
+    if spec.pooler:
+        nodes.append(Node("pooler", Linear(rows, hidden, hidden, step.dtype, bias=True)))
+        nodes.append(Node("pooler_tanh", Pointwise("exp", rows, hidden, step.dtype)))  # one special function each
+    if spec.classes is not None:
+        nodes.append(Node("classifier", Linear(rows, spec.classes, hidden, step.dtype, bias=True)))
+        if step.training:
+            nodes.append(Node("cross_entropy", CrossEntropy(rows, spec.classes)))
     return nodes
 
 

@@ -11,7 +11,7 @@ from .traced import INTEGER_BYTES, Call, Trace, Value
 
 LONGEST_NAME: Final = 72
 _UNNAMED: Final = re.compile(r"[^A-Za-z0-9_.\-]+")
-_OWN_MODULE: Final = frozenset(("linear", "conv2d", "conv1d", "embedding", "layernorm", "rmsnorm", "gated_rmsnorm"))
+_OWN_MODULE: Final = frozenset(("linear", "conv2d", "embedding", "layernorm", "rmsnorm", "gated_rmsnorm"))
 """Kinds that are a module of their own in most programs: the module's name is enough."""
 
 MODEL_ROOT: Final = "model"
@@ -37,6 +37,13 @@ class Ledger:
         """Remember that *call* is not exact."""
         text = f"{call.op}: {what}"
         self.notes[text] = self.notes.get(text, 0) + 1
+
+    def miss(self, call: Call) -> None:
+        """Remember that there is no rule for *call*, and how many weights it has whose products are not counted."""
+        weights = sum(v.elements for v in call.inputs if v.role == "parameter" and len(v.shape) > 1)
+        where = f" in {call.scope}" if call.scope else ""
+        lost = f", with {weights} weights whose products are not counted" if weights else ""
+        self.unknown.setdefault(call.source or call.op, where + lost)
 
     def word(self, value: Value) -> float:
         """Bytes of one element."""

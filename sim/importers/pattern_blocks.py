@@ -4,11 +4,31 @@ from __future__ import annotations
 
 from typing import Final
 
+from .op_names import CASTS, VIEWS
 from .patterns import activation, operands
-from .traced import CASTS, VIEWS, Call, Trace, Value, frontier, made_by, reader, sole_user, source
+from .traced import Call, Trace, Value, frontier, made_by, reader, sole_user, source
 
 BARRIERS: Final = frozenset(
-    ["linear", "addmm", "mm", "matmul", "bmm", "embedding", "layer_norm", "rms_norm", "gated_rms_norm", "causal_conv1d", "conv1d", "conv2d", "convolution", "scaled_dot_product_attention", "unfused_attention", "rope", "expert_mm", "moe"]
+    [
+        "linear",
+        "addmm",
+        "mm",
+        "matmul",
+        "bmm",
+        "embedding",
+        "layer_norm",
+        "rms_norm",
+        "gated_rms_norm",
+        "causal_conv1d",
+        "conv1d",
+        "conv2d",
+        "convolution",
+        "scaled_dot_product_attention",
+        "unfused_attention",
+        "rope",
+        "expert_mm",
+        "moe",
+    ]
 )
 """Calls at which the way back to the inputs of a block ends."""
 
@@ -140,7 +160,7 @@ def _chunked_scan(call: Call) -> Call | None:
         diagonal, across = made_by(inside, "einsum"), _state_product(carried)
         if diagonal is None or across is None or len(diagonal.inputs) != 2:
             continue
-        scores, x = diagonal.inputs
+        scores = diagonal.inputs[0]
         weighted = made_by(scores, "mul")
         product = next((m for v in (weighted.inputs if weighted else []) if (m := made_by(v, "einsum"))), None)
         if product is None or len(inside.shape) != 5 or len(product.inputs) != 2:

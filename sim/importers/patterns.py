@@ -8,7 +8,8 @@ from __future__ import annotations
 from math import isclose, prod
 from typing import Final
 
-from .traced import CASTS, VIEWS, Call, Trace, Value, made_by, number, reader, sole_user, source
+from .op_names import CASTS, VIEWS
+from .traced import Call, Trace, Value, made_by, number, reader, sole_user, source
 
 ACTIVATIONS: Final = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
 _GATED: Final = {"silu": "silu_mul", "gelu": "gelu_mul", "gelu_tanh": "gelu_mul", "relu": "relu_mul"}
@@ -17,6 +18,7 @@ _GATED: Final = {"silu": "silu_mul", "gelu": "gelu_mul", "gelu_tanh": "gelu_mul"
 def recognise(trace: Trace) -> None:
     """Apply all rules of this module, those that others build on first."""
     for rule in (
+        _biased,
         _composed_silu,
         _composed_gelu,
         _composed_gelu_tanh,
@@ -52,8 +54,12 @@ def scalar(call: Call) -> tuple[Value, float] | None:
 
 
 def _replaced(call: Call, op: str, **arguments: object) -> Call:
-    """A call that takes the place of *call* and makes its result."""
-    return Call(op, dict(arguments), [call.out], call.scope, call.source)
+    """A call that takes the place of *call* and makes its result; it reads what was cast for it alone."""
+    plain = {
+        name: source(item, CASTS) if isinstance(item, Value) and name != "attn_mask" else item
+        for name, item in arguments.items()
+    }
+    return Call(op, plain, [call.out], call.scope, call.source)
 
 
 def _is_scalar(call: Call | None, op: str, value: float) -> Value | None:
@@ -147,6 +153,21 @@ def _gated_activation(call: Call) -> Call | None:
         name = activation(made)
         if made is not None and name and reader(made.out) is call:
             return _replaced(call, _GATED[name], self=made.inputs[0], other=other)
+    return None
+
+
+def _biased(call: Call) -> Call | None:
+    """x·W + b, as ONNX writes a projection."""
+    pair = operands(call) if call.op == "add" else None
+    if pair is None:
+        return None
+    for made, bias in (pair, pair[::-1]):
+        product = made_by(made, "matmul", over=frozenset())
+        if product is None or bias.role != "parameter" or sole_user(product.out) is None:
+            continue
+        x, weight = product.inputs
+        if weight.role == "parameter" and len(weight.shape) == 2 and bias.elements == weight.shape[-1]:
+            return _replaced(call, "addmm", self=bias, mat1=x, mat2=weight)
     return None
 
 

@@ -60,10 +60,29 @@ def from_module(
         raise UnsupportedError("importing a torch module needs PyTorch: pip install 'effsim[torch]'") from None
     if not isinstance(module, torch.nn.Module):
         raise DataError(f"expected a torch.nn.Module, got {type(module).__name__}")
-    program = _export(module, tuple(args), dict(kwargs or {}))
-    trace = _Reader(program, (tuple(args), dict(kwargs or {}))).trace()
+    given = (tuple(args), dict(kwargs or {}))
+    placed = _beside(module, given)
+    trace = _Reader(_export(module, *placed), given).trace()
     title = name or type(module).__name__
     return to_workload(trace, title, f"the torch module {type(module).__name__}")
+
+
+def _beside(
+    module: torch.nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The inputs on the device of the weights: on meta they lose their values, from meta they become zeros."""
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    device = next((p.device for p in module.parameters()), None)
+
+    def move(tensor: torch.Tensor) -> torch.Tensor:
+        if device is None or tensor.device == device:
+            return tensor
+        return torch.zeros_like(tensor, device=device) if tensor.is_meta else tensor.to(device)
+
+    args, kwargs = tree_map_only(torch.Tensor, move, inputs)
+    return args, kwargs
 
 
 def _export(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:

@@ -40,7 +40,7 @@ class Evaluator:
                     found = self._compute(node)
                 array = found.numpy() if found.dtype != torch.bfloat16 else found.float().numpy()
                 self._arrays[node] = np.asarray(array)
-            except (_Unknown, RuntimeError, NotImplementedError, TypeError, ValueError):
+            except (_UnknownError, RuntimeError, NotImplementedError, TypeError, ValueError):
                 self._arrays[node] = None
             self._known.clear()
         return self._arrays[node]
@@ -67,10 +67,10 @@ class Evaluator:
         if node.op == "placeholder":
             return self._placeholder(node)
         if node.op != "call_function":
-            raise _Unknown
+            raise _UnknownError
         held = node.meta.get("val")
         if isinstance(held, torch.Tensor) and held.numel() > MAX_ELEMENTS:
-            raise _Unknown
+            raise _UnknownError
 
         def plain(item: Any) -> Any:
             return self._known[item] if isinstance(item, torch.fx.Node) else item
@@ -88,21 +88,21 @@ class Evaluator:
 
         signature = self._program.graph_signature
         if node.name in signature.inputs_to_parameters:
-            raise _Unknown
+            raise _UnknownError
         target = signature.inputs_to_buffers.get(node.name)
         constant = signature.inputs_to_lifted_tensor_constants.get(node.name)
         if target is not None or constant is not None:
             held = self._program.state_dict.get(target) if target is not None else None
             held = self._program.constants.get(target or constant) if held is None else held
             if not isinstance(held, torch.Tensor) or held.is_meta:
-                raise _Unknown
+                raise _UnknownError
             return held.detach().cpu()
         given = self._inputs.get(node.name)
         if isinstance(given, torch.Tensor) and not given.is_meta:
             return given.detach().cpu()
         held = node.meta.get("val")
         if not isinstance(held, torch.Tensor) or held.numel() > MAX_ELEMENTS:
-            raise _Unknown
+            raise _UnknownError
         note = f"The values of input {node.name} are not known: a mask takes it as showing everything."
         if note not in self.notes:
             self.notes.append(note)
@@ -110,7 +110,7 @@ class Evaluator:
         return (torch.ones if ones else torch.zeros)(tuple(held.shape), dtype=held.dtype)
 
 
-class _Unknown(Exception):
+class _UnknownError(Exception):
     """A value that nothing here can know."""
 
 

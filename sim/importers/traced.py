@@ -14,24 +14,17 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from .op_names import CASTS, RANDOM, VIEWS, WORK
+
 INTEGER_BYTES: Final = {"int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
 """Types that hold no real numbers: positions, masks, indices."""
-
-VIEWS: Final = frozenset(
-    ["view", "reshape", "transpose", "permute", "unsqueeze", "squeeze", "expand", "slice", "select", "split", "split_with_sizes", "chunk", "unbind", "getitem", "contiguous", "alias", "detach", "flatten", "unflatten", "t", "numpy_T", "clone", "lift_fresh_copy", "lift_fresh", "_unsafe_view", "view_as", "expand_as", "unfold", "narrow", "movedim", "swapaxes", "dropout", "feature_dropout", "native_dropout", "identity", "as_strided", "broadcast_to", "view_as_real", "view_as_complex", "real", "tensor_split", "diagonal", "resolve_conj", "set_"]
-)
-"""Calls that give other names to the same elements, or copies that kernels do on the way (layouts, dropout at
-inference): they cost nothing."""
-
-CASTS: Final = frozenset(("to", "_to_copy", "type_as", "float", "half", "bfloat16"))
-"""Changes of the element type."""
 
 
 @dataclass(eq=False, slots=True)
 class Value:
-    """One tensor. ``role``: ``input``, ``parameter`` (a weight, or made of weights alone), ``constant``, ``activation``.
+    """One tensor; ``parameter`` is the name of the weight that it is or was made of.
 
-    ``parameter`` is the name of the weight that it is or was made of; ``stored`` that weight's number of elements.
+    ``role``: ``input``, ``parameter`` (a weight, or made of weights alone), ``constant`` or ``activation``.
     """
 
     name: str
@@ -152,13 +145,9 @@ def _assign_role(call: Call) -> None:
     weights = [value for value in sources if value.role == "parameter"]
     for value in call.outputs:
         value.producer = call
-        if all(source.fixed for source in sources) and call.op not in RANDOM:
+        if all(item.fixed for item in sources) and call.op not in RANDOM and not (weights and call.op in WORK):
             value.role = "parameter" if weights else "constant"
             value.parameter = weights[0].parameter if weights else ""
-
-
-RANDOM: Final = frozenset(("rand", "randn", "randint", "rand_like", "randn_like", "multinomial", "bernoulli"))
-"""Calls that give something else each time."""
 
 
 def source(value: Value, over: frozenset[str] = VIEWS | CASTS) -> Value:

@@ -66,7 +66,7 @@ def to_workload(trace: Trace, name: str, origin: str) -> Imported:
 def _warnings(ledger: Ledger, trace: Trace) -> tuple[str, ...]:
     out = []
     if ledger.unknown:
-        named = ", ".join(f"{op} (in {scope})" if scope else op for op, scope in sorted(ledger.unknown.items()))
+        named = "; ".join(op + where for op, where in sorted(ledger.unknown.items()))
         out.append(f"Unknown operators, costed as one element-wise pass each: {named}.")
     out += [f"{text}{f' ({times} times)' if times > 1 else ''}." for text, times in ledger.notes.items()]
     return (*out, *trace.notes)
@@ -111,8 +111,14 @@ def _distinct(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def workload_yaml(workload: WorkloadSpec) -> str:
     """A workload as the YAML that a user could have written."""
-    fields = workload.model_dump(mode="json", exclude_unset=True)
+    given = workload.model_dump(mode="json", exclude_unset=True)
+    fields = {key: given[key] for key in sorted(given, key=_place)}
     return yaml.safe_dump(_plain(fields), sort_keys=False, default_flow_style=None, allow_unicode=True, width=_WIDTH)
+
+
+def _place(key: str) -> tuple[bool, int]:
+    """Order of a file: as the specification has it, the long list last."""
+    return key == "operators", list(WorkloadSpec.model_fields).index(key)
 
 
 def _plain(value: Any) -> Any:
