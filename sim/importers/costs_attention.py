@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 from .costs_products import flipped
 from .ledger import Ledger
 from .masks import Mask, classify
-from .traced import Call, Value, unique, visible
+from .traced import Call, Trace, Value, unique, visible
+
+ATTENTION: Final = ("scaled_dot_product_attention", "unfused_attention")
 
 
 def attention(ledger: Ledger, call: Call) -> None:
@@ -59,16 +61,34 @@ def _attend(ledger: Ledger, call: Call, query: Value, key: Value, value: Value, 
     ledger.add(call, "attention", dimensions)
 
 
+def understand_masks(trace: Trace) -> None:
+    """Put the meaning of each mask in its place where that is full, causal or a sliding window.
+
+    Kernels do without a mask that they know, so what computes it costs nothing then.
+    """
+    known: dict[int, Mask | None] = {}
+
+    def rule(call: Call) -> Call | None:
+        given = call.value("attn_mask") if call.op in ATTENTION else None
+        if given is None:
+            return None
+        if id(given) not in known:
+            computed = trace.evaluate(given)
+            known[id(given)] = None if computed is None else classify(visible(computed))
+        found = known[id(given)]
+        if found is None or not found.exact:
+            return Call(call.op, {**call.arguments, "known_mask": found}, call.outputs, call.scope, call.source)
+        arguments = {**call.arguments, "attn_mask": None, "known_mask": found}
+        return Call(call.op, arguments, call.outputs, call.scope, call.source)
+
+    trace.rewrite(rule)
+
+
 def _mask(ledger: Ledger, call: Call) -> Mask:
-    given = call.value("attn_mask")
-    if given is None:
-        return Mask()
-    computed = ledger.trace.evaluate(given)
-    if computed is None:
-        ledger.note(call, "its mask depends on values that are not known here: counted as a full one")
-        return Mask()
-    found = classify(visible(computed))
-    if not found.exact:
-        ledger.note(call, "its mask is neither full, causal nor a sliding window: counted as a full one")
-        return Mask()
-    return found
+    found = call.arguments.get("known_mask")
+    if isinstance(found, Mask) and found.exact:
+        return found
+    if call.value("attn_mask") is not None:
+        why = "is neither full, causal nor a sliding window" if found else "depends on values that are not known here"
+        ledger.note(call, f"its mask {why}: counted as a full one")
+    return Mask()

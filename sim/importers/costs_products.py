@@ -37,6 +37,7 @@ def matmul(ledger: Ledger, call: Call) -> None:
 
 
 def flipped(value: Value) -> Value:
+    """A tensor with its last two axes exchanged."""
     shape = value.shape if len(value.shape) < 2 else (*value.shape[:-2], value.shape[-1], value.shape[-2])
     return Value(value.name, shape, value.dtype, value.role, value.parameter)
 
@@ -170,6 +171,7 @@ def _depthwise(ledger: Ledger, call: Call, x: Value, weight: Value, length: int)
 
 
 def scan(ledger: Ledger, call: Call) -> None:
+    """The chunked state-space scan."""
     names = ("batch", "length", "heads", "head_dim", "state", "groups", "chunk")
     dtypes = [v.dtype for v in call.arguments["inputs"] if v.real]
     dtype = dtypes[0] if dtypes else call.out.dtype

@@ -52,6 +52,7 @@ def softmax(ledger: Ledger, call: Call) -> None:
 
 
 def gelu(ledger: Ledger, call: Call) -> None:
+    """GELU, exact or by tanh."""
     ledger.pointwise(call, "gelu_tanh" if call.get("approximate") == "tanh" else "gelu")
 
 
@@ -61,6 +62,8 @@ def elementwise(ledger: Ledger, call: Call) -> None:
 
 
 def binary(kind: str) -> Cost:
+    """*kind* on two tensors of full size; with learned numbers ``bias``, with small or single ones ``scale``."""
+
     def cost(ledger: Ledger, call: Call) -> None:
         out = call.out
         tensors = [v for v in call.inputs if v.real or v.elements > 1]

@@ -7,7 +7,8 @@ from collections import Counter
 from typing import Any, Final
 
 from ..graph.dtypes import size_of
-from .traced import INTEGER_BYTES, Call, Trace, Value
+from .op_names import CASTS, VIEWS
+from .traced import INTEGER_BYTES, Call, Trace, Value, source
 
 LONGEST_NAME: Final = 72
 _UNNAMED: Final = re.compile(r"[^A-Za-z0-9_.\-]+")
@@ -88,7 +89,9 @@ class Ledger:
             self.add(call, "batched_matmul", size, weights=(second,) if second.fixed else ())
             return
         size = {"m": m, "n": n, "k": k, "dtype": dtype}
-        size |= {"weight_dtype": second.dtype} if second.dtype != dtype and second.real else {}
+        stored = source(second, VIEWS | CASTS | {"dequantize"}).dtype if second.fixed else dtype
+        stored = _STORED.get(stored, stored)
+        size |= {"weight_dtype": stored} if stored != dtype and stored not in INTEGER_BYTES.keys() - {"int8"} else {}
         size |= {"bias": True} if bias else {}
         self.add(call, "linear", size, weights=(second,))
 
@@ -124,6 +127,9 @@ class Ledger:
         if words:
             self.rows(call, "copy", words // cols, cols, dtype=dtype)
 
+
+_STORED: Final = {"uint8": "int8"}
+"""Types of stored weights by the names of effsim."""
 
 _LEARNING: Final = frozenset(("layernorm", "rmsnorm", "gated_rmsnorm", "bias"))
 

@@ -190,8 +190,9 @@ def _mean_square(factor: Value, *, divided: bool) -> Value | None:
     """x, where *factor* is 1/√(mean(x²) + ε), or √(…) if it divides."""
     root = made_by(factor, "sqrt" if divided else "rsqrt")
     if root is None and not divided:
-        inverse = made_by(factor, "reciprocal")
-        root = made_by(inverse.inputs[0], "sqrt") if inverse is not None else None
+        inverse = made_by(factor, "reciprocal", "div")
+        one = inverse is not None and (inverse.op == "reciprocal" or number(inverse.get("self")) == 1.0)
+        root = made_by(inverse.inputs[0], "sqrt") if inverse is not None and one else None
     if root is None:
         return None
     eps = made_by(root.inputs[0], "add", "clamp", "clamp_min")
@@ -321,8 +322,8 @@ _BETWEEN: Final = VIEWS | CASTS
 def _attention(call: Call) -> Call | None:
     """softmax(q·kᵀ (scaled, masked))·v as matrix products: the scores pass through memory."""
     pair = _factors_of_product(call)
-    soft = made_by(pair[0], "softmax") if pair is not None else None
-    if pair is None or soft is None or sole_user(soft.out) is None:
+    soft = _probabilities(pair[0]) if pair is not None else None
+    if pair is None or soft is None:
         return None
     mask: Value | None = None
     value = soft.inputs[0]
@@ -344,9 +345,28 @@ def _attention(call: Call) -> Call | None:
     if soft.out.shape[-1] != key_t.shape[-1] or pair[1].shape[-2] != key_t.shape[-1]:
         return None
     heads = soft.inputs[0].shape
+    query, key_t = _unscaled(query), _unscaled(key_t)
     return _replaced(
         call, "unfused_attention", query=query, key=key_t, value=pair[1], attn_mask=mask, scores=list(heads)
     )
+
+
+def _probabilities(value: Value) -> Call | None:
+    """The softmax that makes *value* alone; rows that see nothing may be put to zero behind it."""
+    call = made_by(value, "softmax", "where", "masked_fill")
+    if call is None or call.op == "softmax":
+        return call if call is not None and sole_user(call.out) is not None else None
+    cleaned = [v for v in call.inputs if v.real]
+    soft = made_by(cleaned[0], "softmax") if len(cleaned) == 1 else None
+    only = soft is not None and all(user is call or user.op == "isnan" for user in soft.out.users)
+    return soft if only else None
+
+
+def _unscaled(value: Value) -> Value:
+    """The tensor before a scale, which the product applies on its way (√(1/width) on queries and keys)."""
+    producer = value.producer
+    found = scalar(producer) if producer is not None and producer.op in ("mul", "div") else None
+    return found[0] if found is not None and sole_user(value) is not None else value
 
 
 def _factors_of_product(call: Call) -> tuple[Value, Value] | None:

@@ -11,6 +11,7 @@ import yaml
 from ..errors import DataError
 from ..spec.workload import WorkloadSpec
 from .costs import emit
+from .costs_attention import understand_masks
 from .folding import fold
 from .ledger import Ledger
 from .pattern_blocks import recognise_blocks
@@ -43,6 +44,7 @@ def to_workload(trace: Trace, name: str, origin: str) -> Imported:
     """
     recognise(trace)
     recognise_blocks(trace)
+    understand_masks(trace)
     ledger = Ledger(trace)
     for call in trace.calls:
         emit(ledger, call)
