@@ -76,6 +76,7 @@ COSTS: Final[dict[str, Cost]] = dict(_entries()) | {
     "unfused_attention": heads.unfused_attention,
     "causal_conv1d": products.causal_conv1d,
     "ssd_scan": products.scan,
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu", "recurrent"), products.recurrent),
     "layer_norm": rows.norm("layernorm", 2),
     "rms_norm": rows.norm("rmsnorm", 1),
     "gated_rms_norm": rows.norm("gated_rmsnorm", 1),

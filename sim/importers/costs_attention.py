@@ -64,7 +64,8 @@ def _attend(ledger: Ledger, call: Call, query: Value, key: Value, value: Value, 
 def understand_masks(trace: Trace) -> None:
     """Put the meaning of each mask in its place where that is full, causal or a sliding window.
 
-    Kernels do without a mask that they know, so what computes it costs nothing then.
+    Kernels do without a mask that they know, so what computes it costs nothing then. Learned position biases are no
+    mask: they are computed and read.
     """
     known: dict[int, Mask | None] = {}
 
@@ -76,12 +77,25 @@ def understand_masks(trace: Trace) -> None:
             computed = trace.evaluate(given)
             known[id(given)] = None if computed is None else classify(visible(computed))
         found = known[id(given)]
-        if found is None or not found.exact:
+        if found is None or not found.exact or _learned(given):
             return Call(call.op, {**call.arguments, "known_mask": found}, call.outputs, call.scope, call.source)
         arguments = {**call.arguments, "attn_mask": None, "known_mask": found}
         return Call(call.op, arguments, call.outputs, call.scope, call.source)
 
     trace.rewrite(rule)
+
+
+def _learned(value: Value) -> bool:
+    """Whether a mask is made with weights."""
+    todo, seen = [value], {id(value)}
+    while todo:
+        current = todo.pop()
+        if current.role == "parameter":
+            return True
+        inputs = current.producer.inputs if current.producer is not None else []
+        todo += [item for item in inputs if id(item) not in seen]
+        seen |= {id(item) for item in inputs}
+    return False
 
 
 def _mask(ledger: Ledger, call: Call) -> Mask:

@@ -176,3 +176,23 @@ def scan(ledger: Ledger, call: Call) -> None:
     dtypes = [v.dtype for v in call.arguments["inputs"] if v.real]
     dtype = dtypes[0] if dtypes else call.out.dtype
     ledger.add(call, "ssd_scan", {**{name: int(call.arguments[name]) for name in names}, "dtype": dtype})
+
+
+def recurrent(ledger: Ledger, call: Call) -> None:
+    """LSTM, GRU or plain recurrent layers: the input's projection at once, then one product and gates a step.
+
+    ``params`` are [gates · hidden, input] and [gates · hidden, hidden] for each layer and direction, biases between;
+    with a leading axis of directions where a file keeps them together.
+    """
+    x = call.inputs[0]
+    pairs = [v for v in call.inputs if v.role == "parameter" and len(v.shape) > 1]
+    steps_axis = 1 if call.get("batch_first") else 0
+    steps = x.shape[steps_axis] if len(x.shape) > 1 else 1
+    rows = x.elements // x.shape[-1]
+    batch = max(1, rows // steps)
+    bias = bool(call.get("has_biases", call.get("bias") is not None))
+    for into, back in zip(pairs[::2], pairs[1::2], strict=False):
+        ways, outputs, width = (1, *into.shape)[-3:]
+        ledger.product(call, 1, rows, ways * outputs, width, into, bias=bias)
+        ledger.product(call, ways, batch, outputs, back.shape[-1], back, bias=bias and ways == 1, times=steps)
+        ledger.rows(call, "sigmoid", ways * batch, outputs, times=steps)

@@ -58,42 +58,47 @@ class Ledger:
         *,
         part: str = "",
         weights: tuple[Value | None, ...] = (),
+        times: int = 1,
     ) -> None:
-        """Write one operator; *weights* are those that it owns, so that one used again counts once."""
+        """Write one operator that runs *times*; *weights* are its own, so that those used again count once."""
         scope = _scope(call.scope)
         last = part or ("" if kind in _OWN_MODULE and scope else kind)
         name = ".".join(p for p in (scope, last) if p)[-LONGEST_NAME:].strip(".") or kind
         entry: dict[str, Any] = {"name": name, "kind": kind, "dimensions": dimensions}
+        if times > 1:
+            entry["times"] = times
         self.entries.append(entry)
         dtype = dimensions.get("dtype")
         if isinstance(dtype, str):
             self.dtypes[dtype] += 1
         for weight in weights:
             if weight is not None and weight.parameter:
-                self._share(weight.parameter, entry)
+                self._share(weight.parameter, entry, times)
 
-    def _share(self, parameter: str, entry: dict[str, Any]) -> None:
+    def _share(self, parameter: str, entry: dict[str, Any], times: int) -> None:
         users = self._first.setdefault(parameter, [])
         users.append(entry)
-        if len(users) > 1:
+        if len(users) > 1 or times > 1:
             for user in users:
                 user["share"] = _UNNAMED.sub("_", parameter)[-LONGEST_NAME:]
 
-    def product(self, call: Call, batch: int, m: int, n: int, k: int, second: Value, *, bias: bool = False) -> None:
+    def product(
+        self, call: Call, batch: int, m: int, n: int, k: int, second: Value, *, bias: bool = False, times: int = 1
+    ) -> None:
         """*batch* products [m, k]·[k, n]; with weights if *second* does not depend on the inputs."""
         dtype = call.out.dtype if call.out.real else second.dtype
         if not second.fixed or batch > 1:
             size: dict[str, Any] = {"batch": batch, "m": m, "n": n, "k": k, "dtype": dtype}
             if second.fixed:
                 size["second_role"] = "weight"
-            self.add(call, "batched_matmul", size, weights=(second,) if second.fixed else ())
+            self.add(call, "batched_matmul", size, weights=(second,) if second.fixed else (), times=times)
             return
         size = {"m": m, "n": n, "k": k, "dtype": dtype}
         stored = source(second, VIEWS | CASTS | {"dequantize"}).dtype if second.fixed else dtype
         stored = _STORED.get(stored, stored)
         size |= {"weight_dtype": stored} if stored != dtype and stored not in INTEGER_BYTES.keys() - {"int8"} else {}
         size |= {"bias": True} if bias else {}
-        self.add(call, "linear", size, weights=(second,))
+        self.add(call, "linear", size, weights=(second,), times=times)
 
     def rows(
         self,
@@ -105,12 +110,13 @@ class Ledger:
         weight: Value | None = None,
         *,
         dtype: str = "",
+        times: int = 1,
     ) -> None:
         """A row-wise operator with *learned* columns of parameters."""
         size: dict[str, Any] = {"rows": max(1, rows), "cols": max(1, cols), "dtype": dtype or call.out.dtype}
         if kind in _LEARNING and learned != cols:
             size["parameter_cols"] = learned
-        self.add(call, kind, size, weights=(weight,) if weight is not None else ())
+        self.add(call, kind, size, weights=(weight,) if weight is not None else (), times=times)
 
     def pointwise(self, call: Call, kind: str) -> None:
         """An element-wise operator on the result's rows."""

@@ -174,6 +174,9 @@ TRANSLATIONS: Final[dict[str, Translation]] = _tables() | {
     "Where": named("where", "condition", "self", "other"),
     "Cast": named("to", "self"),
     "CastLike": named("to", "self"),
+    "LSTM": named("recurrent", "input", "into", "back", "bias"),
+    "GRU": named("recurrent", "input", "into", "back", "bias"),
+    "RNN": named("recurrent", "input", "into", "back", "bias"),
     "Einsum": named("einsum", equation="equation"),
     "DequantizeLinear": _same,
 }

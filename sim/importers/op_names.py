@@ -36,7 +36,7 @@ RANDOM: Final = _words("rand randn randint rand_like randn_like multinomial bern
 
 WORK: Final = _words(
     """
-    linear addmm mm bmm matmul einsum conv1d conv2d conv3d convolution embedding scaled_dot_product_attention
+    linear addmm mm bmm matmul einsum conv1d conv2d conv3d convolution embedding lstm gru scaled_dot_product_attention
     layer_norm
     """
 )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from .op_names import WORK
+
 if TYPE_CHECKING:
     import torch
 
@@ -15,8 +17,12 @@ MAX_ELEMENTS: Final = 2**27
 """Largest tensor that is computed."""
 
 
+MAX_WEIGHTS: Final = 2**20
+"""Largest weight that stands in a mask: a table of learned position biases."""
+
+
 class Evaluator:
-    """Computes nodes that depend on positions, constants and given inputs, never on weights.
+    """Computes nodes that depend on positions, constants, given inputs and learned biases, not on activations.
 
     An integer or boolean input on the meta device has no values: it is taken as ones (nothing padded), and a real one
     as zeros (nothing added to the scores); ``notes`` says so.
@@ -69,7 +75,8 @@ class Evaluator:
         if node.op != "call_function":
             raise _UnknownError
         held = node.meta.get("val")
-        if isinstance(held, torch.Tensor) and held.numel() > MAX_ELEMENTS:
+        too_large = isinstance(held, torch.Tensor) and held.numel() > MAX_ELEMENTS
+        if too_large or str(node.target).split(".")[1:2] in ([name] for name in WORK - {"embedding"}):
             raise _UnknownError
 
         def plain(item: Any) -> Any:
@@ -88,7 +95,10 @@ class Evaluator:
 
         signature = self._program.graph_signature
         if node.name in signature.inputs_to_parameters:
-            raise _UnknownError
+            held = node.meta["val"]  # a learned bias moves scores and hides none: any value will do
+            if held.numel() > MAX_WEIGHTS:
+                raise _UnknownError
+            return torch.zeros(tuple(held.shape), dtype=held.dtype)
         target = signature.inputs_to_buffers.get(node.name)
         constant = signature.inputs_to_lifted_tensor_constants.get(node.name)
         if target is not None or constant is not None:

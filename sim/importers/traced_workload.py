@@ -79,7 +79,11 @@ def _grouped(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     entries = []
     for run in runs:
         if "layers" not in run:
-            entries.append(dict(run))
+            entry = dict(run)
+            times = entry.pop("times", 1)
+            if times > 1:
+                entry["repeat"] = times * entry.get("repeat", 1)
+            entries.append(entry)
             continue
         inside = _grouped(run["layers"])
         prefix = _common([entry["name"] for entry in inside])
