@@ -33,6 +33,7 @@ BARRIERS: Final = frozenset(
 """Calls at which the way back to the inputs of a block ends."""
 
 _ROWS: Final = VIEWS | CASTS | {"index", "repeat_interleave", "index_select", "gather"}
+_SHAPED: Final = (VIEWS | CASTS) - {"slice", "select"}
 _ELEMENTWISE: Final = (
     VIEWS | CASTS | {"silu_mul", "gelu_mul", "relu_mul", "silu", "gelu", "relu", "relu2", "add", "mul"}
 )
@@ -204,13 +205,13 @@ def _cut_scan(call: Call) -> Call | None:
     """The skip D·x behind a scan, and the cut of a padded sequence back to its length, belong to the scan."""
     if call.op not in ("add", "slice"):
         return None
-    scan = next((m for v in call.inputs if (m := made_by(v, "ssd_scan")) is not None), None)
-    if scan is None or reader(scan.out) is not call:
+    scan = next((m for v in call.inputs if (m := made_by(v, "ssd_scan", over=_SHAPED)) is not None), None)
+    if scan is None or reader(scan.out, over=_SHAPED) is not call:
         return None
     if call.op == "slice":
         length = call.out.elements // (scan.get("batch") * scan.get("heads") * scan.get("head_dim"))
         return _new(call, "ssd_scan", **{**scan.arguments, "length": length})
-    other = next((v for v in call.inputs if made_by(v, "ssd_scan") is None), None)
+    other = next((v for v in call.inputs if made_by(v, "ssd_scan", over=_SHAPED) is None), None)
     skip = made_by(other, "mul")
     if skip is None or not any(v.role == "parameter" for v in skip.inputs) or sole_user(skip.out) is None:
         return None
