@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any, Final
 
+import numpy.typing as npt
+
 from .costs_products import flipped
 from .ledger import Ledger
 from .masks import Mask, classify
@@ -75,7 +77,7 @@ def understand_masks(trace: Trace) -> None:
             return None
         if id(given) not in known:
             computed = trace.evaluate(given)
-            known[id(given)] = None if computed is None else classify(visible(computed))
+            known[id(given)] = None if computed is None else _meaning(computed, hides=bool(call.get("hides")))
         found = known[id(given)]
         if found is None or not found.exact or _learned(given):
             return Call(call.op, {**call.arguments, "known_mask": found}, call.outputs, call.scope, call.source)
@@ -83,6 +85,11 @@ def understand_masks(trace: Trace) -> None:
         return Call(call.op, arguments, call.outputs, call.scope, call.source)
 
     trace.rewrite(rule)
+
+
+def _meaning(mask: npt.NDArray[Any], *, hides: bool) -> Mask:
+    shown = visible(mask)
+    return classify(~shown if hides else shown)
 
 
 def _learned(value: Value) -> bool:

@@ -137,7 +137,7 @@ def convolution(ledger: Ledger, call: Call) -> None:
     else:
         n, k = weight.shape[0] // groups, prod(weight.shape[1:])
         positions = call.out.elements // weight.shape[0]
-    ledger.product(call, groups, positions, n, k, weight, bias=bias)
+    ledger.product(call, groups, positions, n, k, weight, bias=bias and not transposed)
 
 
 def _padding(call: Call, kernel: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, ...]:

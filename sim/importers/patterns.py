@@ -326,6 +326,7 @@ def _attention(call: Call) -> Call | None:
     if pair is None or soft is None:
         return None
     mask: Value | None = None
+    hides = False
     value = soft.inputs[0]
     while True:
         inner = source(value).producer
@@ -336,8 +337,8 @@ def _attention(call: Call) -> Call | None:
         step = _score_step(inner)
         if step is None:
             return None
-        value, added = step
-        mask = added or mask
+        value, added, hiding = step
+        mask, hides = (added, hiding) if added is not None else (mask, hides)
     scores = _factors_of_product(inner)
     if scores is None or any(v.fixed for v in (*scores, pair[1])):
         return None
@@ -347,7 +348,14 @@ def _attention(call: Call) -> Call | None:
     heads = soft.inputs[0].shape
     query, key_t = _unscaled(query), _unscaled(key_t)
     return _replaced(
-        call, "unfused_attention", query=query, key=key_t, value=pair[1], attn_mask=mask, scores=list(heads)
+        call,
+        "unfused_attention",
+        query=query,
+        key=key_t,
+        value=pair[1],
+        attn_mask=mask,
+        hides=hides,
+        scores=list(heads),
     )
 
 
@@ -377,24 +385,22 @@ def _factors_of_product(call: Call) -> tuple[Value, Value] | None:
     return (a, b) if a is not None and b is not None else None
 
 
-def _score_step(call: Call) -> tuple[Value, Value | None] | None:
-    """(scores before, mask) of one step between the products: a scale or a mask."""
+def _score_step(call: Call) -> tuple[Value, Value | None, bool] | None:
+    """(scores before, mask, whether True hides) of one step between the products: a scale or a mask."""
     if call.op in ("mul", "div"):
         found = scalar(call)
         if found is not None:
-            return found[0], None
-        pair = operands(call)
-        small = [v for v in pair or () if v.elements == 1]
-        return (next(v for v in pair if v is not small[0]), None) if pair is not None and small else None
+            return found[0], None, False
+        pair = operands(call) or ()
+        large = [v for v in pair if v.elements > 1]
+        return (large[0], None, False) if len(pair) == 2 and len(large) == 1 else None
+    values = call.inputs
+    scores = next((v for v in values if made_by(v, *_PRODUCTS, "mul", "div", "add") is not None), None)
+    if scores is None or call.op not in ("add", "masked_fill", "where"):
+        return None
     if call.op == "add":
         pair = operands(call)
-        if pair is None:
-            return None
-        scores = next((v for v in pair if made_by(v, *_PRODUCTS, "mul", "div", "add") is not None), None)
-        return (scores, next(v for v in pair if v is not scores)) if scores is not None else None
-    if call.op in ("masked_fill", "where"):
-        values = call.inputs
-        scores = next((v for v in values if made_by(v, *_PRODUCTS, "mul", "div", "add") is not None), None)
-        masks = [v for v in values if v.dtype == "bool"]
-        return (scores, masks[0] if masks and call.op == "where" else None) if scores is not None else None
-    return None
+        return (scores, next(v for v in pair if v is not scores), False) if pair is not None else None
+    masks = [v for v in values if v.dtype == "bool"]
+    hides = call.op == "masked_fill" or call.value("other") is scores
+    return scores, masks[0] if masks else None, hides

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import pytest
@@ -110,19 +109,14 @@ def test_half_precision_keeps_its_types() -> None:
     assert graph.weight_bytes == 2 * sum(p.numel() for p in model.parameters())
 
 
-def test_all_readings_and_what_if_on_the_object() -> None:
-    model = models.build("llama")
-    arguments = models.inputs("llama", model, 1, 64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        workload = effsim.from_torch(model, arguments, name="tiny llama")
-    own = models.own_graph(model, 1, 64)
+def test_all_readings_and_what_if_on_the_object(tiny: dict[str, tuple[Any, Any]]) -> None:
+    workload, own = tiny["llama"][1].workload, models.own_graph(tiny["llama"][0], BATCH, LENGTH)
     times = {}
     for engine in ("roofline", "analytic", "events"):
         result = effsim.run("gpu_a100", workload, engine=engine, sensitivity=False)
         times[engine] = result.time_s
         assert result.flops == own.flops
-        assert result.workload == "tiny llama"
+        assert result.workload == "LlamaForCausalLM"
     assert times["roofline"] <= min(times["analytic"], times["events"])
     named = effsim.run("gpu_a100", workload, engine="roofline", set=["workload.name=other"], sensitivity=False)
     assert named.workload == "other"
