@@ -21,18 +21,16 @@ if TYPE_CHECKING:
         check_file,
         compare,
         explain,
-        from_onnx,
-        from_torch,
         import_config,
         kernel_table,
         load_engine,
         load_workload,
         run,
         schemas,
-        to_yaml,
     )
     from .devices.registry import load_machine
-    from .importers.traced_workload import ApproximationWarning
+    from .importers.surface import from_onnx, from_torch
+    from .importers.traced_workload import ApproximationWarning, to_yaml
     from .report.result import RunResult
 
 __version__ = VERSION
@@ -42,9 +40,9 @@ _LAZY = {
     "compare": "._api",
     "explain": "._api",
     "kernel_table": "._api",
-    "from_onnx": "._api",
-    "from_torch": "._api",
-    "to_yaml": "._api",
+    "from_onnx": ".importers.surface",
+    "from_torch": ".importers.surface",
+    "to_yaml": ".importers.traced_workload",
     "ApproximationWarning": ".importers.traced_workload",
     "import_config": "._api",
     "check_file": "._api",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .devices.composite import CompositeDevice
 from .devices.registry import DEVICE_SPECS, Machine, load_machine
@@ -35,11 +34,6 @@ from .spec.overrides import apply
 from .spec.system import SystemSpec
 from .spec.workload import WorkloadSpec
 from .spec.yaml_loader import Document, load_yaml, load_yaml_text
-
-if TYPE_CHECKING:
-    import torch
-
-    from .importers.traced_workload import Imported
 
 READINGS = {"roofline": roofline, "analytic": analytic, "events": events}
 
@@ -332,106 +326,6 @@ def import_config(path: Path | str, *, name: str = "") -> str:
 
     spec = from_config(load_config(path), name=name or Path(path).resolve().parent.name, file=str(path))
     return to_yaml(spec)
-
-
-@dataclass(frozen=True, slots=True)
-class ImportedText:
-    """A foreign description as YAML, and what in it is not exact."""
-
-    text: str
-    warnings: tuple[str, ...] = ()
-
-
-def import_source(
-    source: str, target: str | None = None, *, name: str = "", dimensions: Sequence[str] = (), real: bool = False
-) -> ImportedText:
-    """What ``effsim import`` prints: an architecture for a configuration, else a workload.
-
-    ``source`` is a path, or the word ``torch`` with ``target`` ``FILE.py:FUNCTION``, which is run.
-
-    Raises:
-        DataError: unreadable, or options that do not belong to the source.
-        UnsupportedError: a package is missing (says which extra has it), or the model cannot be expressed.
-    """
-    if (target is not None) != (source == "torch"):
-        raise DataError("expected 'effsim import torch FILE.py:FUNCTION', or one file")
-    if dimensions and not source.endswith(".onnx"):
-        raise DataError("--dim names dimensions of an .onnx file")
-    if target is not None:
-        from .importers.torch_file import from_file
-
-        return _as_text(from_file(target, name, real=real))
-    if source.endswith(".onnx"):
-        from .importers.onnx_graph import from_onnx_file, read_dimensions
-
-        return _as_text(from_onnx_file(Path(source), read_dimensions(dimensions), name))
-    if source.endswith(".csv"):
-        from .importers.traced_workload import workload_yaml
-
-        spec, _ = load_workload(source)
-        return ImportedText(workload_yaml(spec.model_copy(update={"name": name}) if name else spec))
-    return ImportedText(import_config(source, name=name))
-
-
-def _as_text(imported: Imported) -> ImportedText:
-    from .importers.traced_workload import workload_yaml
-
-    return ImportedText(workload_yaml(imported.workload), imported.warnings)
-
-
-def from_torch(
-    module: torch.nn.Module, inputs: Any, kwargs: Mapping[str, Any] | None = None, *, name: str = ""
-) -> WorkloadSpec:
-    """The workload of one call of a torch module, by ``torch.export``; no weight is read or allocated.
-
-    Args:
-        module: any ``nn.Module``; one built under ``torch.device("meta")`` takes no memory.
-        inputs: positional arguments, or a mapping of keyword arguments; a single tensor stands for itself.
-        kwargs: further keyword arguments.
-        name: name of the workload; the module's class if absent.
-
-    Returns:
-        A workload for :func:`run`; :func:`to_yaml` writes it down. What has no operator of its own is costed as an
-        element-wise pass and named in an :class:`ApproximationWarning`.
-
-    Raises:
-        UnsupportedError: torch is not installed, or the module cannot be exported (says why).
-    """
-    from .importers.torch_export import from_module
-
-    if isinstance(inputs, Mapping):
-        args, named = (), {**inputs, **(kwargs or {})}
-    else:
-        args, named = (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), dict(kwargs or {})
-    return _warned(from_module(module, args, named, name))
-
-
-def from_onnx(path: Path | str, *, dimensions: Mapping[str, int] | None = None, name: str = "") -> WorkloadSpec:
-    """The workload of an ONNX file; *dimensions* gives sizes to named dimensions of its inputs.
-
-    Weights in other files are not opened. What is not exact is told in an :class:`ApproximationWarning`.
-
-    Raises:
-        DataError: unreadable, or a dimension without a size; UnsupportedError: the package onnx is missing.
-    """
-    from .importers.onnx_graph import from_onnx_file
-
-    return _warned(from_onnx_file(Path(path), dimensions or {}, name))
-
-
-def _warned(imported: Imported) -> WorkloadSpec:
-    from .importers.traced_workload import ApproximationWarning
-
-    for text in imported.warnings:
-        warnings.warn(text, ApproximationWarning, stacklevel=3)
-    return imported.workload
-
-
-def to_yaml(workload: WorkloadSpec) -> str:
-    """A workload as YAML that every command reads."""
-    from .importers.traced_workload import workload_yaml
-
-    return workload_yaml(workload)
 
 
 def assemble(

@@ -31,7 +31,7 @@ def import_(
 
     'effsim import torch FILE.py:FUNCTION' runs the file. FUNCTION() returns (module, inputs) or (module, args, kwargs).
     """
-    from .._api import import_source
+    from ..importers.surface import import_source
 
     imported = import_source(source, target, name=name, dimensions=dim or (), real=real)
     for warning in imported.warnings:

@@ -69,16 +69,17 @@ def understand_masks(trace: Trace) -> None:
     Kernels do without a mask that they know, so what computes it costs nothing then. Learned position biases are no
     mask: they are computed and read.
     """
-    known: dict[int, Mask | None] = {}
+    known: dict[tuple[int, bool], Mask | None] = {}
 
     def rule(call: Call) -> Call | None:
         given = call.value("attn_mask") if call.op in ATTENTION else None
         if given is None:
             return None
-        if id(given) not in known:
+        key = (id(given), bool(call.get("hides")))
+        if key not in known:
             computed = trace.evaluate(given)
-            known[id(given)] = None if computed is None else _meaning(computed, hides=bool(call.get("hides")))
-        found = known[id(given)]
+            known[key] = None if computed is None else _meaning(computed, hides=key[1])
+        found = known[key]
         if found is None or not found.exact or _learned(given):
             return Call(call.op, {**call.arguments, "known_mask": found}, call.outputs, call.scope, call.source)
         arguments = {**call.arguments, "attn_mask": None, "known_mask": found}

@@ -132,7 +132,7 @@ class _Reader:
         if node.op_type == "Constant" and isinstance(attributes.get("value"), onnx.TensorProto):
             self._weight(node.output[0], attributes["value"])
             return None
-        outputs = []
+        outputs: list[Value] = []
         for name in node.output:
             info = self._infos.get(name)
             if not name:

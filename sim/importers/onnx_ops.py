@@ -131,8 +131,11 @@ def _tables() -> dict[str, Translation]:
     binary = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Mod": "remainder", "Min": "minimum"}
     binary |= {"Max": "maximum", "MatMul": "matmul", "And": "logical_and", "Or": "logical_or", "Xor": "logical_xor"}
     binary |= {"Equal": "eq", "Less": "lt", "LessOrEqual": "le", "Greater": "gt", "GreaterOrEqual": "ge"}
-    unary = ("Sqrt", "Exp", "Log", "Erf", "Tanh", "Sigmoid", "Relu", "Neg", "Abs", "Reciprocal", "Sin", "Cos", "Tan")
-    unary += ("Floor", "Ceil", "Round", "Sign", "Softplus", "Elu", "Selu", "HardSwish", "HardSigmoid", "Mish", "Atan")
+    unary = (
+        *("Sqrt", "Exp", "Log", "Erf", "Tanh", "Sigmoid", "Relu", "Neg", "Abs"),
+        *("Reciprocal", "Sin", "Cos", "Tan", "Floor", "Ceil", "Round", "Sign", "Softplus"),
+        *("Elu", "Selu", "HardSwish", "HardSigmoid", "Mish", "Atan"),
+    )
     pools = {"MaxPool": "max_pool2d", "AveragePool": "avg_pool2d", "GlobalAveragePool": "adaptive_avg_pool2d"}
     sums = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "amax", "ReduceMin": "amin", "ReduceProd": "prod"}
     sums |= {"ReduceL2": "norm", "ReduceLogSumExp": "logsumexp", "CumSum": "cumsum", "ArgMax": "argmax"}

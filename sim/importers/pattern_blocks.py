@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from .op_names import CASTS, VIEWS
-from .patterns import activation, operands
+from .pattern_parts import operands
+from .patterns import activation
 from .traced import Call, Trace, Value, frontier, made_by, reader, sole_user, source
 
 BARRIERS: Final = frozenset(

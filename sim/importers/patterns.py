@@ -8,7 +8,9 @@ from __future__ import annotations
 from math import isclose, prod
 from typing import Final
 
-from .op_names import CASTS, VIEWS
+from .op_names import CASTS
+from .pattern_attention import unfused_attention
+from .pattern_parts import operands, replaced, scalar
 from .traced import Call, Trace, Value, made_by, number, reader, sole_user, source
 
 ACTIVATIONS: Final = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
@@ -32,34 +34,9 @@ def recognise(trace: Trace) -> None:
         _conv_silu,
         _relu_squared,
         _gated_activation,
-        _attention,
+        unfused_attention,
     ):
         trace.rewrite(rule)
-
-
-def operands(call: Call) -> tuple[Value, Value] | None:
-    """Both operands of a binary call, if both are tensors."""
-    a, b = call.value("self"), call.value("other")
-    return (a, b) if a is not None and b is not None else None
-
-
-def scalar(call: Call) -> tuple[Value, float] | None:
-    """The tensor and the number of a binary call with one of each; a one-element constant counts as unknown 0."""
-    a, b = call.arguments.get("self"), call.arguments.get("other")
-    for tensor, other in ((a, b), (b, a)):
-        value = number(other)
-        if isinstance(tensor, Value) and value is not None:
-            return tensor, value
-    return None
-
-
-def _replaced(call: Call, op: str, **arguments: object) -> Call:
-    """A call that takes the place of *call* and makes its result; it reads what was cast for it alone."""
-    plain = {
-        name: source(item, CASTS) if isinstance(item, Value) and name != "attn_mask" else item
-        for name, item in arguments.items()
-    }
-    return Call(op, plain, [call.out], call.scope, call.source)
 
 
 def _is_scalar(call: Call | None, op: str, value: float) -> Value | None:
@@ -79,7 +56,7 @@ def _composed_silu(call: Call) -> Call | None:
     for x, gate in (pair, pair[::-1]):
         sigmoid = made_by(gate, "sigmoid")
         if sigmoid is not None and source(sigmoid.inputs[0]) is source(x):
-            return _replaced(call, "silu", self=x)
+            return replaced(call, "silu", self=x)
     return None
 
 
@@ -119,13 +96,13 @@ def _factors(call: Call, depth: int = 3) -> list[Value | float]:
 def _composed_gelu(call: Call) -> Call | None:
     """0.5 · x · (1 + erf(x/√2))."""
     found = _half_of(call, "erf") if call.op == "mul" else None
-    return _replaced(call, "gelu", self=found[0]) if found else None
+    return replaced(call, "gelu", self=found[0]) if found else None
 
 
 def _composed_gelu_tanh(call: Call) -> Call | None:
     """0.5 · x · (1 + tanh(√(2/π)·(x + 0.044715·x³)))."""
     found = _half_of(call, "tanh") if call.op == "mul" else None
-    return _replaced(call, "gelu", self=found[0], approximate="tanh") if found else None
+    return replaced(call, "gelu", self=found[0], approximate="tanh") if found else None
 
 
 def _relu_squared(call: Call) -> Call | None:
@@ -133,7 +110,7 @@ def _relu_squared(call: Call) -> Call | None:
     if call.op not in ("pow", "square") or (call.op == "pow" and number(call.get("exponent")) != 2.0):
         return None
     relu = made_by(call.value("self"), "relu")
-    return _replaced(call, "relu2", self=relu.inputs[0]) if relu is not None else None
+    return replaced(call, "relu2", self=relu.inputs[0]) if relu is not None else None
 
 
 def activation(call: Call | None) -> str:
@@ -152,7 +129,7 @@ def _gated_activation(call: Call) -> Call | None:
         made = made_by(gate, *ACTIVATIONS)
         name = activation(made)
         if made is not None and name and reader(made.out) is call:
-            return _replaced(call, _GATED[name], self=made.inputs[0], other=other)
+            return replaced(call, _GATED[name], self=made.inputs[0], other=other)
     return None
 
 
@@ -167,7 +144,7 @@ def _biased(call: Call) -> Call | None:
             continue
         x, weight = product.inputs
         if weight.role == "parameter" and len(weight.shape) == 2 and bias.elements == weight.shape[-1]:
-            return _replaced(call, "addmm", self=bias, mat1=x, mat2=weight)
+            return replaced(call, "addmm", self=bias, mat1=x, mat2=weight)
     return None
 
 
@@ -182,7 +159,7 @@ def _rms_norm(call: Call) -> Call | None:
     for x, factor in (pair, pair[::-1]) if call.op == "mul" else (pair,):
         squares = _mean_square(factor, divided=call.op == "div")
         if squares is not None and source(squares) is source(x):
-            return _replaced(call, "rms_norm", input=x, cols=x.shape[-1])
+            return replaced(call, "rms_norm", input=x, cols=x.shape[-1])
     return None
 
 
@@ -215,7 +192,7 @@ def _layer_norm(call: Call) -> Call | None:
     mean = made_by(pair[1], "mean") if pair is not None else None
     if pair is None or mean is None or source(mean.inputs[0]) is not source(pair[0]):
         return None
-    return _replaced(call, "layer_norm", input=pair[0], cols=call.get("cols"))
+    return replaced(call, "layer_norm", input=pair[0], cols=call.get("cols"))
 
 
 def _scaled_norm(call: Call) -> Call | None:
@@ -230,7 +207,7 @@ def _scaled_norm(call: Call) -> Call | None:
         key = "weight" if call.op == "mul" else "bias"
         if made.value(key) is not None or (key == "bias" and made.value("weight") is None):
             continue
-        return _replaced(call, made.op, **{**made.arguments, key: weight})
+        return replaced(call, made.op, **{**made.arguments, key: weight})
     return None
 
 
@@ -243,7 +220,7 @@ def _gated_norm(call: Call) -> Call | None:
     for inner, gate in (pair, pair[::-1]):
         silu = made_by(gate, "silu")
         if silu is not None and inner.shape == gate.shape:
-            return _replaced(call, "gated_rms_norm", input=inner, gate=silu.inputs[0], weight=call.value("weight"))
+            return replaced(call, "gated_rms_norm", input=inner, gate=silu.inputs[0], weight=call.value("weight"))
     return None
 
 
@@ -255,7 +232,7 @@ def _norm_gated(call: Call) -> Call | None:
     for x, gate in (pair, pair[::-1]):
         norm, silu = made_by(x, "rms_norm"), made_by(gate, "silu")
         if norm is not None and silu is not None and norm.value("weight") is not None and reader(norm.out) is call:
-            return _replaced(
+            return replaced(
                 call, "gated_rms_norm", input=norm.value("input"), gate=silu.inputs[0], weight=norm.value("weight")
             )
     return None
@@ -284,7 +261,7 @@ def _rope(call: Call) -> Call | None:
             continue
         kept = next((v for v in first.inputs if source(v) is x), None)
         if kept is not None:
-            return _replaced(call, "rope", self=kept)
+            return replaced(call, "rope", self=kept)
     return None
 
 
@@ -302,7 +279,7 @@ def _causal_conv(call: Call) -> Call | None:
     padded = list(made.get("padding", [0])) == [kernel - 1]
     if groups != x.shape[1] or weight.shape[0] != groups or not padded or list(made.get("stride", [1])) != [1]:
         return None
-    return _replaced(call, "causal_conv1d", input=x, weight=weight, bias=made.value("bias"))
+    return replaced(call, "causal_conv1d", input=x, weight=weight, bias=made.value("bias"))
 
 
 def _conv_silu(call: Call) -> Call | None:
@@ -310,97 +287,4 @@ def _conv_silu(call: Call) -> Call | None:
     made = made_by(call.value("self"), "causal_conv1d") if call.op == "silu" else None
     if made is None or reader(made.out) is not call:
         return None
-    return _replaced(call, "causal_conv1d", **made.arguments)
-
-
-# --- attention --------------------------------------------------------------------------------------------------------
-
-_PRODUCTS: Final = ("matmul", "bmm", "baddbmm")
-_BETWEEN: Final = VIEWS | CASTS
-
-
-def _attention(call: Call) -> Call | None:
-    """softmax(q·kᵀ (scaled, masked))·v as matrix products: the scores pass through memory."""
-    pair = _factors_of_product(call)
-    soft = _probabilities(pair[0]) if pair is not None else None
-    if pair is None or soft is None:
-        return None
-    mask: Value | None = None
-    hides = False
-    value = soft.inputs[0]
-    while True:
-        inner = source(value).producer
-        if inner is None:
-            return None
-        if inner.op in _PRODUCTS:
-            break
-        step = _score_step(inner)
-        if step is None:
-            return None
-        value, added, hiding = step
-        mask, hides = (added, hiding) if added is not None else (mask, hides)
-    scores = _factors_of_product(inner)
-    if scores is None or any(v.fixed for v in (*scores, pair[1])):
-        return None
-    query, key_t = scores
-    if soft.out.shape[-1] != key_t.shape[-1] or pair[1].shape[-2] != key_t.shape[-1]:
-        return None
-    heads = soft.inputs[0].shape
-    query, key_t = _unscaled(query), _unscaled(key_t)
-    return _replaced(
-        call,
-        "unfused_attention",
-        query=query,
-        key=key_t,
-        value=pair[1],
-        attn_mask=mask,
-        hides=hides,
-        scores=list(heads),
-    )
-
-
-def _probabilities(value: Value) -> Call | None:
-    """The softmax that makes *value* alone; rows that see nothing may be put to zero behind it."""
-    call = made_by(value, "softmax", "where", "masked_fill")
-    if call is None or call.op == "softmax":
-        return call if call is not None and sole_user(call.out) is not None else None
-    cleaned = [v for v in call.inputs if v.real]
-    soft = made_by(cleaned[0], "softmax") if len(cleaned) == 1 else None
-    only = soft is not None and all(user is call or user.op == "isnan" for user in soft.out.users)
-    return soft if only else None
-
-
-def _unscaled(value: Value) -> Value:
-    """The tensor before a scale, which the product applies on its way (√(1/width) on queries and keys)."""
-    producer = value.producer
-    found = scalar(producer) if producer is not None and producer.op in ("mul", "div") else None
-    return found[0] if found is not None and sole_user(value) is not None else value
-
-
-def _factors_of_product(call: Call) -> tuple[Value, Value] | None:
-    names = {"matmul": ("self", "other"), "bmm": ("self", "mat2")}.get(call.op)
-    if names is None:
-        return None
-    a, b = (call.value(name) for name in names)
-    return (a, b) if a is not None and b is not None else None
-
-
-def _score_step(call: Call) -> tuple[Value, Value | None, bool] | None:
-    """(scores before, mask, whether True hides) of one step between the products: a scale or a mask."""
-    if call.op in ("mul", "div"):
-        found = scalar(call)
-        if found is not None:
-            return found[0], None, False
-        pair = operands(call) or ()
-        large = [v for v in pair if v.elements > 1]
-        return (large[0], None, False) if len(pair) == 2 and len(large) == 1 else None
-    values = call.inputs
-    scores = next((v for v in values if made_by(v, *_PRODUCTS, "mul", "div", "add") is not None), None)
-    if scores is None or call.op not in ("add", "masked_fill", "where"):
-        return None
-    if call.op == "add":
-        pair = operands(call)
-        return (scores, next(v for v in pair if v is not scores), False) if pair is not None else None
-    masks = [v for v in values if v.dtype == "bool"]
-    hides = call.op == "masked_fill" or call.value("other") is scores
-    return scores, masks[0] if masks else None, hides
+    return replaced(call, "causal_conv1d", **made.arguments)

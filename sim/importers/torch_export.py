@@ -94,8 +94,9 @@ def _export(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter's own deprecations, which no user can act upon
-            program = torch.export.export(module, args, kwargs, strict=False)
-            return program.run_decompositions({})
+            program: torch.export.ExportedProgram = torch.export.export(module, args, kwargs, strict=False)
+            pure: torch.export.ExportedProgram = program.run_decompositions({})
+            return pure
     except Exception as error:
         raise UnsupportedError(_why_not(type(module).__name__, error)) from None
     finally:

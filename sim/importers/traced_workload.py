@@ -115,7 +115,7 @@ def _distinct(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return entries
 
 
-def workload_yaml(workload: WorkloadSpec) -> str:
+def to_yaml(workload: WorkloadSpec) -> str:
     """A workload as the YAML that a user could have written."""
     given = workload.model_dump(mode="json", exclude_unset=True)
     fields = {key: given[key] for key in sorted(given, key=_place)}
