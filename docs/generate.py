@@ -40,7 +40,7 @@ TEMPLATES = DOCS / "templates"
 FENCE = re.compile(r"^```(\w+)(?: (\d+)-(\d+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PLACE = re.compile(r"\{\{(.+?)\}\}")
 UNLIMITED = 10**9
-FILES = ("yaml", "csv")
+FILES = ("yaml", "csv", "python")
 
 
 def run(command: str) -> tuple[str, int]:
@@ -97,7 +97,7 @@ def render(template: str, values: Callable[[str], str]) -> str:
         language, first, last, body = match.groups()
         if language in FILES and body.startswith("# "):
             name, text = body.removeprefix("# ").split("\n", 1)
-            Path(name).write_text(body if language == "yaml" else text, encoding="utf-8")
+            Path(name).write_text(text if language == "csv" else body, encoding="utf-8")
         if language == "console":
             body = console(body, int(first or 1), int(last or UNLIMITED))
         return f"```{language}\n{body}```"

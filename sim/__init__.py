@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         schemas,
     )
     from .devices.registry import load_machine
+    from .importers.surface import from_onnx, from_torch
+    from .importers.traced_workload import ApproximationWarning, to_yaml
     from .report.result import RunResult
 
 __version__ = VERSION
@@ -38,6 +40,10 @@ _LAZY = {
     "compare": "._api",
     "explain": "._api",
     "kernel_table": "._api",
+    "from_onnx": ".importers.surface",
+    "from_torch": ".importers.surface",
+    "to_yaml": ".importers.traced_workload",
+    "ApproximationWarning": ".importers.traced_workload",
     "import_config": "._api",
     "check_file": "._api",
     "schemas": "._api",
@@ -48,6 +54,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "ApproximationWarning",
     "DataError",
     "DoesNotFitError",
     "EffsimError",
@@ -60,6 +67,8 @@ __all__ = [
     "check_file",
     "compare",
     "explain",
+    "from_onnx",
+    "from_torch",
     "import_config",
     "kernel_table",
     "load_engine",
@@ -67,6 +76,7 @@ __all__ = [
     "load_workload",
     "run",
     "schemas",
+    "to_yaml",
 ]
 
 

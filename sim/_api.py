@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -32,12 +33,12 @@ from .spec.fields import SpecModel
 from .spec.overrides import apply
 from .spec.system import SystemSpec
 from .spec.workload import WorkloadSpec
-from .spec.yaml_loader import Document, load_yaml
+from .spec.yaml_loader import Document, load_yaml, load_yaml_text
 
 READINGS = {"roofline": roofline, "analytic": analytic, "events": events}
 
 
-def load_workload(name_or_path: str, assignments: Sequence[str] = ()) -> tuple[WorkloadSpec, Path]:
+def load_workload(name_or_path: str | WorkloadSpec, assignments: Sequence[str] = ()) -> tuple[WorkloadSpec, Path]:
     """A workload by bundled name or path, with ``--set workload.…`` applied, and the folder it stands in."""
     file = open_workload(name_or_path, assignments)
     return file.spec, file.folder
@@ -65,14 +66,17 @@ class WorkloadFile:
             raise located(error, self.document.location(deeper)) from None
 
 
-def open_workload(name_or_path: str, assignments: Sequence[str] = ()) -> WorkloadFile:
-    """A workload by bundled name or path with its document."""
+def open_workload(name_or_path: str | WorkloadSpec, assignments: Sequence[str] = ()) -> WorkloadFile:
+    """A workload by bundled name or path (or one that is loaded already) with its document."""
     document = apply(_workload_document(name_or_path), list(assignments), "workload")
     return WorkloadFile(build(WorkloadSpec, document, root="workload"), document)
 
 
-def _workload_document(name_or_path: str) -> Document:
-    """A workload file, or the topology of another simulator."""
+def _workload_document(name_or_path: str | WorkloadSpec) -> Document:
+    """A workload file, the topology of another simulator, or a workload in memory as the file it would be."""
+    if isinstance(name_or_path, WorkloadSpec):
+        given = name_or_path.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+        return load_yaml_text(json.dumps(given), name_or_path.name)
     path = Path(name_or_path)
     if path.suffix == ".csv":
         from .importers.scalesim import workload_document
@@ -144,7 +148,7 @@ def _placement(machine: Machine) -> Placement | None:
 
 def run(
     hardware: str,
-    workload: str,
+    workload: str | WorkloadSpec,
     *,
     engine: str = "events",
     set: Sequence[str] = (),
@@ -155,7 +159,7 @@ def run(
 
     Args:
         hardware: path or bundled name of a device or system file.
-        workload: path or bundled name of a workload file.
+        workload: path or bundled name of a workload file, or a workload (as :func:`from_torch` gives).
         engine: ``roofline``, ``analytic`` or ``events``.
         set: ``path=value`` assignments on any field (``hardware.…`` or ``workload.…``).
         sensitivity: also compute elasticities to hardware parameters.
@@ -175,7 +179,7 @@ def run(
 
 def run_full(
     hardware: str,
-    workload: str,
+    workload: str | WorkloadSpec,
     *,
     engine: str = "events",
     set: Sequence[str] = (),
@@ -208,7 +212,7 @@ def run_specs(
 
 
 def compare(
-    hardware: Sequence[str], workload: str, *, engine: str = "analytic", set: Sequence[str] = ()
+    hardware: Sequence[str], workload: str | WorkloadSpec, *, engine: str = "analytic", set: Sequence[str] = ()
 ) -> list[RunResult]:
     """The same workload on several machines, in the order given."""
     return [run(name, workload, engine=engine, set=set) for name in hardware]
@@ -236,7 +240,7 @@ def roofline_table(result: RunResult) -> dict[str, Any]:
     return {"hardware": result.hardware, "workload": result.workload, "roofs": roofs, "operators": rows}
 
 
-def explain(hardware: str, workload: str, operator: str, *, set: Sequence[str] = ()) -> dict[str, Any]:
+def explain(hardware: str, workload: str | WorkloadSpec, operator: str, *, set: Sequence[str] = ()) -> dict[str, Any]:
     """The terms of one operator's time: kernels, tiles, bounds, launches, and the parameters behind them.
 
     Raises:

@@ -8,10 +8,10 @@ from ..graph.graph import Node, Value
 from ..graph.operators.attention import Attention as AttentionOp
 from ..graph.operators.attention import KVAppend
 from ..graph.operators.attention import LatentAttention as LatentOp
-from ..graph.operators.linear import Linear
+from ..graph.operators.linear import Linear, WeightMatmul
 from ..graph.operators.pointwise import Pointwise
 from ..spec.architecture import Attention, LatentAttention
-from .step import POSITIONS, Scope, Step, Values, WeightMatmul
+from .step import POSITIONS, Scope, Step, Values
 
 
 def attention(scope: Scope, mixer: Attention, *, head_dim: int, rope: bool, width: int) -> list[Node]:
@@ -36,7 +36,7 @@ def attention(scope: Scope, mixer: Attention, *, head_dim: int, rope: bool, widt
         nodes.append(
             scope.pointwise("rope", "rope", (heads + groups) * turned, "heads", flow=((*sliced, POSITIONS), sliced))
         )
-    if not scope.step.training:
+    if not scope.step.training and mixer.causal:
         cache = _append(scope, (k, v), mixer.window or 0, "heads")
         nodes.append(cache)
         k, v = cache.outputs
@@ -141,12 +141,13 @@ def _attention_op(step: Step, mixer: Attention, head_dim: int, value_dim: int) -
         mixer.groups,
         head_dim,
         step.dtype,
-        "" if step.training else step.kv_dtype,
+        "" if step.training or not mixer.causal else step.kv_dtype,
         mixer.causal,
         mixer.window or 0,
         step.fused_attention,
         0 if value_dim == head_dim else value_dim,
-        not step.training,
+        # Nothing that came before can be kept where later tokens change it.
+        mixer.causal and not step.training,
     )
 
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from ..graph.graph import Node, Value
 from ..graph.operators.convolution import CausalConv1d
+from ..graph.operators.linear import WeightMatmul
 from ..graph.operators.scan import GatedDelta as GatedDeltaOp
 from ..graph.operators.scan import SelectiveScan, SSDScan
 from ..spec.architecture import GatedDelta, Mamba, Mamba2
-from .step import Scope, Values, WeightMatmul
+from .step import Scope, Values
 
 
 def mamba(scope: Scope, mixer: Mamba) -> list[Node]:

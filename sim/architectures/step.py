@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..errors import UnsupportedError
-from ..graph.dtypes import dtype, size_of
+from ..graph.dtypes import dtype
 from ..graph.graph import Node, Value
-from ..graph.operator import Access, Operator, Role
-from ..graph.operators.linear import BatchedMatmul, Linear, weight_storage
+from ..graph.operator import Operator
+from ..graph.operators.linear import Linear
 from ..graph.operators.pointwise import Pointwise
 
 PHASES = ("context", "generation", "training")
@@ -73,45 +73,6 @@ class Step:
         return self.phase == "training"
 
 
-@dataclass(frozen=True, slots=True)
-class WeightMatmul(BatchedMatmul):
-    """*batch* independent products of activations ``[m, k]`` with weights ``[k, n]`` of their own.
-
-    Such are the absorbed up-projections of latent attention and block-diagonal projections. The
-    ``batch``·n·k weights are parameters; ``weight_dtype`` and ``group_size`` are those of :class:`Linear`.
-
-    >>> WeightMatmul(2, 1, 4, 3, second_role="weight").parameters
-    24
-    """
-
-    weight_dtype: str = ""
-    group_size: int = 0
-    bias: bool = False
-
-    @property
-    def parameters(self) -> int:
-        """Weights of all products, and a bias for each of their outputs."""
-        return self.batch * self.n * (self.k + (1 if self.bias else 0))
-
-    @property
-    def weight_bytes(self) -> float:
-        """Bytes of the parameters."""
-        weights = weight_storage(float(self.batch) * self.n * self.k, self.weight_dtype or self.dtype, self.group_size)
-        return weights + (self.batch * self.n * size_of(self.dtype) if self.bias else 0.0)
-
-    def accesses(self) -> tuple[Access, ...]:
-        """Activations in and out, weights in their stored type."""
-        first, _, result = BatchedMatmul.accesses(self)
-        return (first, Access(Role.WEIGHT, self.weight_bytes), result)
-
-    def backward(self) -> tuple[Operator, ...]:
-        """The gradients of the input (reads the weights) and of the weights: two products of the same size."""
-        return (
-            replace(self, n=self.k, k=self.n, bias=False),
-            BatchedMatmul(self.batch, self.k, self.n, self.m, self.dtype),
-        )
-
-
 Values = tuple[Value, ...]
 """Activations that a node reads or writes."""
 
@@ -120,8 +81,8 @@ Flow = tuple[Values, Values]
 
 NO_FLOW: Flow = ((), ())
 
-TOKENS, POSITIONS = Value("tokens", 1), Value("positions", 1)
-"""What a step is given: token numbers and their places in their sequences."""
+TOKENS, POSITIONS, SEGMENTS = Value("tokens", 1), Value("positions", 1), Value("segments", 1)
+"""What a step is given: token numbers, their places in their sequences, and (encoders) which text they belong to."""
 
 
 class Scope:

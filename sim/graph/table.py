@@ -13,7 +13,7 @@ from .operators.attention import Attention, KVAppend, LatentAttention
 from .operators.communication import Collective, HostTransfer
 from .operators.convolution import CausalConv1d, Conv2d, FFTConv
 from .operators.embedding import Embedding, Sampling
-from .operators.linear import BatchedMatmul, Linear
+from .operators.linear import BatchedMatmul, Linear, WeightMatmul
 from .operators.moe import Experts, TopK
 from .operators.pointwise import RECIPES, Pointwise
 from .operators.scan import GatedDelta, SelectiveScan, SSDScan
@@ -31,6 +31,10 @@ class Row:
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
             return None
         return value
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the row has a value in a column."""
+        return self._cell(name) is not None
 
     def whole(self, name: str, default: int | None = None) -> int:
         """A whole number of at least 0.
@@ -116,6 +120,7 @@ def _attention(r: Row) -> Operator:
         window=r.whole("window", 0),
         fused=r.flag("fused", True),
         value_dim=r.whole("value_dim", 0),
+        cached=r.flag("cached", True),
         call=r.flag("call", r.timed),
     )
 
@@ -166,16 +171,26 @@ def _conv2d(r: Row) -> Operator:
         padding=r.whole("padding", 0),
         groups=r.whole("groups", 1),
         dtype=r.dtype(),
+        bias=r.flag("bias", False),
     )
 
 
+def _batched(r: Row) -> Operator:
+    sizes = (r.whole("batch"), r.whole("m"), r.whole("n"), r.whole("k"), r.dtype())
+    role = r.text("second_role", "activation")
+    if role not in ("activation", "weight"):
+        raise DataError(f"{r.kind}: second_role is {role!r}; expected activation or weight")
+    return WeightMatmul(*sizes, role) if role == "weight" else BatchedMatmul(*sizes)
+
+
 def _pointwise(r: Row) -> Operator:
-    return Pointwise(r.kind, r.whole("rows"), r.whole("cols"), r.dtype())
+    learned = r.whole("parameter_cols") if "parameter_cols" in r else -1
+    return Pointwise(r.kind, r.whole("rows"), r.whole("cols"), r.dtype(), learned)
 
 
 READERS: dict[str, Callable[[Row], Operator]] = {
     "linear": _linear,
-    "batched_matmul": lambda r: BatchedMatmul(r.whole("batch"), r.whole("m"), r.whole("n"), r.whole("k"), r.dtype()),
+    "batched_matmul": _batched,
     "attention": _attention,
     "latent_attention": _latent,
     "moe": _moe,
@@ -203,7 +218,12 @@ READERS: dict[str, Callable[[Row], Operator]] = {
         r.dtype(),
     ),
     "conv1d": lambda r: CausalConv1d(
-        r.whole("batch"), r.whole("length"), r.whole("channels"), r.whole("kernel", 4), r.dtype()
+        r.whole("batch"),
+        r.whole("length"),
+        r.whole("channels"),
+        r.whole("kernel", 4),
+        r.dtype(),
+        r.flag("bias", True),
     ),
     "conv2d": _conv2d,
     "fft_conv": lambda r: FFTConv(r.whole("batch"), r.whole("length"), r.whole("channels"), r.dtype()),

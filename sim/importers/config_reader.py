@@ -89,6 +89,11 @@ class ConfigReader:
             raise self.error("num_hidden_layers", count, f"at most {MAX_LAYERS}")
         return count
 
+    def labels(self) -> int:
+        """Outputs of a classifier: entries of ``id2label``, else ``num_labels``, else 2."""
+        named = self._config.get("id2label")
+        return len(named) if isinstance(named, dict) and named else self.integer("num_labels", default=2)
+
     def rotary_fraction(self, key: str, default: float) -> float:
         """The rotary share of a head, at *key* or (newer files) inside ``rope_parameters``."""
         nested = self.section("rope_parameters") if "rope_parameters" in self else self

@@ -16,13 +16,14 @@ from ..errors import DataError, UnsupportedError, nearest
 from ..spec.architecture import ArchitectureSpec
 from ..spec.build import build
 from ..spec.catalogue import load_document
-from . import hf_recurrent, hf_transformers
+from . import hf_encoders, hf_recurrent, hf_transformers
 from .config_reader import ConfigReader, load_config
 
 __all__ = ["SUPPORTED", "from_config", "load_architecture", "load_config", "to_yaml"]
 
 _FAMILIES: Final[dict[str, Callable[[ConfigReader], dict[str, Any]]]] = {
     "bamba": hf_recurrent.bamba,
+    "bert": hf_encoders.bert,
     "bloom": hf_transformers.bloom,
     "cohere": hf_transformers.cohere,
     "deepseek_v2": hf_transformers.deepseek_v2,
@@ -53,6 +54,7 @@ _FAMILIES: Final[dict[str, Callable[[ConfigReader], dict[str, Any]]]] = {
     "qwen3": hf_transformers.qwen3,
     "qwen3_moe": hf_transformers.qwen3_moe,
     "qwen3_next": hf_recurrent.qwen3_next,
+    "vit": hf_encoders.vit,
     "zamba": hf_recurrent.zamba,
 }
 

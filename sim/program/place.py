@@ -103,6 +103,8 @@ def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: 
     model = None
     if workload.model is not None:
         model = truncated(load_model(workload.model, base), None if workload.layers is None else int(workload.layers))
+    if model is not None and model.patches is not None:
+        workload = _image_tokens(workload, model, model.patches.tokens)
     if workload.attention is None and not engine.fused_attention:
         workload = workload.model_copy(update={"attention": "unfused"})
     builder = _Builder(workload, engine, model, capacity)
@@ -134,6 +136,17 @@ def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: 
         host_per_sequence_s=float(engine.host_per_sequence or 0.0),
         notes=notes,
     )
+
+
+def _image_tokens(workload: WorkloadSpec, model: ArchitectureSpec, tokens: int) -> WorkloadSpec:
+    """The workload with as many tokens a sequence as an image has patches.
+
+    Raises:
+        UnsupportedError: it asks for another number.
+    """
+    if "prompt" in workload.model_fields_set and int(workload.prompt) != tokens:
+        raise UnsupportedError(f"{model.name}: an image has {tokens} tokens; leave out prompt {workload.prompt}")
+    return workload.model_copy(update={"prompt": tokens})
 
 
 def _candidates(capacity: Capacity) -> Iterator[Degrees]:
@@ -207,7 +220,8 @@ def _remedies(builder: _Builder, degrees: Degrees) -> list[str]:
             if size_of(name) < word and fits(w.model_copy(update={"precision": precision})):
                 out.append(f"{name} weights (precision.weights: {name})")
                 break
-    shorter = _largest(lambda n: fits(w.model_copy(update={"prompt": n})), int(w.prompt))
+    image = builder.model is not None and builder.model.patches is not None
+    shorter = 0 if image else _largest(lambda n: fits(w.model_copy(update={"prompt": n})), int(w.prompt))
     if shorter:
         out.append(f"a prompt of at most {shorter} tokens")
     fewer = _largest(lambda n: fits(w.model_copy(update={"batch": n})), int(w.batch))

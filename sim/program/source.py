@@ -99,7 +99,7 @@ def _item(entry: OperatorEntry, name: str, path: tuple[str | int, ...]) -> Item:
         op = from_row(entry.kind, entry.dimensions, strict=True)
     except DataError as error:
         raise DataError(f"{name}: {error}", path=path) from None
-    node = Node(entry.name, op, split=entry.split, after=entry.after)
+    node = Node(entry.name, op, split=entry.split, after=entry.after, share=entry.share)
     if count == 1:
         return node
     return Repeat(entry.name, (replace(node, name=entry.kind),), count)

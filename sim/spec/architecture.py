@@ -272,21 +272,53 @@ class LayerRun(SpecModel):
         return self.repeat * inner
 
 
+class Patches(SpecModel):
+    """An image cut into square patches, each of which becomes a token (ViT)."""
+
+    height: Dim = Field(description="rows of the image in pixels; a multiple of patch")
+    width: Dim = Field(description="columns of the image in pixels; a multiple of patch")
+    patch: Dim = Field(description="side of a patch in pixels")
+    channels: Dim = Field(3, description="colours of a pixel")
+    class_token: bool = Field(True, description="a learned token stands before the patches")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image."""
+        return (self.height // self.patch) * (self.width // self.patch) + (1 if self.class_token else 0)
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> Patches:
+        if self.height % self.patch or self.width % self.patch:
+            raise ValueError(f"{self.height} × {self.width} pixels are no whole patches of {self.patch} × {self.patch}")
+        return self
+
+
 Residual = Literal["pre_norm", "post_norm", "sandwich", "parallel", "parallel_two_norms"]
 """How norms and residuals join a layer's parts: norm before each part; after each residual (OPT-350M); before and after
 each part (Gemma-2); both parts on one norm and summed (Falcon-7B, Phi); the same with a norm each (GPT-NeoX)."""
 
 
 class ArchitectureSpec(SpecModel):
-    """A decoder-style model: embedding, layers, final norm, output head."""
+    """A model: embedding of tokens or patches, layers, final norm, output head.
+
+    With the head ``language_model`` it generates tokens; with ``classifier`` or ``none`` it is an encoder, whose
+    attention sees all tokens, and which keeps no cache.
+    """
 
     kind: Literal["architecture"] = Field(description="always 'architecture'")
     name: Annotated[str, Field(min_length=1, max_length=120)] = Field(description="name in reports")
     description: str = Field("", description="free text")
     source: str = Field("", description="where the hyper-parameters are published")
     parameters: PublishedCount | Dim | None = Field(None, description="published parameter count, for comparison")
-    vocab: Dim = Field(description="entries of the vocabulary")
+    vocab: Dim | None = Field(None, description="entries of the vocabulary; absent for images")
+    patches: Patches | None = Field(None, description="the input is an image in patches, instead of tokens")
     hidden: Dim = Field(description="width of the residual stream")
+    segments: Dim | None = Field(None, description="rows of a second table that tells sentences apart (BERT)")
+    head: Literal["language_model", "classifier", "none"] = Field(
+        "language_model", description="logits of the vocabulary, of classes from the first token, or none"
+    )
+    pooler: bool = Field(False, description="the first token passes a projection and tanh before the classifier")
+    classes: Dim | None = Field(None, description="outputs of the classifier")
     tied_embeddings: bool = Field(False, description="the output head is the embedding table")
     embedding_width: Dim | None = Field(None, description="width of the table where it is projected (OPT-350M)")
     embedding_norm: bool = Field(False, description="a norm follows the embedding (BLOOM)")
@@ -310,6 +342,11 @@ class ArchitectureSpec(SpecModel):
         return self.parameters.value if isinstance(self.parameters, PublishedCount) else self.parameters
 
     @property
+    def encoder(self) -> bool:
+        """Sees all its input at once and generates no tokens."""
+        return self.head != "language_model"
+
+    @property
     def depth(self) -> int:
         """Layers in all."""
         return sum(run.depth for run in self.layers)
@@ -324,6 +361,26 @@ class ArchitectureSpec(SpecModel):
             raise ValueError("position 'learned' needs 'max_positions': the rows of its table")
         if self.position_offset and self.position != "learned":
             raise ValueError(f"position_offset {self.position_offset} needs position 'learned', not {self.position!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _ends_agree(self) -> ArchitectureSpec:
+        if (self.vocab is None) == (self.patches is None):
+            raise ValueError("a model has either a 'vocab' or 'patches'")
+        if self.patches is not None and (self.segments or self.embedding_width or self.position == "learned"):
+            raise ValueError("'segments', 'embedding_width' and position 'learned' are for tokens, not for 'patches'")
+        if (self.classes is None) == (self.head == "classifier"):
+            raise ValueError("'classes' goes with the head 'classifier', which needs it")
+        if not self.encoder and (self.patches is not None or self.pooler):
+            raise ValueError("'patches' and 'pooler' need the head 'classifier' or 'none'")
+        return self
+
+    @model_validator(mode="after")
+    def _encoder_sees_all(self) -> ArchitectureSpec:
+        mixers = [layer.mixer for run in self.layers for layer in run.leaves_runs()]
+        parts = [part for m in mixers for part in (m.mixers if isinstance(m, ParallelMixers) else [m])]
+        if self.encoder and any(isinstance(p, LatentAttention) or getattr(p, "causal", False) for p in parts):
+            raise ValueError(f"the head {self.head!r} makes an encoder: its attention needs 'causal: false'")
         return self
 
     @model_validator(mode="after")

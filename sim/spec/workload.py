@@ -69,6 +69,9 @@ class OperatorEntry(SpecModel):
     after: Literal["", "all_reduce", "all_gather"] = Field(
         "", description="collective that completes the divided result"
     )
+    share: Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9_.\-]*$")] = Field(
+        "", description="name of weights that other operators use too; they count once in memory"
+    )
     dimensions: Annotated[dict[str, Any], Field(description="columns of the kind, for example m, n, k, dtype")] = Field(
         default_factory=dict
     )

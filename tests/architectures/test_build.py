@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effsim.architectures.build import Step, build_graph, parameter_count
-from effsim.architectures.step import WeightMatmul
 from effsim.errors import UnsupportedError
 from effsim.graph.graph import Graph, Node, Repeat
 from effsim.graph.operator import Role
 from effsim.graph.operators import BatchedMatmul, CrossEntropy, Linear
+from effsim.graph.operators.linear import WeightMatmul
 from effsim.importers.huggingface import load_architecture
 from effsim.spec.architecture import ArchitectureSpec
 

@@ -82,6 +82,10 @@ def test_caches_count_every_layer() -> None:
 @pytest.mark.parametrize("model", names("architectures"))
 def test_node_names_of_every_model_are_distinct(model: str, phase: str) -> None:
     # The event reading and every table tell operators apart by their names.
-    step = Step(phase, 1, 1 if phase == "generation" else 8, 8)
-    found = [name for name, _, _ in build_graph(load_model(model), step).walk()]
+    spec = load_model(model)
+    if spec.encoder and phase == "generation":
+        pytest.skip("an encoder generates no tokens")
+    length = spec.patches.tokens if spec.patches is not None else 8
+    step = Step(phase, 1, 1 if phase == "generation" else length, length)
+    found = [name for name, _, _ in build_graph(spec, step).walk()]
     assert len(set(found)) == len(found)

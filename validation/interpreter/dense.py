@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from effsim.architectures.step import WeightMatmul
 from effsim.errors import UnsupportedError
 from effsim.graph.operators import Attention, Embedding, Experts, KVAppend, LatentAttention, Linear, Pointwise, TopK
+from effsim.graph.operators.linear import WeightMatmul
 from effsim.graph.operators.pointwise import recipe
 from effsim.models import activation, attention, embedding, gemm, moe, norm, rope
 

@@ -4,7 +4,7 @@ from .attention import Attention, AttentionBackward, KVAppend, LatentAttention
 from .communication import Collective, HostTransfer, OptimizerStep
 from .convolution import CausalConv1d, Conv2d, FFTConv
 from .embedding import CrossEntropy, Embedding, Sampling
-from .linear import BatchedMatmul, Linear, MatmulGradient
+from .linear import BatchedMatmul, Linear, MatmulGradient, WeightMatmul
 from .moe import Experts, TopK
 from .pointwise import Pointwise
 from .scan import GatedDelta, SelectiveScan, SSDScan
@@ -32,4 +32,5 @@ __all__ = [
     "Sampling",
     "SelectiveScan",
     "TopK",
+    "WeightMatmul",
 ]

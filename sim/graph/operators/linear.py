@@ -178,3 +178,42 @@ class BatchedMatmul(Operator):
             replace(self, n=self.k, k=self.n, second_role="activation"),
             replace(self, m=self.k, k=self.m, second_role="activation"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class WeightMatmul(BatchedMatmul):
+    """*batch* independent products of activations ``[m, k]`` with weights ``[k, n]`` of their own.
+
+    Such are the absorbed up-projections of latent attention and block-diagonal projections. The
+    ``batch``·n·k weights are parameters; ``weight_dtype`` and ``group_size`` are those of :class:`Linear`.
+
+    >>> WeightMatmul(2, 1, 4, 3, second_role="weight").parameters
+    24
+    """
+
+    weight_dtype: str = ""
+    group_size: int = 0
+    bias: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """Weights of all products, and a bias for each of their outputs."""
+        return self.batch * self.n * (self.k + (1 if self.bias else 0))
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of the parameters."""
+        weights = weight_storage(float(self.batch) * self.n * self.k, self.weight_dtype or self.dtype, self.group_size)
+        return weights + (self.batch * self.n * size_of(self.dtype) if self.bias else 0.0)
+
+    def accesses(self) -> tuple[Access, ...]:
+        """Activations in and out, weights in their stored type."""
+        first, _, result = BatchedMatmul.accesses(self)
+        return (first, Access(Role.WEIGHT, self.weight_bytes), result)
+
+    def backward(self) -> tuple[Operator, ...]:
+        """The gradients of the input (reads the weights) and of the weights: two products of the same size."""
+        return (
+            replace(self, n=self.k, k=self.n, bias=False),
+            BatchedMatmul(self.batch, self.k, self.n, self.m, self.dtype),
+        )

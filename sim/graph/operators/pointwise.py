@@ -20,7 +20,8 @@ class Recipe:
 
     ``reads``/``writes``: input and output elements. ``vector``/``special``: operations. ``parameters``: learned
     numbers a column. ``passes_eager``: separate kernels when a framework runs it without a fused kernel.
-    ``reduces``: the row must be complete before the first result leaves.
+    ``reduces``: the row must be complete before the first result leaves. ``row_writes``: results a row, where a row
+    gives fewer than one an element.
     """
 
     reads: float
@@ -30,6 +31,7 @@ class Recipe:
     parameters: int = 0
     passes_eager: int = 1
     reduces: bool = False
+    row_writes: float = 0.0
 
 
 RECIPES: dict[str, Recipe] = {
@@ -57,6 +59,14 @@ RECIPES: dict[str, Recipe] = {
     "mul": Recipe(2, 1, 1, 0),
     "copy": Recipe(1, 1, 0, 0),
     "scale": Recipe(1, 1, 1, 0),
+    # a reciprocal (special function) and a multiply
+    "div": Recipe(2, 1, 1, 1),
+    # one special function an element: exponential, logarithm, root, sine, error function
+    "exp": Recipe(1, 1, 0, 1),
+    # learned numbers are added or multiplied (positions, layer scale, folded batch norm)
+    "bias": Recipe(1, 1, 1, 0, parameters=1),
+    # cols inputs give one result a row
+    "sum": Recipe(1, 0, 1, 0, reduces=True, row_writes=1),
     # four multiplies and two adds a pair; the framework form slices, negates, concatenates, multiplies and adds
     "rope": Recipe(1, 1, 3, 0, passes_eager=5),
     "dropout": Recipe(1, 1.5, 2, 0),
@@ -132,14 +142,14 @@ class Pointwise(Operator):
         r, word = recipe(self.op), size_of(self.dtype)
         out = (
             Access(Role.ACTIVATION, r.reads * self.elements * word),
-            Access(Role.ACTIVATION, r.writes * self.elements * word, write=True),
+            Access(Role.ACTIVATION, (r.writes * self.elements + r.row_writes * self.rows) * word, write=True),
         )
         return (*out, Access(Role.WEIGHT, self.weight_bytes)) if self.parameters else out
 
     @property
     def saved_bytes(self) -> float:
         """Inputs for the backward; additions and copies keep nothing, softmax keeps its result."""
-        if self.op in ("add", "copy", "scale", "rope"):
+        if self.op in ("add", "copy", "scale", "rope", "sum"):
             return 0.0
         return recipe(self.op).reads * self.elements * size_of(self.dtype)
 
@@ -172,7 +182,7 @@ class PointwiseBackward(Operator):
         """Saved inputs and dy in, dx out, gradients of the learned scales out."""
         f = self.forward
         r, word = recipe(f.op), size_of(f.dtype)
-        read = f.saved_bytes + r.writes * f.elements * word
+        read = f.saved_bytes + (r.writes * f.elements + r.row_writes * f.rows) * word
         return (
             Access(Role.ACTIVATION, read),
             Access(Role.ACTIVATION, r.reads * f.elements * word, write=True),
