@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-import numpy as np
-
 from effsim.models._arrays import Float32Array
 from effsim.models._kernel import kernel
 

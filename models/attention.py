@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from effsim.models._arrays import Float32Array, Int64Array, expect_positive, expect_shape, float32, group_size, int64
+from effsim.models._arrays import Float32Array, expect_positive, expect_shape, float32, group_size, int64
 from effsim.models._flash import attend, panel_width, visible
 
 _NO_WINDOW = 0

@@ -138,7 +138,7 @@ class MatrixUnit:
     def __post_init__(self) -> None:
         expect_positive(pe=self.pe, simd=self.simd)
         needed = self.weights.width + self.inputs.width + self.simd.bit_length()
-        if max(needed, self.accumulator.width) + 1 > 62:  # noqa: PLR2004 - bits of an int64 without its sign and one carry
+        if max(needed, self.accumulator.width) + 1 > 62:
             raise ValueError(f"simd: products of {needed} bits do not fit the simulation's 64-bit integers")
 
 
@@ -162,7 +162,7 @@ def fixed_gemm(a: Raw, weights: Raw, unit: MatrixUnit) -> tuple[Raw, int]:
     >>> from_fixed(raw, wide).tolist(), clocks
     ([[7.0]], 2)
     """
-    if a.ndim != 2 or weights.ndim != 2 or a.shape[1] != weights.shape[1]:  # noqa: PLR2004 - matrices
+    if a.ndim != 2 or weights.ndim != 2 or a.shape[1] != weights.shape[1]:
         raise ValueError(f"weights: expected (n, k) to match a of shape {a.shape}, got shape {weights.shape}")
     for name, raw, own in (("a", a, unit.inputs), ("weights", weights, unit.weights)):
         if raw.size and (raw.min() < own.limits[0] or raw.max() > own.limits[1]):

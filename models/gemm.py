@@ -18,7 +18,6 @@ from effsim.models._kernel import kernel
 from effsim.models._panel import ROWS, add_row, make_quad
 from effsim.models.rounding import round_to
 
-
 _WIDTH = 128
 """Columns of a packed panel: wide enough for long vectors, narrow enough for its lines to stay in the first cache."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import numpy.typing as npt
 
 from effsim.models._arrays import Float32Array, expect_shape, float32, int64

@@ -90,10 +90,7 @@ def _read_chunk(
         for j in range(i + 1):
             score = np.float32(0)
             for d in range(total.shape[1]):
-                if with_bonus and j == i:
-                    weight = bonus[h, d]
-                else:
-                    weight = exp32(total[seen, d] - total[j + 1, d])
+                weight = bonus[h, d] if with_bonus and j == i else exp32(total[seen, d] - total[j + 1, d])
                 score += q[b, t, h, d] * k[b, first + j, h, d] * weight
             for e in range(v.shape[3]):
                 y[b, t, h, e] += score * v[b, first + j, h, e]

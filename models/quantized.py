@@ -1,6 +1,6 @@
 """Matrix products of narrow operands with scales, in the k blocks of :mod:`effsim.models.gemm`.
 
-* Weight-only (Lin et al., *AWQ*, 2023; Frantar et al., *GPTQ*, 2022): integer weights, a scale for every group of a row.
+* Weight-only (Lin et al., *AWQ*, 2023; Frantar et al., *GPTQ*, 2022): integer weights, a scale a group of a row.
   Every k block is widened on its way to the matrix unit: ``round(q * scale)`` in the type of the arithmetic.
 * int8 by int8 (Xiao et al., *SmoothQuant*, 2022): exact int32 sums, which wrap as hardware's do, then both scales.
 * fp8 with block scales (*DeepSeek-V3* technical report, 2024, §3.3): a block's sum is multiplied by the scales of its
@@ -95,7 +95,7 @@ def int8_gemm(
     """
     if a.dtype != np.int8 or b.dtype != np.int8:
         raise ValueError(f"a, b: expected int8 codes, got {a.dtype} and {b.dtype}")
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:  # noqa: PLR2004 - matrices
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"b: expected (n, k) to match a of shape {a.shape}, got shape {b.shape}")
     left, right = float32("a_scales", a_scales, 1), float32("b_scales", b_scales, 1)
     expect_shape("a_scales", left, (a.shape[0],))

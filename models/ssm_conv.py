@@ -18,9 +18,7 @@ from effsim.models._arrays import Float32Array, expect_shape, float32
 from effsim.models.fftconv import long_conv
 
 
-def ssm_filter(
-    delta: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike, length: int
-) -> Float32Array:
+def ssm_filter(delta: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike, length: int) -> Float32Array:
     """The (channels, length) filter of a diagonal state-space model.
 
     Args:

@@ -41,14 +41,9 @@ TRANSFORMS: Final = MappingProxyType(
                 np.float32,
             ),
             (
-                np.array(
-                    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float64
-                )
-                / 24.0
+                np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float64) / 24.0
             ).astype(np.float32),
-            np.array(
-                [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float32
-            ),
+            np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float32),
         ),
     }
 )
@@ -109,7 +104,10 @@ def winograd_conv2d(
     if min(height, width) < 1:
         raise ValueError(f"weight: kernel (3, 3) exceeds the padded input {(height + 2, width + 2)}")
     down, across, size = -(-height // tile), -(-width // tile), tile + 2
-    ends = ((padding, down * tile + 2 - image.shape[1] - padding), (padding, across * tile + 2 - image.shape[2] - padding))
+    ends = (
+        (padding, down * tile + 2 - image.shape[1] - padding),
+        (padding, across * tile + 2 - image.shape[2] - padding),
+    )
     padded = np.pad(image, ((0, 0), *ends, (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))[:, ::tile, ::tile]
     to_data, to_filter, to_output = TRANSFORMS[tile]
