@@ -11,24 +11,7 @@ import numpy as np
 
 from effsim.models._arrays import Float32Array, Int64Array
 from effsim.models._kernel import exp32, kernel, log32
-from effsim.models._panel import ROWS, make_quad
-
-_NARROW, _WIDE = 64, 128
-
-_quad_narrow, _quad_wide = make_quad(_NARROW), make_quad(_WIDE)
-
-
-@kernel
-def _quad(a: Float32Array, row: int, ks: tuple[int, int], panel: Float32Array, width: int, sums: Float32Array) -> None:
-    if width == _NARROW:
-        _quad_narrow(a, row, ks, panel, sums)
-    else:
-        _quad_wide(a, row, ks, panel, sums)
-
-
-def panel_width(columns: int) -> int:
-    """Width of the panels that hold *columns* columns."""
-    return _NARROW if columns <= _NARROW else _WIDE
+from effsim.models._panel import ROWS, WIDTH, quad
 
 
 @kernel
@@ -43,22 +26,22 @@ def visible(first_q: int, last_q: int, begin: int, end: int, causal: bool, windo
 
 
 @kernel
-def _pack_keys(k: Float32Array, where: tuple[int, int], keys: tuple[int, int], width: int, out: Float32Array) -> None:
-    """Keys of (batch, kv head) transposed: panel p, line d, column j holds channel d of key ``p width + j``."""
+def _pack_keys(k: Float32Array, where: tuple[int, int], keys: tuple[int, int], out: Float32Array) -> None:
+    """Keys of (batch, kv head) transposed: panel p, line d, column j holds channel d of key ``p WIDTH + j``."""
     b, h = where
     for j in range(keys[0], keys[1]):
-        panel, column = (j - keys[0]) // width, (j - keys[0]) % width
+        panel, column = (j - keys[0]) // WIDTH, (j - keys[0]) % WIDTH
         for d in range(k.shape[3]):
-            out[panel, d * width + column] = k[b, j, h, d]
+            out[panel, d * WIDTH + column] = k[b, j, h, d]
 
 
 @kernel
-def _pack_values(v: Float32Array, where: tuple[int, int], keys: tuple[int, int], width: int, out: Float32Array) -> None:
-    """Values of (batch, kv head): panel p, line j, column d holds channel ``p width + d`` of key j."""
+def _pack_values(v: Float32Array, where: tuple[int, int], keys: tuple[int, int], out: Float32Array) -> None:
+    """Values of (batch, kv head): panel p, line j, column d holds channel ``p WIDTH + d`` of key j."""
     b, h = where
     for j in range(keys[0], keys[1]):
         for d in range(v.shape[3]):
-            out[d // width, (j - keys[0]) * width + d % width] = v[b, j, h, d]
+            out[d // WIDTH, (j - keys[0]) * WIDTH + d % WIDTH] = v[b, j, h, d]
 
 
 @kernel
@@ -114,14 +97,14 @@ def _weigh(scores: Float32Array, keys: tuple[int, int], scale: np.float32, runni
 @kernel
 def _add_values(
     weights: Float32Array, v: Float32Array, where: tuple[int, int], start: int, keys: tuple[int, int],
-    slot: int, width: int, acc: Float32Array,
+    slot: int, acc: Float32Array,
 ) -> None:  # fmt: skip
-    """Add the weighted values of the keys ``start + keys`` to one row of ``acc`` (panels, 4 x width)."""
+    """Add the weighted values of the keys ``start + keys`` to one row of ``acc`` (panels, 4 x WIDTH)."""
     b, h = where
     for panel in range(acc.shape[0]):
-        channel = panel * width
-        columns = min(width, v.shape[3] - channel)
-        row = acc[panel, slot * width : slot * width + columns]
+        channel = panel * WIDTH
+        columns = min(WIDTH, v.shape[3] - channel)
+        row = acc[panel, slot * WIDTH : slot * WIDTH + columns]
         j = keys[0]
         while j + 4 <= keys[1]:
             w0, w1, w2, w3 = weights[j], weights[j + 1], weights[j + 2], weights[j + 3]
@@ -140,19 +123,18 @@ def _add_values(
 @kernel
 def _four_rows(
     q: Float32Array, row: int, v: Float32Array, where: tuple[int, int], start: int, length: int, spans: Int64Array,
-    scale: np.float32, widths: tuple[int, int], panels: tuple[Float32Array, Float32Array], sums: Float32Array,
+    scale: np.float32, panels: tuple[Float32Array, Float32Array], sums: Float32Array,
     scores: Float32Array, running: Float32Array, acc: Float32Array,
 ) -> None:  # fmt: skip
     """Let rows ``row … row + 3`` see the packed tile; ``spans`` holds each row's keys, relative to ``start``."""
-    key_width, value_width = widths
-    for panel in range((length + key_width - 1) // key_width):
-        for j in range(ROWS * key_width):
+    for panel in range((length + WIDTH - 1) // WIDTH):
+        for j in range(ROWS * WIDTH):
             sums[j] = np.float32(0)
-        _quad(q, row, (0, q.shape[1]), panels[0][panel], key_width, sums)
-        first = panel * key_width
+        quad(q, row, np.int64(0), q.shape[1], panels[0][panel], sums)
+        first = panel * WIDTH
         for r in range(ROWS):
-            line, own = scores[r, first:], sums[r * key_width :]
-            for j in range(min(key_width, length - first)):
+            line, own = scores[r, first:], sums[r * WIDTH :]
+            for j in range(min(WIDTH, length - first)):
                 line[j] = own[j]
     low, high = np.int64(0), np.int64(length)
     for r in range(ROWS):
@@ -160,26 +142,26 @@ def _four_rows(
         if spans[row + r, 0] < spans[row + r, 1]:
             shrink = _weigh(scores[r], (spans[row + r, 0], spans[row + r, 1]), scale, running[row + r])
             for panel in range(acc.shape[0]):
-                own = acc[panel, r * value_width : (r + 1) * value_width]
-                for d in range(value_width):
+                own = acc[panel, r * WIDTH : (r + 1) * WIDTH]
+                for d in range(WIDTH):
                     own[d] = own[d] * shrink
     if high < low:
         low = high = np.int64(0)
     for r in range(ROWS):  # keys that only some of the four rows see are added row by row, before and after the others
         ahead = low if high > low else spans[row + r, 1]
-        _add_values(scores[r], v, where, start, (spans[row + r, 0], ahead), r, value_width, acc)
+        _add_values(scores[r], v, where, start, (spans[row + r, 0], ahead), r, acc)
     if high > low:
         for panel in range(acc.shape[0]):
-            lines = panels[1][panel, low * value_width :]
-            _quad(scores, 0, (low, high), lines, value_width, acc[panel])
+            lines = panels[1][panel, low * WIDTH :]
+            quad(scores, np.int64(0), low, high, lines, acc[panel])
         for r in range(ROWS):
-            _add_values(scores[r], v, where, start, (high, spans[row + r, 1]), r, value_width, acc)
+            _add_values(scores[r], v, where, start, (high, spans[row + r, 1]), r, acc)
 
 
 @kernel
 def _one_row(
     q: Float32Array, k: Float32Array, v: Float32Array, where: tuple[int, int], start: int, span: tuple[int, int],
-    scale: np.float32, slot: int, width: int, scores: Float32Array, running: Float32Array, acc: Float32Array,
+    scale: np.float32, slot: int, scores: Float32Array, running: Float32Array, acc: Float32Array,
 ) -> None:  # fmt: skip
     """Let one query see a tile's keys where they lie; its accumulator is number ``slot`` of the four in ``acc``."""
     if span[0] >= span[1]:
@@ -187,22 +169,25 @@ def _one_row(
     _row_scores(q, k, where, (start + span[0], start + span[1]), scores[span[0] :])
     shrink = _weigh(scores, span, scale, running)
     for panel in range(acc.shape[0]):
-        own = acc[panel, slot * width : (slot + 1) * width]
-        for d in range(width):
+        own = acc[panel, slot * WIDTH : (slot + 1) * WIDTH]
+        for d in range(WIDTH):
             own[d] = own[d] * shrink
-    _add_values(scores, v, where, start, span, slot, width, acc)
+    _add_values(scores, v, where, start, span, slot, acc)
 
 
 @kernel
 def _query_tile(
     q: Float32Array, k: Float32Array, v: Float32Array, where: tuple[int, int], positions: Int64Array,
-    range_: tuple[int, int], scale: np.float32, causal: bool, window: int, tile_kv: int, widths: tuple[int, int],
+    range_: tuple[int, int], scale: np.float32, causal: bool, window: int, tile_kv: int,
     panels: tuple[Float32Array, Float32Array], sums: Float32Array, scores: Float32Array,
     running: Float32Array, acc: Float32Array,
 ) -> None:  # fmt: skip
-    """Walk the rows of ``q`` (rows, d) over the key tiles of ``range_`` that they can see."""
+    """Walk the rows of ``q`` (rows, d) over the key tiles of ``range_`` that they can see.
+
+    The first row stands at the lowest position and the last row at the highest.
+    """
     rows = q.shape[0]
-    first, last = visible(positions.min(), positions.max(), range_[0], range_[1], causal, window)
+    first, last = visible(positions[0], positions[rows - 1], range_[0], range_[1], causal, window)
     # Tiles stay on the grid that starts at the range's first key, so a window does not shift them.
     begin = range_[0] + (first - range_[0]) // tile_kv * tile_kv
     spans = np.empty((rows, 2), np.int64)
@@ -214,21 +199,21 @@ def _query_tile(
             spans[r, 0] = max(own[0], start) - start
             spans[r, 1] = max(min(own[1], end) - start, spans[r, 0])
         if packed:
-            _pack_keys(k, where, (start, end), widths[0], panels[0])
-            _pack_values(v, where, (start, end), widths[1], panels[1])
+            _pack_keys(k, where, (start, end), panels[0])
+            _pack_values(v, where, (start, end), panels[1])
         for r in range(0, packed, ROWS):
             _four_rows(
-                q, r, v, where, start, end - start, spans, scale, widths, panels, sums, scores, running, acc[r // ROWS],
+                q, r, v, where, start, end - start, spans, scale, panels, sums, scores, running, acc[r // ROWS],
             )  # fmt: skip
         for r in range(packed, rows):
             span = (spans[r, 0], spans[r, 1])
-            _one_row(q[r], k, v, where, start, span, scale, r % ROWS, widths[1], scores[0], running[r], acc[r // ROWS])
+            _one_row(q[r], k, v, where, start, span, scale, r % ROWS, scores[0], running[r], acc[r // ROWS])
 
 
 @kernel
 def attend(
     q: Float32Array, k: Float32Array, v: Float32Array, q_start: Int64Array, kv_begin: Int64Array, kv_end: Int64Array,
-    scale: np.float32, causal: bool, window: int, tiles: tuple[int, int], folded: int, widths: tuple[int, int],
+    scale: np.float32, causal: bool, window: int, tiles: tuple[int, int], folded: int,
     out: Float32Array, lse: Float32Array,
 ) -> None:  # fmt: skip
     """Fill ``out`` and ``lse`` for every batch, head and query tile; both come in as zeros and -inf.
@@ -240,14 +225,14 @@ def attend(
     group, value_dim = heads // k.shape[2], v.shape[3]
     most = tile_q * folded
     running, positions = np.empty((most, 2), np.float32), np.empty(most, np.int64)
-    value_panels = (value_dim + widths[1] - 1) // widths[1]
-    acc = np.empty(((most + ROWS - 1) // ROWS, value_panels, ROWS * widths[1]), np.float32)
+    value_panels = (value_dim + WIDTH - 1) // WIDTH
+    acc = np.empty(((most + ROWS - 1) // ROWS, value_panels, ROWS * WIDTH), np.float32)
     scores, queries = np.empty((ROWS, tile_kv), np.float32), np.empty((most, dim), np.float32)
     panels = (
-        np.zeros(((tile_kv + widths[0] - 1) // widths[0], dim * widths[0]), np.float32),
-        np.zeros((value_panels, tile_kv * widths[1]), np.float32),
+        np.zeros(((tile_kv + WIDTH - 1) // WIDTH, dim * WIDTH), np.float32),
+        np.zeros((value_panels, tile_kv * WIDTH), np.float32),
     )
-    sums = np.empty(ROWS * widths[0], np.float32)
+    sums = np.empty(ROWS * WIDTH, np.float32)
     for b in range(batch):
         for h in range(0, heads, folded):
             for first in range(0, q_len, tile_q):
@@ -257,15 +242,18 @@ def attend(
                     running[r, 0], running[r, 1] = np.float32(-np.inf), np.float32(0)
                     positions[r] = q_start[b] + first + r % count
                     queries[r] = q[b, first + r % count, h + r // count]
-                acc[:] = np.float32(0)
+                for r in range(acc.shape[0]):
+                    for panel in range(value_panels):
+                        for d in range(ROWS * WIDTH):
+                            acc[r, panel, d] = np.float32(0)
                 _query_tile(
                     queries[:rows], k, v, (b, h // group), positions[:rows], (kv_begin[b], kv_end[b]), scale, causal,
-                    window, tile_kv, widths, panels, sums, scores, running, acc,
+                    window, tile_kv, panels, sums, scores, running, acc,
                 )  # fmt: skip
                 for r in range(rows):
                     if running[r, 1] != np.float32(0):  # a NaN score gives NaN, no key gives zeros
                         i, j = first + r % count, h + r // count
                         lse[b, i, j] = running[r, 0] + log32(running[r, 1])
                         for d in range(value_dim):
-                            sums_d = acc[r // ROWS, d // widths[1], r % ROWS * widths[1] + d % widths[1]]
+                            sums_d = acc[r // ROWS, d // WIDTH, r % ROWS * WIDTH + d % WIDTH]
                             out[b, i, j, d] = sums_d / running[r, 1]

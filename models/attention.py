@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from effsim.models._arrays import Float32Array, expect_positive, expect_shape, float32, group_size, int64
-from effsim.models._flash import attend, panel_width, visible
+from effsim.models._flash import attend, visible
 
 _NO_WINDOW = 0
 
@@ -123,9 +123,8 @@ def attention_partial(
     rows, columns = min(tile_q, max(q_len, 1)), min(tile_kv, max(keys.shape[1], 1))
     factor, width = _scale_of(scale, dim), _window_of(window, causal)
     folded = _fold(group_size("k", heads, keys.shape[2]), rows, tile_q)
-    widths = (panel_width(columns), panel_width(values.shape[3]))
     attend(
-        queries, keys, values, start, begin, end, factor, causal, width, (rows, columns), folded, widths, out, lse
+        queries, keys, values, start, begin, end, factor, causal, width, (rows, columns), folded, out, lse
     )  # fmt: skip
     return AttentionPartial(out, lse)
 

@@ -15,27 +15,22 @@ import numpy.typing as npt
 
 from effsim.models._arrays import Float32Array, expect_positive, expect_shape, float32
 from effsim.models._kernel import kernel
-from effsim.models._panel import ROWS, add_row, make_quad
+from effsim.models._panel import ROWS, WIDTH, add_row, quad
 from effsim.models.rounding import round_to
 
-_WIDTH = 128
-"""Columns of a packed panel: wide enough for long vectors, narrow enough for its lines to stay in the first cache."""
-
-_NARROW = 32
+_NARROW = 16
 """Tiles narrower than this are not worth packing."""
-
-_quad = make_quad(_WIDTH)
 
 
 @kernel
 def _pack(b: Float32Array, ks: tuple[int, int], columns: tuple[int, int], panel: Float32Array) -> None:
-    """Copy a block of ``b`` to lines of :data:`_WIDTH`, zeros behind its last column."""
+    """Copy a block of ``b`` to lines of :data:`WIDTH`, zeros behind its last column."""
     width = columns[1] - columns[0]
     for k in range(ks[0], ks[1]):
-        line, row = panel[(k - ks[0]) * _WIDTH :], b[k][columns[0] :]
+        line, row = panel[(k - ks[0]) * WIDTH :], b[k][columns[0] :]
         for j in range(width):
             line[j] = row[j]
-        for j in range(width, _WIDTH):
+        for j in range(width, WIDTH):
             line[j] = np.float32(0)
 
 
@@ -46,11 +41,11 @@ def _add_panel(
 ) -> None:  # fmt: skip
     """Add rows, a multiple of four, times one packed panel to ``out``."""
     for i in range(rows[0], rows[1], ROWS):
-        for j in range(ROWS * _WIDTH):
+        for j in range(ROWS * WIDTH):
             partial[j] = np.float32(0)
-        _quad(a, i, ks, panel, partial)
+        quad(a, i, ks[0], ks[1], panel, partial)
         for r in range(ROWS):
-            row, sums = out[i + r][columns[0] :], partial[r * _WIDTH :]
+            row, sums = out[i + r][columns[0] :], partial[r * WIDTH :]
             for j in range(columns[1] - columns[0]):
                 row[j] += sums[j]
 
@@ -65,8 +60,8 @@ def _add_block(
     if columns[1] - columns[0] >= _NARROW:
         packed += (rows[1] - rows[0]) // ROWS * ROWS
     if packed > rows[0]:
-        for first in range(columns[0], columns[1], _WIDTH):
-            part = (first, min(columns[1], first + _WIDTH))
+        for first in range(columns[0], columns[1], WIDTH):
+            part = (first, min(columns[1], first + WIDTH))
             _pack(b, ks, part, panel)
             _add_panel(a, (rows[0], packed), part, ks, panel, partial, out)
     width = columns[1] - columns[0]
@@ -86,8 +81,8 @@ def _multiply(
     """Fill ``out`` (splits, m, n), which comes in as zeros."""
     m, k = a.shape
     n = b.shape[1]
-    panel = np.empty(min(k, tile_k) * _WIDTH, np.float32)
-    partial = np.empty(max(min(n, tile_n), ROWS * _WIDTH), np.float32)
+    panel = np.empty(min(k, tile_k) * WIDTH, np.float32)
+    partial = np.empty(max(min(n, tile_n), ROWS * WIDTH), np.float32)
     for split in range(out.shape[0]):
         k_first = split * blocks_per_split * tile_k
         k_last = min(k, k_first + blocks_per_split * tile_k)
