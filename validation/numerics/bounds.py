@@ -23,10 +23,24 @@ UNIT = 2.0**-24
 TINY = 2.0**-150
 """Half the smallest float32 subnormal."""
 
-UNITS = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-8, "fp16": 2.0**-11, "fp8_e4m3": 2.0**-4, "fp8_e5m2": 2.0**-3}
+UNITS = {
+    "fp32": 2.0**-24,
+    "tf32": 2.0**-11,
+    "bf16": 2.0**-8,
+    "fp16": 2.0**-11,
+    "fp8_e4m3": 2.0**-4,
+    "fp8_e5m2": 2.0**-3,
+}
 """Unit roundoff by format."""
 
-TINIES = {"fp32": TINY, "tf32": 2.0**-137, "bf16": 2.0**-134, "fp16": 2.0**-25, "fp8_e4m3": 2.0**-10, "fp8_e5m2": 2.0**-17}
+TINIES = {
+    "fp32": TINY,
+    "tf32": 2.0**-137,
+    "bf16": 2.0**-134,
+    "fp16": 2.0**-25,
+    "fp8_e4m3": 2.0**-10,
+    "fp8_e5m2": 2.0**-17,
+}
 """Half the smallest subnormal by format."""
 
 

@@ -180,9 +180,7 @@ def compare_block_scaled(draw: Draw) -> Iterator[Check]:
     b = quantized.scale_blocks(normal(draw, n, k), dtype=dtype, block_rows=8, block=block)
     for x in (a, b):
         yield Check(x.values, numbers(wide(x.values, dtype)), 0.0, "codes lie on the grid")
-    across = [
-        wide(np.repeat(np.repeat(x.scales, x.block_rows, 0), block, 1)[: x.values.shape[0], :k]) for x in (a, b)
-    ]
+    across = [wide(np.repeat(np.repeat(x.scales, x.block_rows, 0), block, 1)[: x.values.shape[0], :k]) for x in (a, b)]
     left, right = wide(a.values, dtype) * across[0], wide(b.values, dtype) * across[1]
     bound = gamma(block + -(-k // block) + 4) * magnitude(left, right.T)
     yield Check(quantized.block_scaled_gemm(a, b), numbers(left @ right.T), bound)
