@@ -130,15 +130,15 @@ def _four_rows(
     for panel in range((length + WIDTH - 1) // WIDTH):
         for j in range(ROWS * WIDTH):
             sums[j] = np.float32(0)
-        quad(q, row, np.int64(0), q.shape[1], panels[0][panel], sums)
+        quad(q, row, 0, q.shape[1], panels[0][panel], sums)
         first = panel * WIDTH
         for r in range(ROWS):
             line, own = scores[r, first:], sums[r * WIDTH :]
             for j in range(min(WIDTH, length - first)):
                 line[j] = own[j]
-    low, high = np.int64(0), np.int64(length)
+    low, high = 0, length
     for r in range(ROWS):
-        low, high = max(low, spans[row + r, 0]), min(high, spans[row + r, 1])
+        low, high = max(low, int(spans[row + r, 0])), min(high, int(spans[row + r, 1]))
         if spans[row + r, 0] < spans[row + r, 1]:
             shrink = _weigh(scores[r], (spans[row + r, 0], spans[row + r, 1]), scale, running[row + r])
             for panel in range(acc.shape[0]):
@@ -146,14 +146,14 @@ def _four_rows(
                 for d in range(WIDTH):
                     own[d] = own[d] * shrink
     if high < low:
-        low = high = np.int64(0)
+        low = high = 0
     for r in range(ROWS):  # keys that only some of the four rows see are added row by row, before and after the others
         ahead = low if high > low else spans[row + r, 1]
         _add_values(scores[r], v, where, start, (spans[row + r, 0], ahead), r, acc)
     if high > low:
         for panel in range(acc.shape[0]):
             lines = panels[1][panel, low * WIDTH :]
-            quad(scores, np.int64(0), low, high, lines, acc[panel])
+            quad(scores, 0, low, high, lines, acc[panel])
         for r in range(ROWS):
             _add_values(scores[r], v, where, start, (high, spans[row + r, 1]), r, acc)
 

@@ -88,7 +88,7 @@ def cross_entropy(
         raise ValueError("logits: expected no NaN and no +inf")
     size = x.shape[1] if chunk is None else chunk
     expect_positive(chunk=size)
-    wanted = _targets(targets, *x.shape, ignore)
+    wanted = _targets(targets, x.shape[0], x.shape[1], ignore)
     return _online(((i, x[:, i : i + size]) for i in range(0, x.shape[1], size)), wanted, ignore)
 
 
@@ -113,7 +113,7 @@ def cross_entropy_backward(
     x, sums, upstream = float32("logits", logits, 2), float32("lse", lse, 1), float32("grad", grad, 1)
     expect_shape("lse", sums, (x.shape[0],))
     expect_shape("grad", upstream, (x.shape[0],))
-    wanted = _targets(targets, *x.shape, ignore)
+    wanted = _targets(targets, x.shape[0], x.shape[1], ignore)
     return _logit_gradient(x, 0, wanted, sums, upstream, ignore)
 
 

@@ -122,7 +122,8 @@ def softmax_backward(y: npt.ArrayLike, grad: npt.ArrayLike) -> Float32Array:
     """
     out, upstream = float32_any("y", y), float32_any("grad", grad)
     expect_shape("grad", upstream, out.shape)
-    return out * (upstream - np.sum(out * upstream, axis=-1, keepdims=True))
+    inner: Float32Array = np.sum(out * upstream, axis=-1, keepdims=True)
+    return out * (upstream - inner)
 
 
 def log_softmax_backward(y: npt.ArrayLike, grad: npt.ArrayLike) -> Float32Array:
@@ -133,7 +134,8 @@ def log_softmax_backward(y: npt.ArrayLike, grad: npt.ArrayLike) -> Float32Array:
     """
     out, upstream = float32_any("y", y), float32_any("grad", grad)
     expect_shape("grad", upstream, out.shape)
-    return upstream - np.exp(out.astype(np.float64)).astype(np.float32) * np.sum(upstream, axis=-1, keepdims=True)
+    total: Float32Array = np.sum(upstream, axis=-1, keepdims=True)
+    return upstream - np.exp(out.astype(np.float64)).astype(np.float32) * total
 
 
 def _inverse_root(mean: Float32Array, eps: float) -> Float32Array:

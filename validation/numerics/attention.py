@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -144,7 +145,7 @@ def compare_merge(draw: Draw) -> Iterator[Check]:
     cuts = np.concatenate([[0], np.sort(draw.generator().integers(0, 21, 3)), [20]])
     parts = [
         attention.attention_partial(q, k, v, q_start=[17], kv_begin=[i], kv_end=[j], causal=False, scale=1.0)
-        for i, j in zip(cuts[:-1], cuts[1:], strict=True)
+        for i, j in pairwise(cuts)
     ]
     merged = attention.merge_partials(parts)
     problem = Problem(q, k, v, mask_of(3, 20, False, None), 1.0)

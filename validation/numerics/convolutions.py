@@ -47,12 +47,12 @@ def compare_conv2d(draw: Draw) -> Iterator[Check]:
     bias = normal(draw, weight.shape[0])
     image, filters = wide(x).permute(0, 3, 1, 2), wide(weight).permute(0, 3, 1, 2)
     shape = {"stride": stride, "padding": padding, "groups": groups}
-    want = functional.conv2d(image, filters, wide(bias), **shape).permute(0, 2, 3, 1)  # type: ignore[arg-type]
-    large = functional.conv2d(image.abs(), filters.abs(), wide(bias).abs(), **shape)  # type: ignore[arg-type]
+    want = functional.conv2d(image, filters, wide(bias), **shape).permute(0, 2, 3, 1)
+    large = functional.conv2d(image.abs(), filters.abs(), wide(bias).abs(), **shape)
     taps = rows * columns * weight.shape[3]
     bound = gamma(taps + 2 + taps // 32) * numbers(large.permute(0, 2, 3, 1)) + 2 * taps * TINY
     for method in ("direct", "im2col"):
-        got = conv.conv2d(x, weight, bias, method=method, **shape)  # type: ignore[arg-type]
+        got = conv.conv2d(x, weight, bias, method=method, **shape)
         yield Check(got, numbers(want), bound, method)
 
 
@@ -95,9 +95,9 @@ def fft_bound(x: torch.Tensor, taps: torch.Tensor) -> Float64Array:
     """Error in the 2-norm of a causal convolution by three transforms, from :mod:`effsim.models.fftconv`."""
     points = fftconv.fft_size(x.shape[1], min(taps.shape[1], x.shape[1]))
     transform = math.log2(points) * (UNIT + gamma(4) * (math.sqrt(2.0) + UNIT))
-    one, two = (lambda v: v.abs().sum(-1)), (lambda v: v.square().sum(-1).sqrt())
     signal = x.transpose(1, 2)
-    norm = (one(signal) * two(taps) + two(signal) * one(taps)) * (2 * transform + 2 * gamma(6)) * 1.01
+    norm = signal.abs().sum(-1) * taps.square().sum(-1).sqrt() + signal.square().sum(-1).sqrt() * taps.abs().sum(-1)
+    norm = norm * (2 * transform + 2 * gamma(6)) * 1.01
     return numbers(norm[:, None].expand(x.shape[0], x.shape[1], x.shape[2]))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from effsim.models import attention as forward_attention
-from effsim.models import attention_backward, backward, moe, pointwise_backward, scan_backward
+from effsim.models import attention_backward, backward, moe, pointwise, pointwise_backward, scan_backward
 
 from .attention import Problem, mask_of
 from .bounds import (
@@ -105,8 +105,9 @@ def compare_attention(draw: Draw) -> Iterator[Check]:
     seen = mask_of(q_len, kv_len, causal, window)
 
     def run(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        moved = (x.transpose(1, 2) for x in (a, b, c))
-        out = functional.scaled_dot_product_attention(*moved, attn_mask=torch.from_numpy(seen), enable_gqa=True)
+        moved = [x.transpose(1, 2) for x in (a, b, c)]
+        mask = torch.from_numpy(seen)
+        out = functional.scaled_dot_product_attention(moved[0], moved[1], moved[2], attn_mask=mask, enable_gqa=True)
         return out.transpose(1, 2)
 
     want = differentiate(run, (q, k, v), grad)
@@ -125,7 +126,7 @@ def _attention_bound(p: Problem, grad: Float32Array) -> tuple[Float64Array, Floa
     """Scores, probabilities from the log-sum-exp, D, and five products; sums over tiles and heads on top."""
     group, n = p.q.shape[2] // p.k.shape[2], p.k.shape[1]
     factor = Bounded(np.asarray(p.scale), np.asarray(UNIT * p.scale))
-    out = tuple(np.zeros(x.shape) for x in (p.q, p.k, p.v))
+    out = np.zeros(p.q.shape), np.zeros(p.k.shape), np.zeros(p.v.shape)
     for h in range(p.q.shape[2]):
         q, k, v, g = ex(p.q[0, :, h]), ex(p.k[0, :, h // group]), ex(p.v[0, :, h // group]), ex(grad[0, :, h])
         scores = (q @ k.mT).times(factor).rounded()
@@ -163,7 +164,7 @@ def compare_activations(draw: Draw) -> Iterator[Check]:
         ("gelu_mul", pointwise_backward.geglu_backward, ACTIVATIONS["gelu"][1]),
         ("relu_mul", pointwise_backward.reglu_backward, functional.relu),
     ):
-        wants = differentiate(lambda a, b, f=act: f(a) * b, [x, up], grad)  # type: ignore[misc]
+        wants = differentiate(lambda a, b, f=act: f(a) * b, [x, up], grad)
         small = (2.0**-48 + 2 * TINY) * (1 + np.abs(x)) * np.abs(grad) * (1 + np.abs(up)) + 2 * TINY
         for got, want in zip(backward_of(x, up, grad), wants, strict=True):
             yield Check(got, want, 3.01 * UNIT * np.abs(want) + small, name)
@@ -189,7 +190,7 @@ def compare_simple(draw: Draw) -> Iterator[Check]:
         yield Check(got, want, 0.0, "add")
     yield Check(pointwise_backward.copy_backward(grad), differentiate(torch.clone, (x,), grad)[0], 0.0, "copy")
     (want,) = differentiate(lambda a: a * 0.75, (x,), grad)
-    yield Check(pointwise_backward.scale(grad, 0.75), want, UNIT * np.abs(want), "scale")
+    yield Check(pointwise.scale(grad, 0.75), want, UNIT * np.abs(want), "scale")
     mask = (draw.generator().random((3, 8)) < 0.5).astype(np.float32)
     (want,) = differentiate(lambda a: a * wide(mask) / 0.5, (x,), grad)
     yield Check(pointwise_backward.dropout_backward(grad, mask, 0.5), want, 2.01 * UNIT * np.abs(want), "dropout")
@@ -198,7 +199,7 @@ def compare_simple(draw: Draw) -> Iterator[Check]:
     turn = torch.polar(torch.ones_like(angles), angles)
 
     def rotate(a: torch.Tensor) -> torch.Tensor:
-        turned = torch.view_as_complex(a.unflatten(-1, (2, -1)).transpose(-1, -2).contiguous()) * turn
+        turned = torch.view_as_complex(a.reshape(3, 2, 4).transpose(-1, -2).contiguous()) * turn
         return torch.view_as_real(turned).transpose(-1, -2).flatten(-2)
 
     (want,) = differentiate(rotate, (x,), grad)
@@ -285,7 +286,7 @@ def compare_experts(draw: Draw) -> Iterator[Check]:
         return torch.einsum("tei,eih,te->th", middle, d, dense)
 
     want = differentiate(run, (x, routing.weights, *stacks), grad)
-    got = backward.grouped_experts_backward(x, routing, *stacks, grad)
+    got = backward.grouped_experts_backward(x, routing, stacks[0], stacks[1], stacks[2], grad)
     bound = _experts_bound(x, routing, stacks, grad)
     for name, most, oracle in zip(("x", "weights", "w_gate", "w_up", "w_down"), bound, want, strict=True):
         yield Check(getattr(got, name), oracle, most, name)
@@ -384,7 +385,8 @@ def compare_ssd(draw: Draw) -> Iterator[Check]:
 
     want = differentiate(run, (x, dt, a, b, c), grad)
     got = scan_backward.ssd_backward(x, dt, a, b, c, grad)
-    bound = _ssd_bound(*(np.abs(y).astype(np.float64) for y in (x, dt, a, b, c, grad)), share)
+    sizes = [np.abs(y).astype(np.float64) for y in (x, dt, a, b, c, grad)]
+    bound = _ssd_bound(sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], share)
     relative = gamma(6 * length + dim * state + share * heads + 24)
     for name, oracle, large in zip(("x", "dt", "a", "b", "c"), want, bound, strict=True):
         yield Check(getattr(got, name), oracle, relative * large + 1e3 * TINY, name)

@@ -89,7 +89,7 @@ def compare_narrow_gemm(draw: Draw) -> Iterator[Check]:
     (m, n, k), tiles = _sizes(draw), _tiles(draw)
     dtype, output = draw.choice(("bf16", "fp16", "fp8_e4m3", "fp8_e5m2")), draw.choice(("fp32", "bf16", "fp16"))
     a, b = normal(draw, m, k), normal(draw, k, n)
-    got = gemm.gemm(a, b, input_dtype=dtype, output_dtype=output, **tiles)  # type: ignore[arg-type]
+    got = gemm.gemm(a, b, input_dtype=dtype, output_dtype=output, **tiles)
     x, y = wide(a, dtype), wide(b, dtype)
     want, large = numbers(x @ y), magnitude(x, y)
     bound = gamma(_roundings(k, **tiles)) * large

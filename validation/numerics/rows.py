@@ -169,8 +169,8 @@ def compare_rope(draw: Draw) -> Iterator[Check]:
     angles = torch.from_numpy(places).double()[:, None] * theta
     turn = torch.polar(torch.ones_like(angles), angles)[None, :, None]
     own = wide(x)[..., :width]
-    inner = own.unflatten(-1, (-1, 2))
-    halves = own.unflatten(-1, (2, -1)).transpose(-1, -2)
+    inner = own.reshape(*own.shape[:-1], width // 2, 2)
+    halves = own.reshape(*own.shape[:-1], 2, width // 2).transpose(-1, -2)
     for style, pairs in (("interleaved", inner), ("half", halves)):
         turned = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * turn)
         flat = turned.flatten(-2) if style == "interleaved" else turned.transpose(-1, -2).flatten(-2)
@@ -214,19 +214,20 @@ def compare_sample(draw: Draw) -> Iterator[Check]:
     yield Check(sampling.sample(x, seed=0, temperature=0.0), numbers(wide(x).argmax(-1)), 0.0, "greedy")
 
 
+def _names(*kinds: str) -> tuple[str, ...]:
+    return tuple(f"pointwise.FORWARD/{kind}" for kind in kinds)
+
+
 CASES = (
-    Case("activations", tuple(f"pointwise.FORWARD/{k}" for k in ACTIVATIONS), compare_activations, (activation_ends,)),
-    Case("gated activations", tuple(f"pointwise.FORWARD/{k}" for k in ("silu_mul", "gelu_mul", "relu_mul")), compare_gated),
+    Case("activations", _names(*ACTIVATIONS), compare_activations, (activation_ends,)),
+    Case("gated activations", _names("silu_mul", "gelu_mul", "relu_mul"), compare_gated),
     Case(
-        "element-wise", tuple(f"pointwise.FORWARD/{k}" for k in ("add", "mul", "copy", "scale", "dropout")),
+        "element-wise", _names("add", "mul", "copy", "scale", "dropout"),
         compare_elementwise,
     ),
     Case(
         "norms",
-        tuple(
-            f"pointwise.FORWARD/{k}"
-            for k in ("layernorm", "rmsnorm", "add_layernorm", "add_rmsnorm", "gated_rmsnorm")
-        ),
+        _names("layernorm", "rmsnorm", "add_layernorm", "add_rmsnorm", "gated_rmsnorm"),
         compare_norms, (constant_rows,),
     ),
     Case("softmax", ("pointwise.FORWARD/softmax", "pointwise.FORWARD/log_softmax"), compare_softmax, (masked_softmax,)),

@@ -239,22 +239,22 @@ def compare_linear(draw: Draw) -> Iterator[Check]:
     q, k, v = (normal(draw, 1, length, heads, d) for d in (dim, dim, value_dim))
     chunk = draw.integer(1, 8)
     forms = (("recurrent", None), ("chunked", chunk), ("parallel", length))
-    tensors = [wide(x)[0] for x in (q, k, v)]
+    a, b, c = (wide(x)[0] for x in (q, k, v))
     rates = -positive(draw, heads, high=draw.choice((0.1, 3.0)))
     g = np.broadcast_to(rates[:, None], q.shape)
-    want = linear_oracle(*tensors, wide(g)[0])
-    large = linear_oracle(*(x.abs() for x in tensors), wide(g)[0])
+    want = linear_oracle(a, b, c, wide(g)[0])
+    large = linear_oracle(a.abs(), b.abs(), c.abs(), wide(g)[0])
     got = {name: linear_attention.retention(q, k, v, rates, chunk=size).y for name, size in forms}
     yield from _linear_checks(got, want, large, g, max(chunk, length))
     g, bonus = -positive(draw, *q.shape, high=draw.choice((0.1, 3.0))), normal(draw, heads, dim)
-    want = linear_oracle(*tensors, wide(g)[0], wide(bonus))
-    large = linear_oracle(*(x.abs() for x in tensors), wide(g)[0], wide(bonus).abs())
+    want = linear_oracle(a, b, c, wide(g)[0], wide(bonus))
+    large = linear_oracle(a.abs(), b.abs(), c.abs(), wide(g)[0], wide(bonus).abs())
     got = {name: linear_attention.rwkv6(q, k, v, g, bonus, chunk=size).y for name, size in forms}
     yield from _linear_checks(got, want, large, g, max(chunk, length))
-    mapped = [torch.nn.functional.elu(x) + 1 for x in tensors[:2]]
+    mapped = [torch.nn.functional.elu(x) + 1 for x in (a, b)]
     weights = torch.einsum("thd,shd->tsh", *mapped).masked_fill(~_earlier(length)[..., None], 0.0)
     weights = weights / weights.sum(1, keepdim=True)
-    want, large = (torch.einsum("tsh,she->the", weights, x) for x in (tensors[2], tensors[2].abs()))
+    want, large = (torch.einsum("tsh,she->the", weights, x) for x in (c, c.abs()))
     # Feature maps are positive: numerator and denominator each have the relative error of their chain.
     got = {name: linear_attention.linear_attention(q, k, v, chunk=size).y for name, size in forms}
     yield from _linear_checks(got, want, 2.5 * large, np.zeros_like(q), max(chunk, length))
