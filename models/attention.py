@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from effsim.models._arrays import Float32Array, Int64Array, expect_positive, expect_shape, float32, group_size, int64
-from effsim.models._kernel import exp32, kernel, log32
+from effsim.models._arrays import Float32Array, expect_positive, expect_shape, float32, group_size, int64
+from effsim.models._flash import attend, visible
 
 _NO_WINDOW = 0
 
@@ -41,99 +41,12 @@ class AttentionPartial:
     lse: Float32Array
 
 
-@kernel
-def _visible(first_q: int, last_q: int, begin: int, end: int, causal: bool, window: int) -> tuple[int, int]:
-    """Keys [first, last) that at least one query at positions first_q..last_q may see; empty when last <= first."""
-    first, last = begin, end
-    if causal:
-        last = min(end, last_q + 1)
-    if window > 0:
-        first = max(begin, first_q - window + 1)
-    return first, last
-
-
-@kernel
-def _update_row(
-    q: Float32Array, k: Float32Array, v: Float32Array, where: tuple[int, int, int, int], keys: tuple[int, int],
-    scale: np.float32, running: Float32Array, acc: Float32Array, scores: Float32Array,
-) -> None:  # fmt: skip
-    """Let one query row (batch, row, head, kv head) see one tile's keys; ``running`` holds its maximum and sum."""
-    b, i, h, kvh = where
-    peak = running[0]
-    for j in range(keys[0], keys[1]):
-        dot = np.float32(0)
-        for d in range(q.shape[3]):
-            dot += q[b, i, h, d] * k[b, j, kvh, d]
-        scores[j - keys[0]] = dot * scale
-        peak = max(peak, scores[j - keys[0]])
-    shrink = exp32(running[0] - peak)
-    running[1] = running[1] * shrink
-    for d in range(acc.shape[0]):
-        acc[d] = acc[d] * shrink
-    for j in range(keys[0], keys[1]):
-        weight = exp32(scores[j - keys[0]] - peak)
-        running[1] += weight
-        for d in range(acc.shape[0]):
-            acc[d] += weight * v[b, j, kvh, d]
-    running[0] = peak
-
-
-@kernel
-def _query_tile(
-    q: Float32Array, k: Float32Array, v: Float32Array, where: tuple[int, int, int, int], rows: int, position: int,
-    span: tuple[int, int], scale: np.float32, causal: bool, window: int, tile_kv: int,
-    running: Float32Array, acc: Float32Array, scores: Float32Array,
-) -> None:  # fmt: skip
-    """Walk one query tile (first row at ``position``) over the key tiles of ``span`` that it can see."""
-    b, first_row, h, kvh = where
-    first, last = _visible(position, position + rows - 1, span[0], span[1], causal, window)
-    # Tiles stay on the grid that starts at the span's first key, so a window does not shift them.
-    start = span[0] + (first - span[0]) // tile_kv * tile_kv
-    for tile in range(start, last, tile_kv):
-        for i in range(rows):
-            own_first, own_last = _visible(position + i, position + i, span[0], span[1], causal, window)
-            low = max(own_first, tile)
-            high = min(own_last, tile + tile_kv)
-            if low < high:
-                cell = (b, first_row + i, h, kvh)
-                _update_row(q, k, v, cell, (low, high), scale, running[i], acc[i], scores)
-
-
-@kernel
-def _reset(running: Float32Array, acc: Float32Array) -> None:
-    """Forget every key: maximum -inf, sum 0, accumulator 0."""
-    for i in range(acc.shape[0]):
-        running[i, 0] = np.float32(-np.inf)
-        running[i, 1] = np.float32(0)
-        for d in range(acc.shape[1]):
-            acc[i, d] = np.float32(0)
-
-
-@kernel
-def _attend(
-    q: Float32Array, k: Float32Array, v: Float32Array, q_start: Int64Array, kv_begin: Int64Array, kv_end: Int64Array,
-    scale: np.float32, causal: bool, window: int, tile_q: int, tile_kv: int, out: Float32Array, lse: Float32Array,
-) -> None:  # fmt: skip
-    """Fill ``out`` and ``lse`` for every batch, head and query tile; both come in as zeros and -inf."""
-    batch, q_len, heads, _ = q.shape
-    group = heads // k.shape[2]
-    running = np.empty((tile_q, 2), np.float32)
-    acc = np.empty((tile_q, v.shape[3]), np.float32)
-    scores = np.empty(tile_kv, np.float32)
-    for b in range(batch):
-        for h in range(heads):
-            for first in range(0, q_len, tile_q):
-                rows = min(tile_q, q_len - first)
-                _reset(running, acc)
-                _query_tile(
-                    q, k, v, (b, first, h, h // group), rows, q_start[b] + first, (kv_begin[b], kv_end[b]),
-                    scale, causal, window, tile_kv, running, acc, scores,
-                )  # fmt: skip
-                for i in range(rows):
-                    if running[i, 1] > np.float32(0):
-                        lse[b, first + i, h] = running[i, 0] + log32(running[i, 1])
-                        for d in range(acc.shape[1]):
-                            out[b, first + i, h, d] = acc[i, d] / running[i, 1]
+def _fold(group: int, rows: int, tile_q: int) -> int:
+    """Query heads of one kv head that share a tile of ``rows`` queries: as many as fit, and divide the group."""
+    folded = max(1, min(group, tile_q // max(rows, 1)))
+    while group % folded:
+        folded -= 1
+    return folded
 
 
 def _checked(q: npt.ArrayLike, k: npt.ArrayLike, v: npt.ArrayLike) -> tuple[Float32Array, Float32Array, Float32Array]:
@@ -209,7 +122,10 @@ def attention_partial(
     # Tiles larger than the sequence would only make the scratch arrays larger.
     rows, columns = min(tile_q, max(q_len, 1)), min(tile_kv, max(keys.shape[1], 1))
     factor, width = _scale_of(scale, dim), _window_of(window, causal)
-    _attend(queries, keys, values, start, begin, end, factor, causal, width, rows, columns, out, lse)
+    folded = _fold(group_size("k", heads, keys.shape[2]), rows, tile_q)
+    attend(
+        queries, keys, values, start, begin, end, factor, causal, width, (rows, columns), folded, out, lse
+    )  # fmt: skip
     return AttentionPartial(out, lse)
 
 
@@ -391,6 +307,6 @@ def count_kv_tiles(
     width, visited = _window_of(window, causal), 0
     for row in range(0, q_len, tile_q):
         position = kv_len - q_len + row
-        first, last = _visible(position, position + min(tile_q, q_len - row) - 1, 0, kv_len, causal, width)
+        first, last = visible(position, position + min(tile_q, q_len - row) - 1, 0, kv_len, causal, width)
         visited += max(0, -(-(last - first // tile_kv * tile_kv) // tile_kv)) if last > first else 0
     return visited

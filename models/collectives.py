@@ -120,3 +120,36 @@ def all_to_all(buffers: Sequence[Sequence[npt.ArrayLike]]) -> list[list[Float32A
             target = (source + shift) % p
             received[target][source] = float32_any(f"buffers[{source}][{target}]", buffers[source][target])
     return [[row[source] for source in range(p)] for row in received]
+
+
+def broadcast(buffers: Sequence[npt.ArrayLike], root: int = 0) -> list[Float32Array]:
+    """Return on every device what ``root`` had; the buffer travels round the ring, one device a step.
+
+    Raises:
+        ValueError: if shapes differ or there is no such device.
+
+    >>> [x.tolist() for x in broadcast([[1.0], [2.0]], root=1)]
+    [[2.0], [2.0]]
+    """
+    shards = _checked(buffers)
+    if not 0 <= root < len(shards):
+        raise ValueError(f"root: expected 0…{len(shards) - 1}, got {root}")
+    held = list(shards)
+    for step in range(1, len(shards)):
+        held[(root + step) % len(shards)] = held[(root + step - 1) % len(shards)].copy()
+    return held
+
+
+def send_recv(buffers: Sequence[npt.ArrayLike], shift: int = 1) -> list[Float32Array]:
+    """Return on device d what device ``d - shift`` had, as pipeline stages and rings of attention pass data on.
+
+    Raises:
+        ValueError: if there is no device.
+
+    >>> [x.tolist() for x in send_recv([[1.0], [2.0], [3.0]])]
+    [[3.0], [1.0], [2.0]]
+    """
+    own = [float32_any(f"buffers[{i}]", buffer) for i, buffer in enumerate(buffers)]
+    if not own:
+        raise ValueError("buffers: expected at least one device")
+    return [own[(d - shift) % len(own)].copy() for d in range(len(own))]

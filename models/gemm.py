@@ -15,25 +15,63 @@ import numpy.typing as npt
 
 from effsim.models._arrays import Float32Array, expect_positive, expect_shape, float32
 from effsim.models._kernel import kernel
+from effsim.models._panel import ROWS, WIDTH, add_row, quad
 from effsim.models.rounding import round_to
+
+_NARROW = 16
+"""Tiles narrower than this are not worth packing."""
+
+
+@kernel
+def _pack(b: Float32Array, ks: tuple[int, int], columns: tuple[int, int], panel: Float32Array) -> None:
+    """Copy a block of ``b`` to lines of :data:`WIDTH`, zeros behind its last column."""
+    width = columns[1] - columns[0]
+    for k in range(ks[0], ks[1]):
+        line, row = panel[(k - ks[0]) * WIDTH :], b[k][columns[0] :]
+        for j in range(width):
+            line[j] = row[j]
+        for j in range(width, WIDTH):
+            line[j] = np.float32(0)
+
+
+@kernel
+def _add_panel(
+    a: Float32Array, rows: tuple[int, int], columns: tuple[int, int], ks: tuple[int, int],
+    panel: Float32Array, partial: Float32Array, out: Float32Array,
+) -> None:  # fmt: skip
+    """Add rows, a multiple of four, times one packed panel to ``out``."""
+    for i in range(rows[0], rows[1], ROWS):
+        for j in range(ROWS * WIDTH):
+            partial[j] = np.float32(0)
+        quad(a, i, ks[0], ks[1], panel, partial)
+        for r in range(ROWS):
+            row, sums = out[i + r][columns[0] :], partial[r * WIDTH :]
+            for j in range(columns[1] - columns[0]):
+                row[j] += sums[j]
 
 
 @kernel
 def _add_block(
     a: Float32Array, b: Float32Array, rows: tuple[int, int], columns: tuple[int, int], ks: tuple[int, int],
-    partial: Float32Array, out: Float32Array,
+    panel: Float32Array, partial: Float32Array, out: Float32Array,
 ) -> None:  # fmt: skip
-    """Add one (rows x k-block) by (k-block x columns) product to ``out``; ``partial`` is scratch of a tile's width."""
+    """Add one (rows x k-block) by (k-block x columns) product to ``out``; ``panel`` and ``partial`` are scratch."""
+    packed = rows[0]
+    if columns[1] - columns[0] >= _NARROW:
+        packed += (rows[1] - rows[0]) // ROWS * ROWS
+    if packed > rows[0]:
+        for first in range(columns[0], columns[1], WIDTH):
+            part = (first, min(columns[1], first + WIDTH))
+            _pack(b, ks, part, panel)
+            _add_panel(a, (rows[0], packed), part, ks, panel, partial, out)
     width = columns[1] - columns[0]
-    for i in range(rows[0], rows[1]):
+    for i in range(packed, rows[1]):
         for j in range(width):
             partial[j] = np.float32(0)
-        for k in range(ks[0], ks[1]):
-            left = a[i, k]
-            for j in range(width):
-                partial[j] += left * b[k, columns[0] + j]
+        add_row(a[i, ks[0] : ks[1]], b[ks[0] : ks[1]], columns[0], partial[:width])
+        row = out[i][columns[0] :]
         for j in range(width):
-            out[i, columns[0] + j] += partial[j]
+            row[j] += partial[j]
 
 
 @kernel
@@ -43,7 +81,8 @@ def _multiply(
     """Fill ``out`` (splits, m, n), which comes in as zeros."""
     m, k = a.shape
     n = b.shape[1]
-    partial = np.empty(tile_n, np.float32)
+    panel = np.empty(min(k, tile_k) * WIDTH, np.float32)
+    partial = np.empty(max(min(n, tile_n), ROWS * WIDTH), np.float32)
     for split in range(out.shape[0]):
         k_first = split * blocks_per_split * tile_k
         k_last = min(k, k_first + blocks_per_split * tile_k)
@@ -52,7 +91,8 @@ def _multiply(
                 for block in range(k_first, k_last, tile_k):
                     rows = (i, min(m, i + tile_m))
                     columns = (j, min(n, j + tile_n))
-                    _add_block(a, b, rows, columns, (block, min(k_last, block + tile_k)), partial, out[split])
+                    ks = (block, min(k_last, block + tile_k))
+                    _add_block(a, b, rows, columns, ks, panel, partial, out[split])
 
 
 def gemm(
