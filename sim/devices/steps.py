@@ -40,7 +40,7 @@ class ProductStep:
 
     ``a_bytes``, ``b_bytes``, ``c_bytes`` count all batches of one repeat; ``live_bytes`` the activations that must
     share a cache for them to stay in it. ``expected_flops`` ≥ 0 replaces 2·m·n·k·batch in lower bounds (expert loads
-    are rounded to whole rows).
+    are rounded to whole rows). ``windowed``: rows of the first operand overlap in memory (a convolution of many taps).
     """
 
     name: str
@@ -58,6 +58,7 @@ class ProductStep:
     c_persistent: bool = False
     repeat: int = 1
     expected_flops: float = -1.0
+    windowed: bool = False
 
     @property
     def flops(self) -> float:
@@ -81,6 +82,7 @@ class SweepStep:
 
     ``rows`` > 0: a row must be complete before its result leaves. ``parallel`` > 0 limits independent pieces.
     ``chain``: dependent steps in sequence. ``vector_ops`` and ``special_ops`` are single operations, not FLOP pairs.
+    ``elements`` of ``dtype`` are results of an operator whose rate a device's file may give by ``kind``.
     """
 
     name: str
@@ -92,6 +94,9 @@ class SweepStep:
     rows: int = 0
     parallel: int = 0
     chain: int = 0
+    elements: float = 0.0
+    dtype: str = ""
+    kind: str = ""
 
     @property
     def total_bytes(self) -> float:
@@ -157,6 +162,9 @@ def _sweep(
         special_ops=work.special / passes,
         rows=rows,
         parallel=parallel,
+        elements=float(getattr(op, "elements", 0.0)) / passes,
+        dtype=str(getattr(op, "dtype", "")),
+        kind=op.kind,
     )
     return (step,) * passes
 
@@ -352,6 +360,9 @@ def _conv2d(op: Conv2d, fused: bool) -> tuple[Step, ...]:
             op.output_bytes,
             op.weight_bytes,
             op.arithmetic().vector / 2.0,
+            elements=float(op.rows) * op.out_channels,
+            dtype=op.dtype,
+            kind="depthwise_conv2d",
         )
         return (sweep,)
     n = op.out_channels // op.groups
@@ -368,6 +379,7 @@ def _conv2d(op: Conv2d, fused: bool) -> tuple[Step, ...]:
         c_bytes=op.output_bytes,
         live_bytes=live,
         b_persistent=True,
+        windowed=op.kernel > 1,
     )
     return (step,)
 

@@ -26,7 +26,8 @@ from effsim.readings.tiles import simulated_time
 from effsim.spec.fields import IntQuantity, Quantity, SpecModel
 
 HARDWARE = Path(__file__).parents[2] / "hardware"
-CATALOGUE = ("cpu_xeon", "cpu_epyc", "cpu_xeon_icelake", "cpu_haswell", "cpu_grace", "cpu_desktop")
+MEASURED = str(HARDWARE / "measured_cpu.yaml")
+CATALOGUE = ("cpu_xeon", "cpu_epyc", "cpu_xeon_icelake", "cpu_haswell", "cpu_grace", "cpu_desktop", MEASURED)
 SLACK = 1 + 1e-9
 
 
