@@ -40,7 +40,7 @@ class ProductStep:
 
     ``a_bytes``, ``b_bytes``, ``c_bytes`` count all batches of one repeat; ``live_bytes`` the activations that must
     share a cache for them to stay in it. ``expected_flops`` ≥ 0 replaces 2·m·n·k·batch in lower bounds (expert loads
-    are rounded to whole rows). ``windowed``: rows of the first operand overlap in memory (a convolution of many taps).
+    are rounded to whole rows). ``taps`` > 0: a convolution that gathers so many inputs a channel.
     """
 
     name: str
@@ -58,7 +58,7 @@ class ProductStep:
     c_persistent: bool = False
     repeat: int = 1
     expected_flops: float = -1.0
-    windowed: bool = False
+    taps: int = 0
 
     @property
     def flops(self) -> float:
@@ -379,7 +379,7 @@ def _conv2d(op: Conv2d, fused: bool) -> tuple[Step, ...]:
         c_bytes=op.output_bytes,
         live_bytes=live,
         b_persistent=True,
-        windowed=op.kernel > 1,
+        taps=op.kernel * op.kernel,
     )
     return (step,)
 

@@ -164,7 +164,7 @@ class CpuKernels(SpecModel):
     )
     elementwise: dict[DTypeName, dict[str, Cycles]] = Field(
         default_factory=dict,
-        description="cycles of a core for one result of a row-wise operator in cache, by dtype and kind; counted if absent",
+        description="cycles of a core for one result of a row-wise operator in cache, by dtype and kind; else counted",
     )
     passes: dict[str, Count] = Field(
         default_factory=dict, description="passes over the data of a row-wise operator that has no kernel of its own"

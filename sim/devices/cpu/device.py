@@ -59,7 +59,7 @@ class CpuDevice(SteppedDevice):
         self._reorder = float(convolution.reorder) / clock if convolution is not None else 0.0
         self._setup = {kind: float(seconds) for kind, seconds in spec.kernels.setup.items()}
         self._passes = {kind: int(count) for kind, count in spec.kernels.passes.items()}
-        self._view_s = float(spec.launch.view) if spec.launch.view is not None else dispatch
+        self.view_s = float(spec.launch.view) if spec.launch.view is not None else dispatch
         self._attention_rows = int(spec.kernels.attention.rows)
         blocks = [(int(b.length), int(b.rows)) for b in spec.kernels.attention.blocks]
         self._attention_blocks = sorted(blocks, reverse=True)
@@ -105,7 +105,7 @@ class CpuDevice(SteppedDevice):
             return self._eager_scan(op)
         passes = self._passes.get(op.kind, 1)
         kernels = super().kernels_of(op, fused)
-        if passes > 1 and len(kernels) == 1 and isinstance(op, Pointwise):
+        if passes > 1 and isinstance(op, Pointwise):
             (step,) = steps_of(op, True, self.name)
             assert isinstance(step, SweepStep)
             one = replace(
@@ -152,7 +152,7 @@ class CpuDevice(SteppedDevice):
             sweep("scan gate", wide, wide, tokens, tokens),
             sweep("scan gated", 2.0 * wide, wide, tokens),
         )
-        views = len(turn) * self._view_s
+        views = len(turn) * self.view_s
         gap = self.launch.stream_gap_s
         steps = []
         for index, step in enumerate(turn):
@@ -194,8 +194,8 @@ class CpuDevice(SteppedDevice):
             step.a_bytes * cold,
             step.b_bytes * (lasting_cold if step.b_persistent else cold),
             step.c_bytes * (lasting_cold if step.c_persistent else cold),
-            self._pack.get(step.dtype, 0.0),
-            self._direct.get(step.dtype, 0.0),
+            0.0 if step.taps else self._pack.get(step.dtype, 0.0),
+            0.0 if step.taps else self._direct.get(step.dtype, 0.0),
             self._direct_rows,
             p.beyond_l2(step.live_bytes, p.units),
             p.beyond_l2(lasting + passing, p.units) if stays or not step.b_persistent else 1.0,
@@ -219,7 +219,7 @@ class CpuDevice(SteppedDevice):
 
     def _reorder_s(self, step: ProductStep) -> float:
         """Seconds of one core to bring a convolution's tensors into the blocked layout and its result out of it."""
-        if not self._reorder or not step.windowed:
+        if step.taps <= 1:
             return 0.0
         elements = (step.a_bytes + step.b_bytes + step.c_bytes) / size_of(step.dtype)
         return elements * self._reorder
