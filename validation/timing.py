@@ -206,8 +206,7 @@ def _compare(
         for op in ops
     ]
     rows += [
-        TimingRow("models", m.name, m.name, model_s(m, cold), found[m.name].steady, found[m.name].median)
-        for m in whole
+        TimingRow("models", m.name, m.name, model_s(m, cold), found[m.name].steady, found[m.name].median) for m in whole
     ]
     drift = {b.name: found[b.name].steady / expected - 1.0 for b, expected in again}
     return TimingReport(cold.name, threads, timer.name, tuple(rows), drift)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import UnsupportedError
@@ -82,7 +82,8 @@ class SweepStep:
 
     ``rows`` > 0: a row must be complete before its result leaves. ``parallel`` > 0 limits independent pieces.
     ``chain``: dependent steps in sequence. ``vector_ops`` and ``special_ops`` are single operations, not FLOP pairs.
-    ``elements`` of ``dtype`` are results of an operator whose rate a device's file may give by ``kind``.
+    ``elements`` of ``dtype`` are results of an operator whose rate a device's file may give by ``kind``; ``gathers``
+    counts rows that are read from scattered places.
     """
 
     name: str
@@ -97,6 +98,7 @@ class SweepStep:
     elements: float = 0.0
     dtype: str = ""
     kind: str = ""
+    gathers: float = 0.0
 
     @property
     def total_bytes(self) -> float:
@@ -167,6 +169,12 @@ def _sweep(
         kind=op.kind,
     )
     return (step,) * passes
+
+
+def _gather(op: Embedding) -> tuple[Step, ...]:
+    (step,) = _sweep(op, "embedding gather", persistent=True)
+    assert isinstance(step, SweepStep)
+    return (replace(step, gathers=float(op.tokens)),)
 
 
 def _linear(op: Linear, fused: bool) -> tuple[Step, ...]:
@@ -410,7 +418,7 @@ _RULES: dict[type, Callable[[Any, bool], tuple[Step, ...]]] = {
     KVAppend: lambda op, fused: _sweep(op, "kv append", persistent=True),
     Pointwise: _pointwise,
     PointwiseBackward: lambda op, fused: _sweep(op, f"{op.forward.kind} backward"),
-    Embedding: lambda op, fused: _sweep(op, "embedding gather", persistent=True),
+    Embedding: lambda op, fused: _gather(op),
     EmbeddingBackward: lambda op, fused: _sweep(op, "embedding scatter", persistent=True),
     Sampling: lambda op, fused: _sweep(op, "sampling", rows=op.rows, passes=SAMPLING_PASSES),
     CrossEntropy: lambda op, fused: _sweep(op, "cross entropy", rows=op.rows),

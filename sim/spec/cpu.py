@@ -120,6 +120,10 @@ class CpuGemm(SpecModel):
     pack: dict[DTypeName, NonNegativeCycles] = Field(
         default_factory=dict, description="cycles of a core to copy one operand element into panels, by dtype"
     )
+    pack_far: dict[DTypeName, NonNegativeCycles] = Field(
+        default_factory=dict,
+        description="cycles more for an element that comes from beyond L2 (a copy into panels reads in strides), by dtype",
+    )
     direct: dict[DTypeName, Cycles] = Field(
         default_factory=dict,
         description="cycles of a core for one element of the second operand where few rows make panels not worth it",

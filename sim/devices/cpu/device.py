@@ -8,7 +8,6 @@ from dataclasses import replace
 from ...graph.dtypes import size_of
 from ...graph.operator import Operator
 from ...graph.operators.attention import SOFTMAX_VECTOR_PER_SCORE, Attention
-from ...graph.operators.pointwise import Pointwise
 from ...graph.operators.scan import SelectiveScan
 from ...network.collectives import CollectiveCosts
 from ...network.topology import Network
@@ -53,6 +52,7 @@ class CpuDevice(SteppedDevice):
         self._gemm_efficiency = float(spec.kernels.gemm.efficiency)
         gemm, clock = spec.kernels.gemm, p.vector_hz
         self._pack = {str(name): float(cycles) / clock for name, cycles in gemm.pack.items()}
+        self._pack_far = {str(name): float(cycles) / clock for name, cycles in gemm.pack_far.items()}
         self._direct = {str(name): float(cycles) / clock for name, cycles in gemm.direct.items()}
         self._direct_rows = float(gemm.direct_rows)
         convolution = spec.kernels.convolution
@@ -105,9 +105,8 @@ class CpuDevice(SteppedDevice):
             return self._eager_scan(op)
         passes = self._passes.get(op.kind, 1)
         kernels = super().kernels_of(op, fused)
-        if passes > 1 and isinstance(op, Pointwise):
-            (step,) = steps_of(op, True, self.name)
-            assert isinstance(step, SweepStep)
+        step = steps_of(op, True, self.name)[0] if passes > 1 else None
+        if isinstance(step, SweepStep):
             one = replace(
                 step,
                 vector_ops=step.vector_ops / passes,
@@ -127,7 +126,7 @@ class CpuDevice(SteppedDevice):
         expanded, wide = tokens * op.state, tokens * size_of(op.dtype)
 
         def sweep(name: str, read: float, write: float, elements: float, special: float = 0.0) -> SweepStep:
-            kind = "exp" if special else "mul"
+            kind = {"scan exponential": "exp", "scan gate": "silu", "scan sum": "short_sum"}.get(name, "mul")
             return SweepStep(
                 name, read, write, 0.0, elements, special, elements=elements, dtype=op.state_dtype, kind=kind
             )
@@ -160,7 +159,11 @@ class CpuDevice(SteppedDevice):
             # All but one start are inside the repeated kernel; the views of a token come with its first operator.
             starts = (op.length - 1) * gap + (op.length * views if index == 0 else 0.0)
             steps.append(replace(kernel, setup_s=kernel.setup_s + starts))
-        return (*map(self.sweep_kernel, before), *steps, *map(self.sweep_kernel, after))
+        first = list(map(self.sweep_kernel, before))
+        # The expanded tensors are freed together: more than the allocator keeps goes back to the system every time.
+        mapped = self.parameters.fresh_s(3.0 * expanded * word, self.parameters.units)
+        first[1] = replace(first[1], setup_s=first[1].setup_s + mapped)
+        return (*first, *steps, *map(self.sweep_kernel, after))
 
     def _convert(self, step_dtype: str, stored: str, how: Arithmetic) -> float:
         """Seconds to widen one element on one core; 0 where the unit reads it as it is."""
@@ -200,6 +203,7 @@ class CpuDevice(SteppedDevice):
             p.beyond_l2(step.live_bytes, p.units),
             p.beyond_l2(lasting + passing, p.units) if stays or not step.b_persistent else 1.0,
         ]
+        problem.append(self._pack_far.get(step.dtype, 0.0))
         problem[ps.P_B_FAR] = max(problem[ps.P_B_FAR], problem[ps.P_B_MEM] / step.b_bytes if step.b_bytes else 0.0)
         ps.search(problem, self._core, self._rows, self._splits, self._pairs, out)
         best = 1.0 - p.kept_at_best(passing)
@@ -287,7 +291,13 @@ class CpuDevice(SteppedDevice):
             vector_s = step.elements * cycles / p.vector_hz
         loads_s = step.total_bytes / p.l2_bytes_per_s
         own = memory / count
-        l3 = max(own, (step.persistent_bytes + passing * p.beyond_l2(passing, count)) / count)
+        far = p.beyond_l2(passing, count)
+        lasting = p.beyond_l2(step.total_bytes, count) if p.weights_cached else 1.0
+        l3 = max(own, (step.persistent_bytes * lasting + passing * far) / count)
+        if cycles is not None and step.rows:  # the first pass over a row only waits for it
+            vector_s += p.wait_s(step.read_bytes, memory, step.persistent_bytes, count) * count
+        if step.gathers:  # no prefetch across scattered rows
+            vector_s += step.gathers * p.first_load_s * min(1.0, l3 * count / step.total_bytes)
         tile = TileClass(
             count=count,
             busy_s=max(vector_s, loads_s) / count,
@@ -346,8 +356,10 @@ class CpuDevice(SteppedDevice):
         product = 2.0 * scores * (op.head_dim + op.v_dim) / (how.rate * self._gemm_efficiency)
         packed = self._pack.get(op.dtype, 0.0) * (stored + rows * (op.head_dim + own))
         if self._direct.get(op.dtype):  # few rows: keys and values are read as they lie
+            # Every head is a call of its own that starts cold: loads do not run beside the arithmetic of another.
             direct = self._direct[op.dtype] * math.ceil(rows / self._direct_rows) * stored
-            product = min(product + packed, max(product, direct))
+            waits = stored * size_of(op.stored_dtype) * p.beyond_l2(op.bytes_moved, p.units) / p.l3_stream_bytes_per_s
+            product = min(product + packed, max(product, direct) + waits)
         else:
             product += packed
         rescale = rows * op.v_dim * max(1.0, own / KEY_BLOCK)

@@ -39,8 +39,8 @@ RESULT_SIZE = 12
     P_DIRECT_ROWS,
     P_A_FAR,
     P_B_FAR,
-) = range(19)
-PROBLEM_SIZE = 19
+    P_PACK_FAR,
+) = range(20)
 
 # Slots of the machine.
 (
@@ -105,8 +105,9 @@ def _round(busy: float, alone: float, memory: float, l3: float, active: float, c
 def _packing(problem: list[float], a: float, b: float, memory: float, active: float, core: list[float]) -> float:
     """Seconds in which one core copies *a* and *b* elements into panels and waits for their bytes."""
     near = a * problem[P_EA] * problem[P_A_FAR] + b * problem[P_EB] * problem[P_B_FAR] - memory
-    seconds = max(memory / core[D_STREAM], memory * active / core[D_MEM_BW])
-    return problem[P_PACK] * (a + b) + seconds + max(0.0, near) / core[D_L3_STREAM]
+    seconds = max(memory / core[D_STREAM], memory * active / core[D_MEM_BW]) + max(0.0, near) / core[D_L3_STREAM]
+    strided = problem[P_PACK_FAR] * (a * problem[P_A_FAR] + b * problem[P_B_FAR])
+    return problem[P_PACK] * (a + b) + strided + seconds
 
 
 def _search(

@@ -115,6 +115,17 @@ class CpuParameters:
         """Seconds in which *cores* fault and clear the pages of a result that is mapped anew; 0 for smaller ones."""
         return result_bytes / (self.fresh_bytes_per_s * cores) if result_bytes > self.fresh_above else 0.0
 
+    def wait_s(self, read_bytes: float, memory_bytes: float, persistent: float, cores: int) -> float:
+        """Seconds in which one of *cores* waits for its share of a row-wise reduction's input.
+
+        *memory_bytes* of the operator's traffic come from memory, the rest of the input from the last-level cache as
+        far as L2 does not hold it.
+        """
+        passing = max(0.0, read_bytes - persistent)
+        own = min(passing, memory_bytes) / cores
+        near = max(0.0, passing * self.beyond_l2(2.0 * passing, cores) / cores - own)
+        return own / self.stream_bytes_per_s + near / self.l3_stream_bytes_per_s
+
     def beyond_l2(self, size_bytes: float, cores: int) -> float:
         """Share of activations of that size that the L2 caches of *cores* do not hold for the next kernel.
 

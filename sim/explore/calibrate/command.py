@@ -82,6 +82,8 @@ def calibrate(
         dtypes = QUICK_DTYPES if quick else DTYPES
         times = take_times(facts, threads or facts.cores, dtypes, QUICK if quick else CAREFUL, timer, progress)
         document, samples = cpu_document(facts, times, today), times.samples
-    comment = f"Written by `effsim calibrate` on {today}: what this machine does under PyTorch, not what its makers say."
+    comment = (
+        f"Written by `effsim calibrate` on {today}: what this machine does under PyTorch, not what its makers say."
+    )
     write_checked(path, yaml_text(document, comment))
     return Calibration(path, str(document["name"]), samples)

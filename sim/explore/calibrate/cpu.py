@@ -126,10 +126,10 @@ class _Document:
     def _far(self, size: float) -> float:
         return 1.0 - min(1.0, max(0.0, 2.0 - size / self.facts.caches[2]))
 
-    def product(self, dtype: str) -> tuple[float, float]:
-        """(FLOP/s, seconds to pack an element) of one core: non-negative least squares on relative times.
+    def product(self, dtype: str) -> tuple[float, float, float]:
+        """(FLOP/s, seconds to pack an element, seconds more for one beyond L2): least squares on relative times.
 
-        ``t = 2·m·n·k / rate + pack·(n·k + m·k) + bytes of both operands that are not in L2 / L3 rate``.
+        ``t = 2·m·n·k / rate + pack·(n·k + m·k) + far·(elements beyond L2) + their bytes / L3 rate``; none is negative.
         """
         import numpy as np
         from scipy.optimize import nnls
@@ -139,16 +139,17 @@ class _Document:
             if not name.startswith(f"linear {dtype} "):
                 continue
             m, n, k = (int(x) for x in name.split()[2].split("x"))
-            if m < min(b.GEMM_ROWS):
+            if m in b.FEW_ROWS:
                 continue
             seconds = self._net(name, "linear")
-            far = n * k * word * self._far((n * k + m * (n + k)) * word) + m * k * word * self._far(m * (n + k) * word)
-            left = max(0.2 * seconds, seconds - far / self.l3)
-            rows.append((2.0 * m * n * k / left, (n * k + m * k) / left))
+            far = n * k * self._far((n * k + m * (n + k)) * word) + m * k * self._far(m * (n + k) * word)
+            left = max(0.2 * seconds, seconds - far * word / self.l3)
+            rows.append((2.0 * m * n * k / left, (n * k + m * k) / left, far / left))
             right.append(1.0)
         scale = np.array(rows).max(axis=0)
-        (per_flop, pack), _ = nnls(np.array(rows) / scale, np.array(right))
-        return 1.0 / (per_flop / scale[0]), pack / scale[1]
+        scale[scale == 0.0] = 1.0
+        (per_flop, pack, far), _ = nnls(np.array(rows) / scale, np.array(right))
+        return float(scale[0] / per_flop), float(pack / scale[1]), float(far / scale[2])
 
     def direct(self, dtype: str) -> tuple[float, int]:
         """(seconds an element of the second operand without panels, rows that one pass serves)."""
@@ -172,7 +173,7 @@ class _Document:
 
     def build(self) -> dict[str, Any]:
         """All fields."""
-        rate, pack = self.product("fp32")
+        rate, pack, _ = self.product("fp32")
         lanes = self.facts.vector_bits // 32
         pipes = 2 if rate > lanes * 2 * self.clock * 0.98 else 1
         per_cycle = 2.0 * lanes * pipes * (1 if self.facts.multiply_add else 0.5)
@@ -193,7 +194,7 @@ class _Document:
             "memory": self._memory(),
             "launch": self._launch(),
             "power": {"limit": _given("250 W", "unverified", "not measured; no result but energy depends on it")},
-            "kernels": self._kernels(efficiency, pack, per_cycle),
+            "kernels": self._kernels(efficiency, per_cycle),
         }
 
     def _core(self) -> dict[str, Any]:
@@ -209,7 +210,9 @@ class _Document:
             "count": max(self.facts.cores, self.times.threads),
             "l1": {
                 "capacity": size(1),
-                "bandwidth": _given(f"{l1} B/cycle", "assumed", "two vector loads a cycle; the framework cannot show it"),
+                "bandwidth": _given(
+                    f"{l1} B/cycle", "assumed", "two vector loads a cycle; the framework cannot show it"
+                ),
             },
             "l2": {
                 "capacity": size(2),
@@ -232,7 +235,7 @@ class _Document:
         for dtype in self.times.dtypes:
             if dtype == "fp32":
                 continue
-            rate, _ = self.product(dtype)
+            rate, _, _ = self.product(dtype)
             text = "products of the framework in this type, divided by 'efficiency'"
             target = matrix if f"amx_{dtype}" in self.facts.flags else vector
             target[dtype] = self._q(rate / (self.clock * efficiency), "FLOP/cycle", text)
@@ -286,10 +289,10 @@ class _Document:
             "view": self._q(view, "s", "slice or transpose of a small tensor, the slower"),
         }
 
-    def _kernels(self, efficiency: float, pack: float, per_cycle: float) -> dict[str, Any]:
+    def _kernels(self, efficiency: float, per_cycle: float) -> dict[str, Any]:
         clock = self.clock
         direct = {dtype: self.direct(dtype) for dtype in self.times.dtypes}
-        packs = {dtype: pack if dtype == "fp32" else self.product(dtype)[1] for dtype in self.times.dtypes}
+        packs = {dtype: self.product(dtype)[1:] for dtype in self.times.dtypes}
         rates, setup = self._rates()
         small, large = b.elements(self.facts)
         narrow = next((d for d in self.times.dtypes if d != "fp32"), "")
@@ -305,15 +308,27 @@ class _Document:
             "special": self._q(exponential * operations, "cycles", "exponential within L2"),
             "dequantise": self._q(widen * operations, "cycles", f"{narrow or 'no type'} to fp32 within L2"),
             "elementwise": rates,
-            "passes": {k: _given(str(n), "datasheet", "operators that PyTorch composes it of") for k, n in b.PASSES.items()},
+            "passes": {
+                k: _given(str(n), "datasheet", "operators that PyTorch composes it of, or changes of layout around it")
+                for k, n in b.PASSES.items()
+            },
             "setup": setup,
-            "convolution": {"reorder": self._q(self._reorder(efficiency * per_cycle * clock) * clock, "cycles", "3 × 3 convolutions, what arithmetic at the rate of products leaves")},
+            "convolution": {
+                "reorder": self._q(
+                    self._reorder(efficiency * per_cycle * clock) * clock,
+                    "cycles",
+                    "3 × 3 convolutions, what arithmetic at the rate of products leaves",
+                )
+            },
             "gemm": {
                 "rows": _given("6", "assumed", "register tile of common libraries"),
                 "columns": _given("16", "assumed", "one vector"),
                 "efficiency": self._q(efficiency, "", text),
-                "pack": {d: self._q(value * clock, "cycles", panels) for d, value in packs.items()},
-                "direct": {d: self._q(v * clock, "cycles", "one row against a matrix in L2") for d, (v, _) in direct.items()},
+                "pack": {d: self._q(near * clock, "cycles", panels) for d, (near, _) in packs.items()},
+                "pack_far": {d: self._q(far * clock, "cycles", panels) for d, (_, far) in packs.items()},
+                "direct": {
+                    d: self._q(v * clock, "cycles", "one row against a matrix in L2") for d, (v, _) in direct.items()
+                },
                 "direct_rows": _given(str(direct["fp32"][1]), "measured", self.how),
             },
             "attention": {
@@ -327,7 +342,12 @@ class _Document:
             },
             "collective": {
                 name: _given(value, "assumed", "not measured; one machine")
-                for name, value in (("setup", "20 us"), ("step", "10 us"), ("efficiency", "0.85"), ("one_shot_limit", "0 B"))
+                for name, value in (
+                    ("setup", "20 us"),
+                    ("step", "10 us"),
+                    ("efficiency", "0.85"),
+                    ("one_shot_limit", "0 B"),
+                )
             },
         }
 
@@ -341,9 +361,12 @@ class _Document:
                 rates[dtype][kind] = self._q(each * self.clock, "cycles", "two sizes within L2")
                 if dtype == "fp32" and before > 0.1 * self.dispatch:
                     setup[kind] = before
+        small, large = b.elements(self.facts)
+        each, _ = self.slope((f"short_sum fp32 {small}", f"short_sum fp32 {large}"), (small, large))
+        rates["fp32"]["short_sum"] = self._q(each * self.clock, "cycles", f"sums of {b.SHORT_ROW} numbers, an input")
         lengths = [float(n * b.CONV1D_CHANNELS) for n in b.CONV1D_LENGTHS]
         names = [f"conv1d {n}" for n in b.CONV1D_LENGTHS]
-        each, setup["conv1d"] = self.slope((names[0], names[1]), (lengths[0], lengths[1]))
+        each, setup["conv1d"] = self.slope((names[0], names[1]), (lengths[0], lengths[1]), b.PASSES["conv1d"])
         rates["fp32"]["conv1d"] = self._q(each * self.clock, "cycles", "depthwise, four taps, two lengths")
         areas = [float(side * side * b.DEPTHWISE_CHANNELS) for side in b.DEPTHWISE_SIDES]
         names = [f"depthwise_conv2d {side}" for side in b.DEPTHWISE_SIDES]

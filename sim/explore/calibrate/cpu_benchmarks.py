@@ -18,9 +18,28 @@ GEMM_ROWS = (16, 48, 96, 192)
 FEW_ROWS = (1, 2, 3, 4)
 NARROW_ROWS = (32, 96)
 COLUMNS = 512
-KINDS = ("add", "mul", "copy", "relu", "silu", "gelu", "gelu_tanh", "sigmoid", "exp", "softmax", "layernorm", "rmsnorm")
-PASSES = {"rmsnorm": 4}
-"""Passes over its data of an operator that PyTorch composes of others: square, mean, two products."""
+KINDS = (
+    "add",
+    "mul",
+    "copy",
+    "relu",
+    "silu",
+    "gelu",
+    "gelu_tanh",
+    "sigmoid",
+    "exp",
+    "softplus",
+    "softmax",
+    "layernorm",
+    "rmsnorm",
+)
+PASSES = {"rmsnorm": 6, "conv1d": 3}
+"""Passes over its data of an operator: six operators for an RMS norm; a convolution between two changes of layout."""
+
+SHORT_ROW = 16
+"""Width of a row in sums of short rows (the state of a scan)."""
+NEAR_PRODUCTS = ((24, 192), (64, 192), (160, 160))
+"""(rows, side of the matrix) of products whose operands stay in L2."""
 
 CHASE_STEPS = 20_000
 CLOCK_STEPS = 20_000
@@ -140,6 +159,7 @@ def _products(torch: Any, facts: MachineFacts, dtype: str) -> Iterator[Benchmark
     word = torch.empty(0, dtype=kind).element_size()
     side = near_side(facts, word)
     shapes = [(m, n, k) for n, k in GEMM_SHAPES for m in GEMM_ROWS] if dtype == "fp32" else []
+    shapes += [(m, near, near) for m, near in NEAR_PRODUCTS]
     if dtype != "fp32":
         shapes += [(m, *GEMM_SHAPES[0]) for m in NARROW_ROWS]
     shapes += [(m, side, side) for m in FEW_ROWS]
@@ -157,10 +177,10 @@ def _linear(torch: Any, x: Any, w: Any, b: Any) -> Callable[[], object]:
 def rowwise_call(torch: Any, kind: str, x: Any) -> Callable[[], object]:
     """One row-wise operator on ``x`` [rows, cols], as the framework runs it."""
     f = torch.nn.functional
-    w, shape = torch.ones_like(x[0]), (x.shape[1],)
+    w, shape, y = torch.ones_like(x[0]), (x.shape[1],), x.clone()
     calls: dict[str, Callable[[], object]] = {
-        "add": lambda: x + x,
-        "mul": lambda: x * x,
+        "add": lambda: x + y,
+        "mul": lambda: x * y,
         "copy": lambda: x.clone(),
         "relu": lambda: torch.relu(x),
         "silu": lambda: f.silu(x),
@@ -168,6 +188,7 @@ def rowwise_call(torch: Any, kind: str, x: Any) -> Callable[[], object]:
         "gelu_tanh": lambda: f.gelu(x, approximate="tanh"),
         "sigmoid": lambda: torch.sigmoid(x),
         "exp": lambda: torch.exp(x),
+        "softplus": lambda: f.softplus(x),
         "softmax": lambda: f.softmax(x, -1),
         "layernorm": lambda: f.layer_norm(x, shape, w, w),
         "rmsnorm": lambda: f.rms_norm(x, shape, w),
@@ -183,6 +204,13 @@ def _rowwise(torch: Any, facts: MachineFacts, dtype: str) -> Iterator[Benchmark]
             yield Benchmark(f"{name} {dtype} {size}", rowwise_call(torch, name, x))
         if dtype != "fp32":
             yield Benchmark(f"widen {dtype} {size}", _widen(x))
+        else:
+            yield Benchmark(f"short_sum {dtype} {size}", _short_sums(x))
+
+
+def _short_sums(x: Any) -> Callable[[], object]:
+    short = x.view(-1, SHORT_ROW)
+    return lambda: short.sum(-1)
 
 
 def _widen(x: Any) -> Callable[[], object]:

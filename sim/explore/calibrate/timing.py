@@ -205,8 +205,7 @@ def _judge(found: Iterable[Samples], timer: Timer, protocol: Sampling) -> None:
         return
     noisy.sort(key=lambda s: -s.floor_spread)
     shown = ", ".join(
-        f"{s.name!r} ({len(s.seconds)} samples, lowest tenth {s.quantile(0.1):.3g} s, lowest quarter "
-        f"{s.steady:.3g} s)"
+        f"{s.name!r} ({len(s.seconds)} samples, lowest tenth {s.quantile(0.1):.3g} s, lowest quarter {s.steady:.3g} s)"
         for s in noisy[:3]
     )
     more = f" and {len(noisy) - 3} more" if len(noisy) > 3 else ""
