@@ -1,8 +1,8 @@
-"""Predictions against PyTorch on this machine: operators of shapes that calibration has not seen, and whole models.
+"""Predictions against PyTorch on this machine: operators of shapes that calibration has not seen, whole models.
 
-Operators are timed in a loop, so that their weights stay in whatever cache holds them (``weights_cached``); whole models
-stream theirs. Both are measured as calibration measures (:mod:`effsim.explore.calibrate.timing`). Some benchmarks of the
-calibration run again among them: if they have moved, so has the machine, and no verdict on the model is given.
+Operators are timed in a loop, so that their weights stay in whatever cache holds them (``weights_cached``); models
+stream theirs. Both are measured as calibration measures (:mod:`effsim.explore.calibrate.timing`). Some benchmarks of
+the calibration run again: if they have moved, so has the machine, and no verdict on the model is given.
 """
 
 from __future__ import annotations
@@ -10,16 +10,30 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from effsim.devices.cpu.device import CpuDevice
 from effsim.devices.device import Device
 from effsim.devices.registry import load_machine
+from effsim.errors import DataError
 from effsim.explore.calibrate import cpu_benchmarks
 from effsim.explore.calibrate.command import calibrate
-from effsim.explore.calibrate.cpu import load_torch
+from effsim.explore.calibrate.cpu import QUICK_DTYPES, CpuTimes, cpu_document, load_torch
 from effsim.explore.calibrate.machine import MachineFacts, discover
-from effsim.explore.calibrate.timing import CAREFUL, QUICK, Benchmark, HostTimer, NoisyMachineError, Sampling, measure
+from effsim.explore.calibrate.timing import (
+    CAREFUL,
+    QUICK,
+    Benchmark,
+    HostTimer,
+    NoisyMachineError,
+    Samples,
+    Sampling,
+    measure,
+)
+from effsim.explore.calibrate.write import write_checked, yaml_text
 from effsim.explore.kernel_table import Score
 from effsim.graph.table import from_row
 from effsim.program.program import Degrees, Execution, Memory, Phase, Program
@@ -32,11 +46,22 @@ from .timing_operators import TimedOperator, operators
 if TYPE_CHECKING:
     from rich.console import Console
 
+Devices = tuple[CpuDevice, CpuDevice]
+"""As a model finds the machine, and with weights still in cache."""
+
+WARM = "hardware.kernels.weights_cached=true"
+
 OPERATOR_MEDIAN = 0.15
 """Largest median error of the operators."""
 
 MODEL_WORST = 0.20
 """Largest error of any whole model."""
+
+RESTLESS_SHARE = 0.1
+"""Share of the times that may fail to repeat; those of operators and models are then left out of the table."""
+
+UNREST = 0.12
+"""How far the typical median may lie above the undisturbed time."""
 
 DRIFT = 0.20
 """How far benchmarks of the calibration may move before the machine, and not the model, is blamed."""
@@ -61,13 +86,16 @@ class TimingRow:
 
 @dataclass(frozen=True, slots=True)
 class TimingReport:
-    """All rows; ``drift`` is (now / calibration − 1) of the benchmarks that ran again; ``noise`` says what failed."""
+    """All rows; ``drift`` is (now / calibration − 1) of the benchmarks that ran again; ``left_out`` rows did
+    not repeat; ``noise`` says why nothing can be told.
+    """
 
     hardware: str
     threads: int
     clock: str
     rows: tuple[TimingRow, ...]
     drift: Mapping[str, float]
+    left_out: tuple[str, ...] = ()
     noise: str = ""
 
     def score(self, group: str, kind: str = "") -> Score | None:
@@ -94,10 +122,11 @@ class TimingReport:
         found = self.score("operators")
         if found is not None and found.median > OPERATOR_MEDIAN:
             out.append(f"operators: median error {100 * found.median:.1f} % > {100 * OPERATOR_MEDIAN:.0f} %")
-        for row in self.rows:
-            if row.group == "models" and abs(row.error) > MODEL_WORST:
-                out.append(f"{row.name}: error {100 * row.error:+.1f} %, more than {100 * MODEL_WORST:.0f} %")
-        return out
+        return out + [
+            f"{row.name}: error {100 * row.error:+.1f} %, more than {100 * MODEL_WORST:.0f} %"
+            for row in self.rows
+            if row.group == "models" and abs(row.error) > MODEL_WORST
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -109,6 +138,7 @@ class TimingReport:
             "groups": {name: asdict(score) for name, score in groups.items() if score is not None},
             "rows": [{**asdict(row), "error": row.error} for row in self.rows],
             "drift": dict(self.drift),
+            "left_out": list(self.left_out),
             "noisy": self.noisy,
             "failures": self.failures(),
         }
@@ -126,6 +156,8 @@ class TimingReport:
                 table.add_row(row.name, "1", f"{100 * abs(row.error):.1f} %", "", f"{100 * row.error:+.1f} %", "")
         self._line(table, "all models", "models", "")
         console.print(table)
+        if self.left_out:
+            console.print(f"left out, times do not repeat: {', '.join(self.left_out)}")
         if self.noisy:
             console.print(f"too noisy to judge: {self.noisy}")
 
@@ -159,57 +191,99 @@ def validate_timing(
     """
     torch, facts = load_torch(), discover()
     sampling = QUICK if quick else CAREFUL
-    with tempfile.TemporaryDirectory() as folder:
-        if hardware is None:
-            path = Path(folder) / "cpu_this_machine.yaml"
-            try:
-                calibrate(path, threads=threads or 1, quick=quick, progress=progress)
-            except NoisyMachineError as error:
-                return TimingReport("this machine", threads or 1, "", (), {}, str(error))
-        else:
-            path = Path(hardware)
-        warm = load_machine(str(path), ["hardware.kernels.weights_cached=true"]).device
-        cold = load_machine(str(path)).device
-    used = threads or int(getattr(cold, "parameters").units)  # noqa: B009
-    timer = HostTimer.of_threads(used)
+    given = _devices(Path(hardware)) if hardware is not None else None
+    used = threads or (given[0].parameters.units if given is not None else 1)
     before = torch.get_num_threads()
-    torch.set_num_threads(used)
     torch.manual_seed(0)
     try:
         with torch.inference_mode():
-            return _compare(torch, facts, warm, cold, timer, sampling, used, quick, progress)
+            ops, whole = list(operators(torch)), list(models(torch, quick))
+            session = _Session(torch, facts, sampling, used, quick, progress)
+            found, devices, noise = session.run([Benchmark(item.name, item.call) for item in (*ops, *whole)], given)
+            again = _sentinels(torch, facts, devices) if given is not None else []
+            moved = measure([b for b, _ in again], session.timer, sampling) if again else {}
+    except NoisyMachineError as error:
+        return TimingReport("this machine", used, HostTimer.of_threads(used).name, (), {}, noise=str(error))
     finally:
         torch.set_num_threads(before)
+    drift = {b.name: moved[b.name].steady / expected - 1.0 for b, expected in again}
+    restless = tuple(name for name, s in found.items() if s.floor_spread > sampling.floor_spread)
+    rows = _rows(
+        [o for o in ops if o.name not in restless], [m for m in whole if m.name not in restless], found, devices
+    )
+    return TimingReport(devices[0].name, used, session.timer.name, rows, drift, restless, noise)
 
 
-def _compare(
-    torch: Any,
-    facts: MachineFacts,
-    warm: Device,
-    cold: Device,
-    timer: HostTimer,
-    sampling: Sampling,
-    threads: int,
-    quick: bool,
-    progress: Progress,
-) -> TimingReport:
-    ops, whole = list(operators(torch)), list(models(torch, quick))
-    again = _sentinels(torch, facts, cold)
-    benchmarks = [Benchmark(item.name, item.call) for item in (*ops, *whole)]
-    benchmarks += [benchmark for benchmark, _ in again]
-    try:
-        found = measure(benchmarks, timer, sampling, progress)
-    except NoisyMachineError as error:
-        return TimingReport(cold.name, threads, timer.name, (), {}, str(error))
-    rows = [
-        TimingRow("operators", op.kind, op.name, operator_s(op, warm), found[op.name].steady, found[op.name].median)
-        for op in ops
-    ]
-    rows += [
-        TimingRow("models", m.name, m.name, model_s(m, cold), found[m.name].steady, found[m.name].median) for m in whole
-    ]
-    drift = {b.name: found[b.name].steady / expected - 1.0 for b, expected in again}
-    return TimingReport(cold.name, threads, timer.name, tuple(rows), drift)
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """One measurement with everything it needs to know."""
+
+    torch: Any
+    facts: MachineFacts
+    sampling: Sampling
+    threads: int
+    quick: bool
+    progress: Progress
+
+    @property
+    def timer(self) -> HostTimer:
+        return HostTimer.of_threads(self.threads)
+
+    def run(self, benchmarks: list[Benchmark], given: Devices | None) -> tuple[Mapping[str, Samples], Devices, str]:
+        """Samples of *benchmarks*, the devices (those given, or calibrated meanwhile), and what speaks against both.
+
+        On one core the benchmarks of the calibration take turns with the others, so that both see the same machine
+        even where its clock and its neighbours change from minute to minute.
+        """
+        if given is None and self.threads > 1:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "cpu_this_machine.yaml"
+                calibrate(path, threads=self.threads, quick=self.quick, progress=self.progress)
+                given = _devices(path)
+        self.torch.set_num_threads(self.threads)
+        own = [] if given is not None else cpu_benchmarks.one_core(self.torch, self.facts, QUICK_DTYPES)
+        every, names = [*own, *benchmarks], frozenset(b.name for b in benchmarks)
+        # Restless times are not refused here but counted: a table without a verdict says more than no table.
+        both = measure(every, self.timer, self.sampling, self.progress, optional=[b.name for b in every])
+        found = {name: samples for name, samples in both.items() if name in names}
+        unrest = _unrest(both.values(), self.sampling)
+        if given is not None:
+            return found, given, unrest
+        times = CpuTimes({b.name: both[b.name].steady for b in own}, {}, 1, QUICK_DTYPES)
+        document = cpu_document(self.facts, times, date.today().isoformat())
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "cpu_this_machine.yaml"
+            write_checked(path, yaml_text(document))
+            return found, _devices(path), unrest
+
+
+def _unrest(found: Iterable[Samples], sampling: Sampling) -> str:
+    """Why these samples cannot judge a model; empty where they can."""
+    every = list(found)
+    moving = [s.name for s in every if s.floor_spread > sampling.floor_spread]
+    if len(moving) > RESTLESS_SHARE * len(every):
+        return f"{len(moving)} of {len(every)} times do not repeat ({', '.join(map(repr, moving[:3]))}, …)"
+    typical = median(s.median / s.steady - 1.0 for s in every)
+    if typical > UNREST:
+        return f"the typical median lies {100 * typical:.0f} % above the undisturbed time; other work is in the way"
+    return ""
+
+
+def _devices(path: Path) -> Devices:
+    """(as a model finds it, with weights still in cache) of a hardware file."""
+    cold, warm = (load_machine(str(path), change).device for change in ([], [WARM]))
+    if not isinstance(cold, CpuDevice) or not isinstance(warm, CpuDevice):
+        raise DataError(f"{path}: timing compares with PyTorch on a CPU; expected a file of kind cpu")
+    return cold, warm
+
+
+def _rows(
+    ops: Sequence[TimedOperator], whole: Sequence[TimedModel], found: Mapping[str, Samples], devices: Devices
+) -> tuple[TimingRow, ...]:
+    cold, warm = devices
+    items = [("operators", op.kind, op.name, operator_s(op, warm)) for op in ops]
+    items += [("models", m.name, m.name, model_s(m, cold)) for m in whole]
+    return tuple(TimingRow(*item, found[item[2]].steady, found[item[2]].median) for item in items)
 
 
 def operator_s(item: TimedOperator, device: Device) -> float:
@@ -218,20 +292,25 @@ def operator_s(item: TimedOperator, device: Device) -> float:
     return lowered.analytic_s + single_launch_s(device.launch, "eager", lowered)
 
 
-def model_s(model: TimedModel, device: Device) -> float:
+def model_s(model: TimedModel, device: CpuDevice) -> float:
     """Predicted time of a whole model, launched eagerly, with its views."""
-    view = float(getattr(device, "view_s", 0.0))
     phase = Phase("step", (Execution(model.graph, 1.0),), 1.0, 1.0, 1)
     memory = Memory(device.memory_capacity_bytes, device.memory_reserved_bytes, 0.0)
-    program = Program(model.name, (phase,), Degrees(), memory, "eager", model.fused, model.views * view, 0.0)
+    program = Program(model.name, (phase,), Degrees(), memory, "eager", model.fused, model.views * device.view_s, 0.0)
     return analytic(program, device).time_s
 
 
-def _sentinels(torch: Any, facts: MachineFacts, device: Device) -> list[tuple[Benchmark, float]]:
-    """Benchmarks of the calibration with the times that the file implies: the clock, and one core's memory."""
-    p = getattr(device, "parameters")  # noqa: B009
+def _sentinels(torch: Any, facts: MachineFacts, devices: Devices) -> list[tuple[Benchmark, float]]:
+    """Benchmarks of the calibration with the times that the file implies: clock, arithmetic, one core's memory."""
+    device = devices[1]
+    p = device.parameters
     clock = next(b for b in cpu_benchmarks.loops(facts) if b.name == "clock")
     out = [(clock, cpu_benchmarks.CLOCK_STEPS * cpu_benchmarks.CLOCK_OPERATIONS / p.peak_hz)]
+    (n, k), m = cpu_benchmarks.GEMM_SHAPES[0], cpu_benchmarks.GEMM_ROWS[-1]
+    x, w, b = torch.randn(m, k), torch.randn(n, k), torch.randn(n)
+    product = TimedOperator("linear", "", {"m": m, "n": n, "k": k, "dtype": "fp32"}, lambda: None)
+    call = lambda: torch.nn.functional.linear(x, w, b)  # noqa: E731
+    out.append((Benchmark("a product of the calibration", call), operator_s(product, device)))
     size = cpu_benchmarks.copy_sizes(facts)[-1]
     if p.units == 1:
         source, target = torch.ones(size // 8), torch.empty(size // 8)

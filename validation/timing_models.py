@@ -24,7 +24,7 @@ FP32 = "fp32"
 
 @dataclass(frozen=True, slots=True)
 class TimedModel:
-    """``call`` runs the model once; ``graph`` is the same work; ``fused`` False: scans run as the framework's operators."""
+    """``call`` runs the model once; ``graph`` is the same work; ``fused`` False: scans run operator by operator."""
 
     name: str
     call: Callable[[], Any]

@@ -174,7 +174,7 @@ def _sweep(
 def _gather(op: Embedding) -> tuple[Step, ...]:
     (step,) = _sweep(op, "embedding gather", persistent=True)
     assert isinstance(step, SweepStep)
-    return (replace(step, gathers=float(op.tokens)),)
+    return (replace(step, gathers=float(op.tokens), elements=float(op.tokens) * op.width, dtype=op.dtype),)
 
 
 def _linear(op: Linear, fused: bool) -> tuple[Step, ...]:

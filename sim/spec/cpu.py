@@ -122,7 +122,7 @@ class CpuGemm(SpecModel):
     )
     pack_far: dict[DTypeName, NonNegativeCycles] = Field(
         default_factory=dict,
-        description="cycles more for an element that comes from beyond L2 (a copy into panels reads in strides), by dtype",
+        description="cycles more for an element from beyond L2 (the copy into panels reads in strides), by dtype",
     )
     direct: dict[DTypeName, Cycles] = Field(
         default_factory=dict,

@@ -203,7 +203,9 @@ class CpuDevice(SteppedDevice):
             p.beyond_l2(step.live_bytes, p.units),
             p.beyond_l2(lasting + passing, p.units) if stays or not step.b_persistent else 1.0,
         ]
-        problem.append(self._pack_far.get(step.dtype, 0.0))
+        # Strides hurt where one matrix does not fit; many small ones lie one behind the other.
+        item = p.beyond_l2(max(step.a_bytes, step.b_bytes) / step.batch, 1)
+        problem.append(self._pack_far.get(step.dtype, 0.0) * item)
         problem[ps.P_B_FAR] = max(problem[ps.P_B_FAR], problem[ps.P_B_MEM] / step.b_bytes if step.b_bytes else 0.0)
         ps.search(problem, self._core, self._rows, self._splits, self._pairs, out)
         best = 1.0 - p.kept_at_best(passing)

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import DataError
 from .timing import CAREFUL, QUICK, Samples, Timer
+
+if TYPE_CHECKING:
+    from .fit import Fit
 
 DEVICES = ("cpu", "cuda")
 
@@ -87,3 +90,33 @@ def calibrate(
     )
     write_checked(path, yaml_text(document, comment))
     return Calibration(path, str(document["name"]), samples)
+
+
+def fit_table(
+    hardware: str,
+    table: Path,
+    parameters: Sequence[str],
+    out: Path | None,
+    *,
+    split: float = 0.5,
+    seed: int = 0,
+    most_rows: int = 1000,
+    launch: str = "graph",
+    progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
+) -> Fit:
+    """:func:`effsim.explore.calibrate.fit.fit`, and write the file that extends the original, if *out* names one."""
+    from ...devices.registry import load_machine
+    from .fit import fit
+    from .fitted import fitted_document
+    from .write import write_checked, yaml_text
+
+    if out is not None and not out.parent.is_dir():
+        raise DataError(f"{out}: the folder {out.parent} does not exist")
+    if out is not None and out.resolve() == Path(hardware).resolve():
+        raise DataError(f"{out}: the fitted file extends {hardware} and cannot replace it")
+    result = fit(
+        hardware, table, parameters, split=split, seed=seed, most_rows=most_rows, launch=launch, progress=progress
+    )
+    if out is not None:
+        write_checked(out, yaml_text(fitted_document(result, load_machine(hardware).spec), result.source))
+    return result

@@ -1,17 +1,17 @@
 """Repeatable times on a machine that others use too.
 
-All benchmarks take turns, a round at a time, so that a disturbance hits a sample of each instead of every sample of one.
-Disturbances mostly add time (a neighbour's core, cache and memory), a short burst of clock now and then takes some off:
-the value is the lower quartile, and it is believed when it lies close to the lowest decile, that is, when a share of the
-samples agrees on how fast the undisturbed machine is. Benchmarks without such a floor are sampled again; those that
-never find one make the measurement fail, by name, rather than become a wrong number.
+All benchmarks take turns, a round at a time: a disturbance hits a sample of each instead of every sample of one.
+Disturbances mostly add time (another's core, cache and memory), a short burst of clock now and then takes some off:
+the value is the lower quartile, and it is believed when it lies close to the lowest decile, that is, when a share of
+the samples agrees on how fast the undisturbed machine is. Benchmarks without such a floor are sampled again; those
+that never find one make the measurement fail, by name, rather than become a wrong number.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -160,6 +160,7 @@ def measure(
     timer: Timer,
     protocol: Sampling = CAREFUL,
     progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+    optional: Collection[str] = (),
 ) -> Mapping[str, Samples]:
     """Samples of every benchmark by name.
 
@@ -168,6 +169,7 @@ def measure(
         timer: what to time with.
         protocol: rounds, length of a sample, accepted spread.
         progress: wraps the numbers of the rounds (a progress bar).
+        optional: names that may stay restless; the caller looks at their ``floor_spread``.
 
     Raises:
         NoisyMachineError: some times do not repeat even after ``most_rounds``; names the worst three.
@@ -181,7 +183,7 @@ def measure(
             break
         _round(restless, turn, timer)
     found = {one.benchmark.name: one.samples() for one in series}
-    _judge(found.values(), timer, protocol)
+    _judge([s for name, s in found.items() if name not in optional], timer, protocol)
     return found
 
 
