@@ -128,6 +128,12 @@ class CpuGemm(SpecModel):
         default_factory=dict,
         description="cycles of a core for one element of the second operand where few rows make panels not worth it",
     )
+    direct_stream: Bandwidth | None = Field(
+        None, description="bytes a second that one core reads of such an operand in memory; core.stream if absent"
+    )
+    direct_l3_stream: Bandwidth | None = Field(
+        None, description="the same of one in the last-level cache; core.l3_stream if absent"
+    )
     direct_rows: Count = Field(1, validate_default=True, description="rows that one pass without panels serves at once")
 
 

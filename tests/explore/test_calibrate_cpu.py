@@ -33,7 +33,7 @@ FACTS = MachineFacts(
 )
 CLOCK, DISPATCH = 3e9, 2e-6
 RATE, PACK, FAR = 120e9, 0.15e-9, 0.3e-9
-L2, L3, STREAM, CAPACITY = 60e9, 24e9, 11e9, 12e6
+L2, L3, STREAM, NEAR, CAPACITY = 60e9, 24e9, 11e9, 0.7e6, 12e6
 TYPES = ("fp32", "bf16")
 
 
@@ -47,7 +47,9 @@ def times() -> CpuTimes:
     kinds = ("linear", "batched_matmul", "attention", "embedding", "conv2d")
     one |= {f"tiny {k}": DISPATCH for k in ("add", "relu", "mul")} | {f"tiny {k}": DISPATCH + 3e-6 for k in kinds}
     one |= {"tiny view": 1e-6, "tiny transpose": 0.8e-6}
-    one[f"copy {FACTS.caches[2] // 2}"] = FACTS.caches[2] / 2 / L2 + DISPATCH
+    for size in b.near_copies(FACTS):
+        far = beyond(size, NEAR)
+        one[f"copy {size}"] = size * ((1 - far) / L2 + far / L3) + DISPATCH
     sizes = b.copy_sizes(FACTS)
     for size in sizes:
         far = beyond(size, CAPACITY)
@@ -58,15 +60,20 @@ def times() -> CpuTimes:
     one |= {"chase L3": b.CHASE_STEPS * 20e-9, "chase memory": b.CHASE_STEPS * 100e-9}
     small, large = b.elements(FACTS)
     for dtype, word in (("fp32", 4), ("bf16", 2)):
-        shapes = [(m, *s) for s in (b.GEMM_SHAPES if word == 4 else b.GEMM_SHAPES[:1]) for m in (*b.GEMM_ROWS, *b.NARROW_ROWS)]
+        shapes = [
+            (m, *s) for s in (b.GEMM_SHAPES if word == 4 else b.GEMM_SHAPES[:1]) for m in (*b.GEMM_ROWS, *b.NARROW_ROWS)
+        ]
         shapes += [(m, side, side) for m, side in b.NEAR_PRODUCTS]
         for m, n, k in shapes:
-            far = n * k * beyond((n * k + m * (n + k)) * word, 1 << 20) + m * k * beyond(m * (n + k) * word, 1 << 20)
+            far = n * k * beyond((n * k + m * (n + k)) * word, NEAR) + m * k * beyond(m * (n + k) * word, NEAR)
             seconds = 2.0 * m * n * k / RATE + PACK * (n * k + m * k) + far * (FAR + word / L3)
             one[b.linear_name(dtype, m, n, k)] = seconds + DISPATCH + 3e-6
         side = b.near_side(FACTS, word)
         for m in b.FEW_ROWS:
             one[b.linear_name(dtype, m, side, side)] = DISPATCH + 3e-6 + side**2 * 0.1e-9 * (1 if m <= 3 else 2)
+        if word == 4:
+            for (n, k), rate in ((b.NEAR_ROWS, 20e9), (b.far_rows(FACTS), 9e9)):
+                one[b.linear_name(dtype, 1, n, k)] = DISPATCH + 3e-6 + n * k * word / rate
         for size in (small, large):
             for i, kind in enumerate((*b.KINDS, "short_sum", "widen")):
                 one[f"{kind} {dtype} {size}"] = DISPATCH * b.PASSES.get(kind, 1) + size * (i + 1) * 0.1e-9
@@ -97,12 +104,15 @@ def test_known_rates_come_back(tmp_path: Path) -> None:
     assert value["core.stream"] == pytest.approx(STREAM, rel=0.01)
     assert value["core.l3_stream"] == pytest.approx(L3, rel=0.01)
     assert value["core.l2.bandwidth"] * CLOCK == pytest.approx(L2, rel=0.01)
+    assert value["core.l2.capacity"] == pytest.approx(NEAR, rel=0.05)
     assert value["l3.capacity"] == pytest.approx(CAPACITY, rel=0.05)
     assert value["vector.fp32"] * value["kernels.gemm.efficiency"] * CLOCK == pytest.approx(RATE, rel=0.01)
     assert value["kernels.gemm.pack.fp32"] / CLOCK == pytest.approx(PACK, rel=0.02)
     assert value["kernels.gemm.pack_far.fp32"] / CLOCK == pytest.approx(FAR, rel=0.02)
     assert value["kernels.gemm.direct.fp32"] / CLOCK == pytest.approx(0.1e-9, rel=0.01)
     assert value["kernels.gemm.direct_rows"] == 3
+    assert value["kernels.gemm.direct_stream"] == pytest.approx(9e9, rel=0.01)
+    assert value["kernels.gemm.direct_l3_stream"] == pytest.approx(20e9, rel=0.01)
     assert value["kernels.elementwise.fp32.mul"] / CLOCK == pytest.approx(0.2e-9, rel=0.01)
     assert value["kernels.convolution.reorder"] / CLOCK == pytest.approx(1.2e-9, rel=0.02)
     assert value["kernels.setup.conv1d"] == pytest.approx(50e-6, rel=0.01)
@@ -171,7 +181,11 @@ def test_what_the_kernel_says_is_read(tmp_path: Path) -> None:
         (cpu / f"cpu{i}/topology").mkdir(parents=True)
         (cpu / f"cpu{i}/topology/thread_siblings_list").write_text("0,2" if i % 2 == 0 else "1,3")
         for index, (kind, level, size, shared) in enumerate(
-            [("Data", 1, "48K", str(i)), ("Instruction", 1, "32K", str(i)), ("Unified", 3, "8M", f"{i % 2},{i % 2 + 2}")]
+            [
+                ("Data", 1, "48K", str(i)),
+                ("Instruction", 1, "32K", str(i)),
+                ("Unified", 3, "8M", f"{i % 2},{i % 2 + 2}"),
+            ]
         ):
             folder = cpu / f"cpu{i}/cache/index{index}"
             folder.mkdir(parents=True)

@@ -64,7 +64,9 @@ def test_bursts_and_one_lucky_sample_do_not_change_the_value() -> None:
 
 def test_a_machine_without_a_floor_is_refused_by_name() -> None:
     machine = Machine(1.0 + 0.2 * (i * 7 % 40) for i in itertools.count())
-    with pytest.raises(NoisyMachineError, match=r"too noisy to be measured by test clock: 'wild' \(30 samples") as caught:
+    with pytest.raises(
+        NoisyMachineError, match=r"too noisy to be measured by test clock: 'wild' \(30 samples"
+    ) as caught:
         measure([machine.benchmark("wild", 1e-3)], machine.timer(), SAMPLING)
     assert caught.value.exit_code == 1
 

@@ -82,6 +82,8 @@ class CpuDevice(SteppedDevice):
             p.fork_join_s,
             float(spec.kernels.gemm.rows),
             float(spec.kernels.gemm.columns),
+            min(p.stream_bytes_per_s, float(gemm.direct_stream or p.stream_bytes_per_s)),
+            min(p.l3_stream_bytes_per_s, float(gemm.direct_l3_stream or p.l3_stream_bytes_per_s)),
         ]
         self._out = [0.0] * ps.RESULT_SIZE
 
@@ -138,9 +140,11 @@ class CpuDevice(SteppedDevice):
             sweep("scan delta·x·B", wide, expanded * word, expanded),
         )
         small = state * word
+        # Each token's share of the two expanded tensors comes from where they lie whole; the state stays near.
+        lies = small * (1.0 - self.parameters.kept(2.0 * expanded * word))
         turn = (
-            sweep("scan decay", 2.0 * small, small, state),
-            sweep("scan input", 2.0 * small, small, state),
+            replace(sweep("scan decay", 2.0 * small, small, state), persistent_bytes=lies),
+            replace(sweep("scan input", 2.0 * small, small, state), persistent_bytes=lies),
             sweep("scan h·C", small, small, state),
             sweep("scan sum", small, small / op.state, state),
         )
@@ -360,7 +364,9 @@ class CpuDevice(SteppedDevice):
         if self._direct.get(op.dtype):  # few rows: keys and values are read as they lie
             # Every head is a call of its own that starts cold: loads do not run beside the arithmetic of another.
             direct = self._direct[op.dtype] * math.ceil(rows / self._direct_rows) * stored
-            waits = stored * size_of(op.stored_dtype) * p.beyond_l2(op.bytes_moved, p.units) / p.l3_stream_bytes_per_s
+            waits = (
+                stored * size_of(op.stored_dtype) * p.beyond_l2(op.bytes_moved, p.units) / self._core[ps.D_DIRECT_L3]
+            )
             product = min(product + packed, max(product, direct) + waits)
         else:
             product += packed

@@ -57,7 +57,9 @@ RESULT_SIZE = 12
     D_FORK,
     D_MR,
     D_NR,
-) = range(13)
+    D_DIRECT_STREAM,
+    D_DIRECT_L3,
+) = range(15)
 
 LEAST_DEPTH = 256.0
 """Shortest piece of k that a library splits off."""
@@ -156,15 +158,15 @@ def _search(
                 memory = fetched + problem[P_C_MEM] / count
                 if problem[P_PACK] > 0.0:
                     work += _packing(problem, bm * bk, used * bk, fetched, min(count, threads), core)
+                seconds = memory / core[D_STREAM] + max(0.0, l3 - memory) / core[D_L3_STREAM]
                 if problem[P_DIRECT] > 0.0:
                     passes = math.ceil(bm / problem[P_DIRECT_ROWS])
                     direct = max(problem[P_DIRECT] * passes * used * bk, 2.0 * bm * used * bk / problem[P_RATE])
                     read = passes * used * bk * eb + bm * bk * ea + bm * used * ec
-                    alone = memory / core[D_STREAM] + max(0.0, read - memory) / core[D_L3_STREAM]
+                    alone = memory / core[D_DIRECT_STREAM] + max(0.0, read - memory) / core[D_DIRECT_L3]
                     if max(direct, alone) <= max(work, loads):
-                        work, loads, l3 = direct, 0.0, read
+                        work, loads, l3, seconds = direct, 0.0, read, alone
                 busy = max(work, loads)
-                seconds = memory / core[D_STREAM] + max(0.0, l3 - memory) / core[D_L3_STREAM]
                 flow = max(l3, memory) / seconds
                 extra = core[D_FORK] if count > 1.0 else 0.0
                 if split > 1.0:  # partial sums through the shared cache, then a second region that adds them

@@ -87,9 +87,11 @@ class _Document:
         self.dispatch = self.one["tiny add"]
         steps = b.CLOCK_STEPS * b.CLOCK_OPERATIONS
         self.clock = steps / self.one["clock"]
-        self.l2 = self._copied(min(int(n.split()[1]) for n in self.one if n.startswith("copy ") and _sized(n)))
         self.sizes = b.copy_sizes(facts)
+        self.near_sizes = [*b.near_copies(facts), self.sizes[0]]
+        self.l2 = self._copied(self.near_sizes[0])
         self.l3 = max(self._copied(size) for size in self.sizes[:2])
+        self.l2_capacity = self._capacity(self.near_sizes, self.l2, self.l3, facts.caches[2] / 4, facts.caches[2])
         self.stream = min(max(self._copied(self.sizes[-1]), self._read()), self.l3)
 
     # --- rates of memory ------------------------------------------------------------------------------------------
@@ -100,21 +102,20 @@ class _Document:
     def _read(self) -> float:
         return self.sizes[-1] / 2 / self.one["read memory"]
 
-    def l3_capacity(self) -> float:
-        """Working set up to which copies run at the rate of the cache: nearest to what the copies took.
+    def _capacity(self, sizes: Sequence[int], rate: float, beyond: float, low: float, high: float) -> float:
+        """Working set up to which copies run at the rate of a cache: nearest to what the copies took.
 
-        ``t(W) = W·(f/L3 + (1 − f)/stream)`` with the share ``f = 2 − W/C`` (between 0 and 1) that is kept.
+        ``t(W) = W·(f/rate + (1 − f)/beyond)`` with the share ``f = 2 − W/C`` (between 0 and 1) that is kept.
         """
 
         def distance(capacity: float) -> float:
             total = 0.0
-            for size in self.sizes:
+            for size in sizes:
                 kept = min(1.0, max(0.0, 2.0 - size / capacity))
-                seconds = size * (kept / self.l3 + (1.0 - kept) / self.stream)
+                seconds = size * (kept / rate + (1.0 - kept) / beyond)
                 total += math.log(seconds * self._copied(size) / size) ** 2
             return total
 
-        low, high = float(self.facts.caches[2]), float(self.facts.caches[3])
         grid = [low * (high / low) ** (i / 80) for i in range(81)] if high > low else [high]
         return min(grid, key=distance)
 
@@ -124,7 +125,7 @@ class _Document:
         return max(1e-9, self.one[name] - max(self.dispatch, self.one.get(f"tiny {kind}", 0.0)))
 
     def _far(self, size: float) -> float:
-        return 1.0 - min(1.0, max(0.0, 2.0 - size / self.facts.caches[2]))
+        return 1.0 - min(1.0, max(0.0, 2.0 - size / self.l2_capacity))
 
     def product(self, dtype: str) -> tuple[float, float, float]:
         """(FLOP/s, seconds to pack an element, seconds more for one beyond L2): least squares on relative times.
@@ -158,6 +159,11 @@ class _Document:
         rows = max(m for m in b.FEW_ROWS if times[m] <= SAME_PASS * times[1])
         return min(times[m] for m in b.FEW_ROWS if m <= rows) / side**2, rows
 
+    def matrix_rate(self, shape: tuple[int, int]) -> float:
+        """Bytes a second of an fp32 matrix that one row is multiplied with."""
+        n, k = shape
+        return 4.0 * n * k / self._net(b.linear_name("fp32", 1, n, k), "linear")
+
     # --- row-wise operators ---------------------------------------------------------------------------------------
 
     def slope(self, names: tuple[str, str], sizes: tuple[float, float], passes: int = 1) -> tuple[float, float]:
@@ -178,7 +184,8 @@ class _Document:
         pipes = 2 if rate > lanes * 2 * self.clock * 0.98 else 1
         per_cycle = 2.0 * lanes * pipes * (1 if self.facts.multiply_add else 0.5)
         efficiency = min(1.0, rate / (per_cycle * self.clock))
-        capacity = self.l3_capacity()
+        low, high = self.facts.caches[2], self.facts.caches[3]
+        capacity = self._capacity(self.sizes, self.l3, self.stream, low, high)
         return {
             "kind": "cpu",
             "name": f"{self.facts.model}, {self.times.threads} of {self.facts.cores} cores"[:120],
@@ -198,24 +205,21 @@ class _Document:
         }
 
     def _core(self) -> dict[str, Any]:
-        level = {1: "first", 2: "second"}
-        l1 = self.facts.vector_bits // 8 * 2
-
-        def size(number: int) -> dict[str, str]:
-            if number in self.facts.guessed:
-                return _given(f"{self.facts.caches[number]} B", "assumed", "the kernel does not describe the caches")
-            return _given(f"{self.facts.caches[number]} B", "datasheet", f"/sys: {level[number]}-level data cache")
+        l1, size = self.facts.vector_bits // 8 * 2, f"{self.facts.caches[1]} B"
+        first = _given(size, "datasheet", "/sys: first-level data cache")
+        if 1 in self.facts.guessed:
+            first = _given(size, "assumed", "the kernel does not describe the caches")
 
         return {
             "count": max(self.facts.cores, self.times.threads),
             "l1": {
-                "capacity": size(1),
+                "capacity": first,
                 "bandwidth": _given(
                     f"{l1} B/cycle", "assumed", "two vector loads a cycle; the framework cannot show it"
                 ),
             },
             "l2": {
-                "capacity": size(2),
+                "capacity": self._q(self.l2_capacity, "B", "working set up to which copies keep the cache's rate"),
                 "bandwidth": self._q(self.l2 / self.clock, "B/cycle", "copy within half of L2, read and written bytes"),
             },
             "stream": self._q(self.stream, "B/s", "copy and sum beyond every cache, one core, read and written bytes"),
@@ -328,6 +332,10 @@ class _Document:
                 "direct": {
                     d: self._q(v * clock, "cycles", "one row against a matrix in L2") for d, (v, _) in direct.items()
                 },
+                "direct_stream": self._q(
+                    self.matrix_rate(b.far_rows(self.facts)), "B/s", "one row, matrix beyond every cache"
+                ),
+                "direct_l3_stream": self._q(self.matrix_rate(b.NEAR_ROWS), "B/s", "one row, matrix of twice L2 or so"),
                 "direct_rows": _given(str(direct["fp32"][1]), "measured", self.how),
             },
             "attention": {
@@ -402,10 +410,6 @@ class _Document:
 
 
 _FLASH = "pytorch aten/src/ATen/native/cpu/FlashAttentionKernel.cpp: split sizes by query length"
-
-
-def _sized(name: str) -> bool:
-    return name.split()[1].isdigit()
 
 
 def _given(value: str, kind: str, source: str) -> dict[str, str]:

@@ -71,6 +71,20 @@ def near_side(facts: MachineFacts, word: int) -> int:
     return int((facts.caches[2] / 2 / word) ** 0.5) // 64 * 64
 
 
+NEAR_ROWS = (512, 1024)
+"""A matrix of 2 MiB, in the last-level cache of whatever has one, read by one row."""
+
+
+def far_rows(facts: MachineFacts) -> tuple[int, int]:
+    """A matrix beyond every cache, read by one row."""
+    return max(4096, copy_sizes(facts)[-1] // 2 // (4 * 1024)), 1024
+
+
+def near_copies(facts: MachineFacts) -> list[int]:
+    """Bytes read and written by copies around the size of L2."""
+    return [int(facts.caches[2] * share) // 4096 * 4096 for share in (0.5, 0.75, 1.0, 1.25, 1.5)]
+
+
 def copy_sizes(facts: MachineFacts) -> list[int]:
     """Bytes read and written by copies, from a few L2 to beyond every cache."""
     last, second = facts.caches[3], facts.caches[2]
@@ -146,8 +160,7 @@ def _scaled(torch: Any, size: int, name: str) -> Iterator[Benchmark]:
 
 
 def _memory(torch: Any, facts: MachineFacts) -> Iterator[Benchmark]:
-    yield _copy(torch, facts.caches[2] // 2 // 4096 * 4096)
-    for size in copy_sizes(facts):
+    for size in (*near_copies(facts), *copy_sizes(facts)):
         yield _copy(torch, size)
     large = copy_sizes(facts)[-1]
     x = torch.ones(large // 8)
@@ -167,6 +180,8 @@ def _products(torch: Any, facts: MachineFacts, dtype: str) -> Iterator[Benchmark
     if dtype != "fp32":
         shapes += [(m, *GEMM_SHAPES[0]) for m in NARROW_ROWS]
     shapes += [(m, side, side) for m in FEW_ROWS]
+    if dtype == "fp32":
+        shapes += [(1, *NEAR_ROWS), (1, *far_rows(facts))]
     weights: dict[tuple[int, int], Any] = {}
     for m, n, k in shapes:
         w = weights.setdefault((n, k), torch.randn(n, k).to(kind))

@@ -205,8 +205,8 @@ def host_benchmarks(torch: Any) -> list[Benchmark]:
 def cuda_document(found: CudaTimes, when: str) -> dict[str, Any]:
     """The hardware file: the generation extended with this device. *when* enters the sources.
 
-    The clock held under matrix work is read off the product: FLOPs over time over the file's rate of all SMs, which is a
-    lower limit (the product loses a little to its edges), so that it stands as ``sustained`` and boost from the driver.
+    The clock held under matrix work is read off a product: FLOPs over time over the file's rate of all SMs. It is a
+    lower limit (products lose a little to their edges) and stands as ``sustained``; ``boost`` is the driver's.
     """
     from ...spec.catalogue import load_document
     from ...units import parse
@@ -214,7 +214,7 @@ def cuda_document(found: CudaTimes, when: str) -> dict[str, Any]:
     facts, t = found.facts, found.times
     how = f"effsim calibrate, {when}, PyTorch on {facts.name}"
     generation = generation_of(facts)
-    rates = load_document("hardware", f"generations/{generation}").data["matrix"]
+    rates = load_document("generations", generation).data["matrix"]
     small, large = copy_bytes(facts)
     held = 0.0
     for dtype in ("fp16", "bf16"):
