@@ -199,7 +199,8 @@ def validate_timing(
         with torch.inference_mode():
             ops, whole = list(operators(torch)), list(models(torch, quick))
             session = _Session(torch, facts, sampling, used, quick, progress)
-            found, devices, noise = session.run([Benchmark(item.name, item.call) for item in (*ops, *whole)], given)
+            calls = [Benchmark(op.name, op.call) for op in ops] + [Benchmark(m.name, m.call) for m in whole]
+            found, devices, noise = session.run(calls, given)
             again = _sentinels(torch, facts, devices) if given is not None else []
             moved = measure([b for b, _ in again], session.timer, sampling) if again else {}
     except NoisyMachineError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from effsim.explore.calibrate.cpu_benchmarks import rowwise_call, torch_dtype
@@ -82,12 +83,12 @@ def _products(torch: Any) -> Iterator[TimedOperator]:
         to = torch_dtype(torch, dtype)
         for m, n, k in shapes:
             x, w, b = torch.randn(m, k).to(to), torch.randn(n, k).to(to), torch.randn(n).to(to)
-            call = lambda x=x, w=w, b=b: torch.nn.functional.linear(x, w, b)  # noqa: E731
+            call = partial(torch.nn.functional.linear, x, w, b)
             yield _named("linear", {"m": m, "n": n, "k": k, "dtype": dtype, "bias": True}, call)
     for batch, m, n, k in BATCHED:
         x, y = torch.randn(batch, m, k), torch.randn(batch, k, n)
         cells = {"batch": batch, "m": m, "n": n, "k": k, "dtype": "fp32"}
-        yield _named("batched_matmul", cells, lambda x=x, y=y: torch.bmm(x, y))
+        yield _named("batched_matmul", cells, partial(torch.bmm, x, y))
 
 
 def _rowwise(torch: Any) -> Iterator[TimedOperator]:
@@ -103,7 +104,7 @@ def _attention(torch: Any) -> Iterator[TimedOperator]:
         cells = {"phase": phase, "batch": 1, "q_len": q_len, "kv_len": kv_len, "heads": HEADS, "kv_heads": HEADS}
         cells |= {"head_dim": HEAD, "dtype": "fp32", "causal": causal}
         masked = causal and q_len > 1
-        call = lambda q=q, k=k, v=v, c=masked: f.scaled_dot_product_attention(q, k, v, is_causal=c)  # noqa: E731
+        call = partial(f.scaled_dot_product_attention, q, k, v, is_causal=masked)
         yield _named("attention", cells, call)
 
 
@@ -113,14 +114,14 @@ def _others(torch: Any) -> Iterator[TimedOperator]:
     for tokens in GATHERED:
         ids = torch.randint(0, VOCABULARY, (tokens,))
         cells = {"tokens": tokens, "vocabulary": VOCABULARY, "width": WIDTH, "dtype": "fp32"}
-        yield _named("embedding", cells, lambda i=ids: f.embedding(i, table))
+        yield _named("embedding", cells, partial(f.embedding, ids, table))
     for batch, length, channels in CONV1D:
         x, taps = torch.randn(batch, channels, length), torch.randn(channels, 1, 4)
         cells = {"batch": batch, "length": length, "channels": channels, "kernel": 4, "dtype": "fp32"}
-        yield _named("conv1d", cells, lambda x=x, t=taps, c=channels: f.conv1d(x, t, None, 1, 3, 1, c))
+        yield _named("conv1d", cells, partial(f.conv1d, x, taps, None, 1, 3, 1, channels))
     for batch, side, into, out, kernel, stride, padding in CONV2D:
         x, taps = torch.randn(batch, into, side, side), torch.randn(out, into, kernel, kernel)
         cells = {"batch": batch, "height": side, "width": side, "in_channels": into, "out_channels": out}
         cells |= {"kernel": kernel, "stride": stride, "padding": padding, "groups": 1, "dtype": "fp32"}
-        call = lambda x=x, t=taps, s=stride, p=padding: f.conv2d(x, t, None, s, p)  # noqa: E731
+        call = partial(f.conv2d, x, taps, None, stride, padding)
         yield _named("conv2d", cells, call)

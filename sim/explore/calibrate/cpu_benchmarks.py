@@ -7,6 +7,7 @@ among :func:`shared`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from .machine import MachineFacts
@@ -238,20 +239,20 @@ def _widen(x: Any) -> Callable[[], object]:
 
 def _convolutions(torch: Any) -> Iterator[Benchmark]:
     f = torch.nn.functional
-    for length in CONV1D_LENGTHS:
-        x, taps = torch.randn(1, CONV1D_CHANNELS, length), torch.randn(CONV1D_CHANNELS, 1, 4)
-        yield Benchmark(f"conv1d {length}", lambda x=x, t=taps: f.conv1d(x, t, None, 1, 3, 1, CONV1D_CHANNELS))
     table = torch.randn(256, GATHERED_WIDTH)
     for rows in GATHERED_ROWS:
         ids = torch.randint(0, 256, (rows,))
-        yield Benchmark(f"embedding {rows}", lambda i=ids: f.embedding(i, table))
+        yield Benchmark(f"embedding {rows}", partial(f.embedding, ids, table))
+    for length in CONV1D_LENGTHS:
+        x, taps = torch.randn(1, CONV1D_CHANNELS, length), torch.randn(CONV1D_CHANNELS, 1, 4)
+        yield Benchmark(f"conv1d {length}", partial(f.conv1d, x, taps, None, 1, 3, 1, CONV1D_CHANNELS))
     for side in DEPTHWISE_SIDES:
         x, taps = torch.randn(1, DEPTHWISE_CHANNELS, side, side), torch.randn(DEPTHWISE_CHANNELS, 1, 3, 3)
-        call = lambda x=x, t=taps: f.conv2d(x, t, None, 1, 1, 1, DEPTHWISE_CHANNELS)  # noqa: E731
+        call = partial(f.conv2d, x, taps, None, 1, 1, 1, DEPTHWISE_CHANNELS)
         yield Benchmark(f"depthwise_conv2d {side}", call)
     for side, channels in CONV2D_SHAPES:
         x, taps = torch.randn(1, channels, side, side), torch.randn(channels, channels, 3, 3)
-        yield Benchmark(f"conv2d {side} {channels}", lambda x=x, t=taps: f.conv2d(x, t, None, 1, 1))
+        yield Benchmark(f"conv2d {side} {channels}", partial(f.conv2d, x, taps, None, 1, 1))
 
 
 def loops(facts: MachineFacts) -> Iterator[Benchmark]:
@@ -259,7 +260,7 @@ def loops(facts: MachineFacts) -> Iterator[Benchmark]:
     import numba
     import numpy as np
 
-    @numba.njit  # type: ignore[untyped-decorator]
+    @numba.njit
     def spin(steps: int, x: Any) -> Any:
         for _ in range(steps):
             x ^= x << np.uint64(13)
@@ -267,7 +268,7 @@ def loops(facts: MachineFacts) -> Iterator[Benchmark]:
             x ^= x << np.uint64(17)
         return x
 
-    @numba.njit  # type: ignore[untyped-decorator]
+    @numba.njit
     def chase(steps: int, lines: Any, at: int) -> int:
         for _ in range(steps):
             at = lines[at, 0]

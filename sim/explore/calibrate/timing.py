@@ -41,7 +41,9 @@ class NoisyMachineError(EffsimError):
 class Timer(Protocol):
     """Times a number of calls."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it counts, for messages."""
 
     def seconds(self, call: Callable[[], object], calls: int) -> float:
         """Seconds that *calls* calls take together."""
