@@ -20,6 +20,7 @@ from effsim.devices.device import Device
 from effsim.devices.registry import load_machine
 from effsim.errors import DataError
 from effsim.explore.calibrate import cpu_benchmarks
+from effsim.explore.calibrate.allocator import keep_memory
 from effsim.explore.calibrate.command import calibrate
 from effsim.explore.calibrate.cpu import QUICK_DTYPES, CpuTimes, cpu_document, load_torch
 from effsim.explore.calibrate.machine import MachineFacts, discover
@@ -190,6 +191,7 @@ def validate_timing(
         SpecError: the hardware file is wrong.
     """
     torch, facts = load_torch(), discover()
+    keep_memory()
     sampling = QUICK if quick else CAREFUL
     given = _devices(Path(hardware)) if hardware is not None else None
     used = threads or (given[0].parameters.units if given is not None else 1)

@@ -163,11 +163,7 @@ class CpuDevice(SteppedDevice):
             # All but one start are inside the repeated kernel; the views of a token come with its first operator.
             starts = (op.length - 1) * gap + (op.length * views if index == 0 else 0.0)
             steps.append(replace(kernel, setup_s=kernel.setup_s + starts))
-        first = list(map(self.sweep_kernel, before))
-        # The expanded tensors are freed together: more than the allocator keeps goes back to the system every time.
-        mapped = self.parameters.fresh_s(3.0 * expanded * word, self.parameters.units)
-        first[1] = replace(first[1], setup_s=first[1].setup_s + mapped)
-        return (*first, *steps, *map(self.sweep_kernel, after))
+        return (*map(self.sweep_kernel, before), *steps, *map(self.sweep_kernel, after))
 
     def _convert(self, step_dtype: str, stored: str, how: Arithmetic) -> float:
         """Seconds to widen one element on one core; 0 where the unit reads it as it is."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from ...errors import DataError
 from . import cpu_benchmarks as b
+from .allocator import KEPT_BYTES, keep_memory
 from .machine import MachineFacts
 from .timing import CAREFUL, HostTimer, Samples, Sampling, Timer, measure
 
 DTYPES = ("fp32", "bf16", "fp16")
 QUICK_DTYPES = ("fp32", "bf16")
-GLIBC_THRESHOLD = 32 << 20
 SAME_PASS = 1.35
 """A product of few rows that takes no more than this share of the time of one row is one pass over its operand."""
 
@@ -45,6 +45,7 @@ def take_times(
         NoisyMachineError: times do not repeat.
     """
     torch = load_torch()
+    keep_memory()
     before = torch.get_num_threads()
     try:
         with torch.inference_mode():
@@ -280,7 +281,7 @@ class _Document:
             "reserved": _given("1 GiB", "assumed", "operating system and the framework itself"),
         }
         if extra > 0.0:
-            above = _given(f"{GLIBC_THRESHOLD} B", "datasheet", "glibc: largest M_MMAP_THRESHOLD it adapts to")
+            above = _given(f"{KEPT_BYTES} B", "datasheet", "glibc: largest M_MMAP_THRESHOLD it adapts to")
             text = "fill of 64 MiB just allocated against the same fill of an old buffer"
             out["fresh"] = {"above": above, "bandwidth": self._q(1.0 / extra, "B/s", text)}
         return out
