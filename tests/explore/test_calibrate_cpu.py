@@ -14,6 +14,7 @@ from effsim.errors import DataError, SpecError
 from effsim.explore.calibrate import cpu_benchmarks as b
 from effsim.explore.calibrate.cpu import CpuTimes, cpu_document
 from effsim.explore.calibrate.machine import MachineFacts, cache_bytes, cpu_list, discover
+from effsim.explore.calibrate.timing import NoisyMachineError
 from effsim.explore.calibrate.write import write_checked, yaml_text
 from effsim.graph.operators.linear import Linear
 from effsim.graph.operators.pointwise import Pointwise
@@ -155,6 +156,10 @@ def test_several_threads_measure_what_they_share(tmp_path: Path) -> None:
     assert value["memory.bandwidth"] * value["memory.stream_fraction"] == pytest.approx(18e9, rel=0.01)
     assert value["l3.bandwidth"] == pytest.approx(40e9, rel=0.01)
     assert value["kernels.fork_join"] == pytest.approx(4e-6, rel=0.02)
+    # Threads that wait for a scheduler agree well with each other, and are no fork and join.
+    together["all cores relu"] += 16e-3
+    with pytest.raises(NoisyMachineError, match=r"2 threads wait 16 ms .* 'all cores relu'"):
+        cpu_document(FACTS, replace(times(), all=together, threads=2), "2020-01-01")
 
 
 def test_a_wrong_document_leaves_nothing_behind(tmp_path: Path) -> None:

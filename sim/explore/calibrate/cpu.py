@@ -11,12 +11,16 @@ from ...errors import DataError
 from . import cpu_benchmarks as b
 from .allocator import KEPT_BYTES, keep_memory
 from .machine import MachineFacts
-from .timing import CAREFUL, HostTimer, Samples, Sampling, Timer, measure
+from .timing import CAREFUL, HostTimer, NoisyMachineError, Samples, Sampling, Timer, measure
 
 DTYPES = ("fp32", "bf16", "fp16")
 QUICK_DTYPES = ("fp32", "bf16")
 SAME_PASS = 1.35
 """A product of few rows that takes no more than this share of the time of one row is one pass over its operand."""
+
+
+SCHEDULER_S = 0.5e-3
+"""Parallel regions start and end in microseconds; waits of this order are time slices of a scheduler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,6 +408,11 @@ class _Document:
         each = self.rowwise("fp32", "relu")[0]
         share = (1 << 17) * each / self.times.threads
         extra = self.times.all["all cores relu"] - self.times.all["all cores tiny add"] - share
+        if extra > SCHEDULER_S:
+            raise NoisyMachineError(
+                f"the {self.times.threads} threads wait {1e3 * extra:.3g} ms for each other in 'all cores relu': other "
+                f"work holds the cores; stop it, or use fewer threads (--threads 1 counts CPU time)"
+            )
         return self._q(max(0.0, extra), "s", "relu by all threads, less its share of one core's work")
 
     def _q(self, value: float, unit: str, text: str) -> dict[str, str]:
