@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from . import check, compare, dashboard, dram, explain, import_, kernels, list_, roofline, run, schema, validate
+from . import (
+    calibrate,
+    check,
+    compare,
+    dashboard,
+    dram,
+    explain,
+    import_,
+    kernels,
+    list_,
+    roofline,
+    run,
+    schema,
+    validate,
+)
 
 app = typer.Typer(
     name="effsim",
@@ -42,6 +56,7 @@ for name, function in (
     ("compare", compare.compare),
     ("explain", explain.explain),
     ("kernels", kernels.kernels),
+    ("calibrate", calibrate.calibrate),
     ("validate", validate.validate),
     ("dram", dram.dram),
     ("import", import_.import_),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import UnsupportedError
@@ -40,7 +40,7 @@ class ProductStep:
 
     ``a_bytes``, ``b_bytes``, ``c_bytes`` count all batches of one repeat; ``live_bytes`` the activations that must
     share a cache for them to stay in it. ``expected_flops`` ≥ 0 replaces 2·m·n·k·batch in lower bounds (expert loads
-    are rounded to whole rows).
+    are rounded to whole rows). ``taps`` > 0: a convolution that gathers so many inputs a channel.
     """
 
     name: str
@@ -58,6 +58,7 @@ class ProductStep:
     c_persistent: bool = False
     repeat: int = 1
     expected_flops: float = -1.0
+    taps: int = 0
 
     @property
     def flops(self) -> float:
@@ -82,6 +83,8 @@ class SweepStep:
     ``rows`` > 0: a row must be complete before its result leaves. ``parallel`` > 0 limits independent pieces.
     ``chain``: dependent steps in sequence. ``vector_ops`` and ``special_ops`` are single operations, not FLOP pairs.
     ``run_bytes``: what is read lies in pieces of that size at unrelated places.
+    ``elements`` of ``dtype`` are results of an operator whose rate a device's file may give by ``kind``; ``gathers``
+    counts rows that are read from scattered places.
     """
 
     name: str
@@ -94,6 +97,10 @@ class SweepStep:
     parallel: int = 0
     chain: int = 0
     run_bytes: float = math.inf
+    elements: float = 0.0
+    dtype: str = ""
+    kind: str = ""
+    gathers: float = 0.0
 
     @property
     def write_share(self) -> float:
@@ -165,8 +172,17 @@ def _sweep(
         rows=rows,
         parallel=parallel,
         run_bytes=op.row_bytes if isinstance(op, Embedding) else math.inf,
+        elements=float(getattr(op, "elements", 0.0)) / passes,
+        dtype=str(getattr(op, "dtype", "")),
+        kind=op.kind,
     )
     return (step,) * passes
+
+
+def _gather(op: Embedding) -> tuple[Step, ...]:
+    (step,) = _sweep(op, "embedding gather", persistent=True)
+    assert isinstance(step, SweepStep)
+    return (replace(step, gathers=float(op.tokens), elements=float(op.tokens) * op.width, dtype=op.dtype),)
 
 
 def _linear(op: Linear, fused: bool) -> tuple[Step, ...]:
@@ -360,6 +376,9 @@ def _conv2d(op: Conv2d, fused: bool) -> tuple[Step, ...]:
             op.output_bytes,
             op.weight_bytes,
             op.arithmetic().vector / 2.0,
+            elements=float(op.rows) * op.out_channels,
+            dtype=op.dtype,
+            kind="depthwise_conv2d",
         )
         return (sweep,)
     n = op.out_channels // op.groups
@@ -376,6 +395,7 @@ def _conv2d(op: Conv2d, fused: bool) -> tuple[Step, ...]:
         c_bytes=op.output_bytes,
         live_bytes=live,
         b_persistent=True,
+        taps=op.kernel * op.kernel,
     )
     return (step,)
 
@@ -406,7 +426,7 @@ _RULES: dict[type, Callable[[Any, bool], tuple[Step, ...]]] = {
     KVAppend: lambda op, fused: _sweep(op, "kv append", persistent=True),
     Pointwise: _pointwise,
     PointwiseBackward: lambda op, fused: _sweep(op, f"{op.forward.kind} backward"),
-    Embedding: lambda op, fused: _sweep(op, "embedding gather", persistent=True),
+    Embedding: lambda op, fused: _gather(op),
     EmbeddingBackward: lambda op, fused: _sweep(op, "embedding scatter", persistent=True),
     Sampling: lambda op, fused: _sweep(op, "sampling", rows=op.rows, passes=SAMPLING_PASSES),
     CrossEntropy: lambda op, fused: _sweep(op, "cross entropy", rows=op.rows),

@@ -197,7 +197,7 @@ def predict(
         if cycles is not None:
             predicted["cycles"] = cycles
         out.append(predicted)
-        measured = _measured(row, path, index)
+        measured = measured_of(row, path, index)
         if measured:
             errors.setdefault(kind, []).append((index, seconds / measured - 1.0))
     added = [name for name in ADDED if name not in columns]
@@ -207,7 +207,12 @@ def predict(
     return PredictedTable((*columns, *added), tuple(out), scores)
 
 
-def _measured(row: Mapping[str, Any], path: Path, index: int) -> float | None:
+def measured_of(row: Mapping[str, Any], path: Path, index: int) -> float | None:
+    """``measured_s`` of a row; None where there is none.
+
+    Raises:
+        DataError: it is no positive number.
+    """
     value = row.get("measured_s")
     if value is None or value == "":
         return None

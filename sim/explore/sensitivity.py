@@ -20,7 +20,7 @@ from ..spec.fields import IntQuantity, Quantity, SpecModel
 
 STEP = 1.1
 
-_STRUCTURAL = re.compile(
+STRUCTURAL = re.compile(
     r"(^|\.)(price|provenance|devices)\.|\.tiles\.|split_k|(context|paged|generation)_[mn]|blocks_per_sm|threads$"
     r"|attention\.(warps|max_splits)|latent\.(rows|keys|splits)|call\.(regroup_copies|latent_absorbed|append_operations)"
     r"|bytes_per_thread|loads_in_flight|max_blocks|memory\.(capacity|reserved|channels|dram)|\.size$|power\.|organization\.|unit\.count|clock\.base|\.max_devices"
@@ -90,7 +90,7 @@ def sensitivities(program: Program, machine: Machine) -> tuple[Sensitivity, ...]
     base = analytic(short, machine.device).time_s
     out = []
     for owner, path, value in parameters(machine):
-        if _STRUCTURAL.search(path) or value == 0.0 or _unused(path, used):
+        if STRUCTURAL.search(path) or value == 0.0 or _unused(path, used):
             continue
         grown = _ratio(path, value)
         try:

@@ -63,6 +63,13 @@ class L3(SpecModel):
     inclusive: bool = Field(description="holds a copy of what the L2 caches hold, so that they add no capacity")
 
 
+class FreshPages(SpecModel):
+    """Results that the allocator takes from the operating system instead of from its free lists."""
+
+    above: Bytes = Field(description="larger results are mapped anew every time (glibc: 32 MiB)")
+    bandwidth: Bandwidth = Field(description="bytes a second at which one core faults and clears new pages")
+
+
 class CpuMemory(SpecModel):
     """Memory of one socket."""
 
@@ -73,6 +80,7 @@ class CpuMemory(SpecModel):
     latency: NonNegativeTime = Field(description="load-to-use latency, local and idle")
     stream_fraction: Ratio = Field(description="share of the bandwidth that all cores together read")
     reserved: NonNegativeBytes = Field(description="taken by the operating system and libraries, at one socket")
+    fresh: FreshPages | None = Field(None, description="cost of results in newly mapped pages; none if absent")
 
 
 class Numa(SpecModel):
@@ -100,6 +108,7 @@ class CpuLaunch(SpecModel):
 
     graph: NonNegativeTime = Field(description="call of one operator of a compiled graph")
     dispatch: NonNegativeTime = Field(description="path of one operator through an eager framework")
+    view: NonNegativeTime | None = Field(None, description="an operator that moves no data (slice, transpose), eager")
 
 
 class CpuGemm(SpecModel):
@@ -108,13 +117,50 @@ class CpuGemm(SpecModel):
     rows: Count = Field(description="rows of the register tile")
     columns: Count = Field(description="columns of the register tile; narrower edges are padded to it")
     efficiency: Ratio = Field(description="share of the peak that the inner loop sustains on data in L1")
+    pack: dict[DTypeName, NonNegativeCycles] = Field(
+        default_factory=dict, description="cycles of a core to copy one operand element into panels, by dtype"
+    )
+    pack_far: dict[DTypeName, NonNegativeCycles] = Field(
+        default_factory=dict,
+        description="cycles more for an element from beyond L2 (the copy into panels reads in strides), by dtype",
+    )
+    direct: dict[DTypeName, Cycles] = Field(
+        default_factory=dict,
+        description="cycles of a core for one element of the second operand where few rows make panels not worth it",
+    )
+    direct_stream: Bandwidth | None = Field(
+        None, description="bytes a second that one core reads of such an operand in memory; core.stream if absent"
+    )
+    direct_l3_stream: Bandwidth | None = Field(
+        None, description="the same of one in the last-level cache; core.l3_stream if absent"
+    )
+    direct_rows: Count = Field(1, validate_default=True, description="rows that one pass without panels serves at once")
+
+
+class AttentionBlock(SpecModel):
+    """Query rows of a piece of work for long enough sequences."""
+
+    length: Count = Field(description="queries from which on it holds")
+    rows: Count = Field(description="query rows of one piece of work")
 
 
 class CpuAttention(SpecModel):
     """Habits of the fused attention kernel."""
 
     rows: Count = Field(description="query rows of one piece of work")
+    blocks: list[AttentionBlock] = Field(
+        default_factory=list, description="rows fixed by the length of the sequence; 'rows' or less where none holds"
+    )
+    keys: Count | None = Field(None, description="keys of one step, computed whole under a causal mask too")
     split_keys: bool = Field(description="generation divides the keys over idle cores (flash decoding)")
+
+
+class CpuConvolution(SpecModel):
+    """Habits of the convolution library."""
+
+    reorder: NonNegativeCycles = Field(
+        description="cycles of a core to bring one element of input, filter or result from or into its blocked layout"
+    )
 
 
 class CpuKernels(SpecModel):
@@ -126,6 +172,17 @@ class CpuKernels(SpecModel):
     weights_cached: bool = Field(
         False, description="small weights are still in cache (a table measured in a loop), not in memory (a model)"
     )
+    elementwise: dict[DTypeName, dict[str, Cycles]] = Field(
+        default_factory=dict,
+        description="cycles of a core for one result of a row-wise operator in cache, by dtype and kind; else counted",
+    )
+    passes: dict[str, Count] = Field(
+        default_factory=dict, description="passes over the data of a row-wise operator that has no kernel of its own"
+    )
+    setup: dict[str, NonNegativeTime] = Field(
+        default_factory=dict, description="what the library does before an operator starts, by kind"
+    )
+    convolution: CpuConvolution | None = Field(None, description="convolutions with more than one tap")
     gemm: CpuGemm = Field(description="matrix products")
     attention: CpuAttention = Field(description="fused attention")
     collective: CollectiveKernels = Field(description="what the communication library adds to the links")

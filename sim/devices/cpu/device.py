@@ -6,14 +6,16 @@ import math
 from dataclasses import replace
 
 from ...graph.dtypes import size_of
+from ...graph.operator import Operator
 from ...graph.operators.attention import SOFTMAX_VECTOR_PER_SCORE, Attention
+from ...graph.operators.scan import SelectiveScan
 from ...network.collectives import CollectiveCosts
 from ...network.topology import Network
 from ...spec.cpu import CpuSpec
 from ..device import LaunchCosts, Lowered
 from ..kernel import Kernel, TileClass, kernel_time
 from ..stepped import SteppedDevice, bare_network
-from ..steps import AttentionStep, ProductStep, SweepStep
+from ..steps import AttentionStep, ProductStep, SweepStep, steps_of
 from . import panel_search as ps
 from .parameters import Arithmetic, CpuParameters
 
@@ -48,7 +50,20 @@ class CpuDevice(SteppedDevice):
         # The device is the host: such a copy stays within its memory, which it reads and writes.
         self.host_bytes_per_s, self.host_latency_s = p.shared_memory_bytes_per_s / 2.0, 0.0
         self._gemm_efficiency = float(spec.kernels.gemm.efficiency)
+        gemm, clock = spec.kernels.gemm, p.vector_hz
+        self._pack = {str(name): float(cycles) / clock for name, cycles in gemm.pack.items()}
+        self._pack_far = {str(name): float(cycles) / clock for name, cycles in gemm.pack_far.items()}
+        self._direct = {str(name): float(cycles) / clock for name, cycles in gemm.direct.items()}
+        self._direct_rows = float(gemm.direct_rows)
+        convolution = spec.kernels.convolution
+        self._reorder = float(convolution.reorder) / clock if convolution is not None else 0.0
+        self._setup = {kind: float(seconds) for kind, seconds in spec.kernels.setup.items()}
+        self._passes = {kind: int(count) for kind, count in spec.kernels.passes.items()}
+        self.view_s = float(spec.launch.view) if spec.launch.view is not None else dispatch
         self._attention_rows = int(spec.kernels.attention.rows)
+        blocks = [(int(b.length), int(b.rows)) for b in spec.kernels.attention.blocks]
+        self._attention_blocks = sorted(blocks, reverse=True)
+        self._key_step = int(spec.kernels.attention.keys or 0)
         self._split_keys = spec.kernels.attention.split_keys
         self._rows = ps.row_panels(p.units)
         self._splits = [float(1 << i) for i in range(p.units.bit_length())]
@@ -67,6 +82,8 @@ class CpuDevice(SteppedDevice):
             p.fork_join_s,
             float(spec.kernels.gemm.rows),
             float(spec.kernels.gemm.columns),
+            min(p.stream_bytes_per_s, float(gemm.direct_stream or p.stream_bytes_per_s)),
+            min(p.l3_stream_bytes_per_s, float(gemm.direct_l3_stream or p.l3_stream_bytes_per_s)),
         ]
         self._out = [0.0] * ps.RESULT_SIZE
 
@@ -83,6 +100,70 @@ class CpuDevice(SteppedDevice):
     def cycles(self, lowered: Lowered) -> float:
         """Core cycles at the clock held under vector work."""
         return lowered.analytic_s * self.parameters.clock_hz
+
+    def kernels_of(self, op: Operator, fused: bool) -> tuple[Kernel, ...]:
+        """See :meth:`Device.kernels_of`; a scan that is not fused runs as the framework's operators, token by token."""
+        if isinstance(op, SelectiveScan) and not fused and op.length > 1:
+            return self._eager_scan(op)
+        passes = self._passes.get(op.kind, 1)
+        kernels = super().kernels_of(op, fused)
+        step = steps_of(op, True, self.name)[0] if passes > 1 else None
+        if isinstance(step, SweepStep):
+            one = replace(
+                step,
+                vector_ops=step.vector_ops / passes,
+                special_ops=step.special_ops / passes,
+                elements=step.elements / passes,
+            )
+            kernels = (self.sweep_kernel(one),) * passes
+        setup = self._setup.get(op.kind, 0.0)
+        if setup and kernels and kernels[0].classes:
+            kernels = (replace(kernels[0], setup_s=kernels[0].setup_s + setup), *kernels[1:])
+        return kernels
+
+    def _eager_scan(self, op: SelectiveScan) -> tuple[Kernel, ...]:
+        """Δ·A and its exponential, Δ·x and its product with B, then four operators and four views a token."""
+        state = float(op.batch) * op.channels * op.state
+        tokens, word = float(op.batch) * op.length * op.channels, size_of(op.state_dtype)
+        expanded, wide = tokens * op.state, tokens * size_of(op.dtype)
+
+        def sweep(name: str, read: float, write: float, elements: float, special: float = 0.0) -> SweepStep:
+            kind = {"scan exponential": "exp", "scan gate": "silu", "scan sum": "short_sum"}.get(name, "mul")
+            return SweepStep(
+                name, read, write, 0.0, elements, special, elements=elements, dtype=op.state_dtype, kind=kind
+            )
+
+        before = (
+            sweep("scan delta·A", wide, expanded * word, expanded),
+            sweep("scan exponential", expanded * word, expanded * word, expanded, expanded),
+            sweep("scan delta·x", 2.0 * wide, wide, tokens),
+            sweep("scan delta·x·B", wide, expanded * word, expanded),
+        )
+        small = state * word
+        # Each token's share of the two expanded tensors comes from where they lie whole; the state stays near.
+        lies = small * (1.0 - self.parameters.kept(2.0 * expanded * word))
+        turn = (
+            replace(sweep("scan decay", 2.0 * small, small, state), persistent_bytes=lies),
+            replace(sweep("scan input", 2.0 * small, small, state), persistent_bytes=lies),
+            sweep("scan h·C", small, small, state),
+            sweep("scan sum", small, small / op.state, state),
+        )
+        after = (
+            sweep("scan stack", wide, wide, tokens),
+            sweep("scan skip", wide, wide, tokens),
+            sweep("scan skip add", 2.0 * wide, wide, tokens),
+            sweep("scan gate", wide, wide, tokens, tokens),
+            sweep("scan gated", 2.0 * wide, wide, tokens),
+        )
+        views = len(turn) * self.view_s
+        gap = self.launch.stream_gap_s
+        steps = []
+        for index, step in enumerate(turn):
+            kernel = _repeated(self.sweep_kernel(step), op.length)
+            # All but one start are inside the repeated kernel; the views of a token come with its first operator.
+            starts = (op.length - 1) * gap + (op.length * views if index == 0 else 0.0)
+            steps.append(replace(kernel, setup_s=kernel.setup_s + starts))
+        return (*map(self.sweep_kernel, before), *steps, *map(self.sweep_kernel, after))
 
     def _convert(self, step_dtype: str, stored: str, how: Arithmetic) -> float:
         """Seconds to widen one element on one core; 0 where the unit reads it as it is."""
@@ -116,7 +197,16 @@ class CpuDevice(SteppedDevice):
             step.a_bytes * cold,
             step.b_bytes * (lasting_cold if step.b_persistent else cold),
             step.c_bytes * (lasting_cold if step.c_persistent else cold),
+            0.0 if step.taps else self._pack.get(step.dtype, 0.0),
+            0.0 if step.taps else self._direct.get(step.dtype, 0.0),
+            self._direct_rows,
+            p.beyond_l2(step.live_bytes, p.units),
+            p.beyond_l2(lasting + passing, p.units) if stays or not step.b_persistent else 1.0,
         ]
+        # Strides hurt where one matrix does not fit; many small ones lie one behind the other.
+        item = p.beyond_l2(max(step.a_bytes, step.b_bytes) / step.batch, 1)
+        problem.append(self._pack_far.get(step.dtype, 0.0) * item)
+        problem[ps.P_B_FAR] = max(problem[ps.P_B_FAR], problem[ps.P_B_MEM] / step.b_bytes if step.b_bytes else 0.0)
         ps.search(problem, self._core, self._rows, self._splits, self._pairs, out)
         best = 1.0 - p.kept_at_best(passing)
         least = passing * best + lasting * (1.0 - p.kept_at_best(lasting) if stays else 1.0)
@@ -125,14 +215,27 @@ class CpuDevice(SteppedDevice):
             ("matrix", step.bound_flops / (how.peak * p.units)),
             ("memory", min(least, moved) / p.shared_memory_peak),
         )
-        return _repeated(self._panels(step.name, terms, how), step.repeat)
+        more_s = self._fresh_s(step.c_bytes, int(out[ps.COUNT])) + self._reorder_s(step) / out[ps.COUNT]
+        return _repeated(self._panels(step.name, terms, how, more_s), step.repeat)
 
-    def _panels(self, name: str, terms: tuple[tuple[str, float], ...], how: Arithmetic) -> Kernel:
+    def _fresh_s(self, result_bytes: float, count: int) -> float:
+        """Seconds a round of tiles spends on the new pages of a result that *count* tiles write."""
+        units = self.parameters.units
+        return self.parameters.fresh_s(result_bytes, min(units, count)) / -(-count // units)
+
+    def _reorder_s(self, step: ProductStep) -> float:
+        """Seconds of one core to bring a convolution's tensors into the blocked layout and its result out of it."""
+        if step.taps <= 1:
+            return 0.0
+        elements = (step.a_bytes + step.b_bytes + step.c_bytes) / size_of(step.dtype)
+        return elements * self._reorder
+
+    def _panels(self, name: str, terms: tuple[tuple[str, float], ...], how: Arithmetic, more_s: float) -> Kernel:
         p, out = self.parameters, self._out
         tile = TileClass(
             count=int(out[ps.COUNT]),
             busy_s=out[ps.BUSY],
-            serial_s=p.first_load_s,
+            serial_s=p.first_load_s + more_s,
             l2_bytes=out[ps.L3],
             memory_bytes=out[ps.MEMORY],
             flow_bytes_per_s=out[ps.FLOW],
@@ -184,20 +287,32 @@ class CpuDevice(SteppedDevice):
         p = self.parameters
         passing = step.total_bytes - step.persistent_bytes
         memory, least = p.from_memory(step.persistent_bytes, passing)
+        cycles = p.cycles_per_element(step.dtype, step.kind)
         vector_s = (step.vector_ops + step.special_ops * p.special) / p.vector_ops_per_s
+        if cycles is not None:
+            vector_s = step.elements * cycles / p.vector_hz
         loads_s = step.total_bytes / p.l2_bytes_per_s
-        l3, own = step.total_bytes / count, memory / count
+        own = memory / count
+        far = p.beyond_l2(passing, count)
+        lasting = p.beyond_l2(step.total_bytes, count) if p.weights_cached else 1.0
+        l3 = max(own, (step.persistent_bytes * lasting + passing * far) / count)
+        if cycles is not None and step.rows:  # the first pass over a row only waits for it
+            vector_s += p.wait_s(step.read_bytes, memory, step.persistent_bytes, count) * count
+        if step.gathers:  # no prefetch across scattered rows
+            vector_s += step.gathers * p.first_load_s * min(1.0, l3 * count / step.total_bytes)
         tile = TileClass(
             count=count,
             busy_s=max(vector_s, loads_s) / count,
-            serial_s=p.first_load_s,
+            serial_s=p.first_load_s + p.fresh_s(step.write_bytes, count),
             l2_bytes=l3,
             memory_bytes=own,
             flow_bytes_per_s=p.flow(l3, own),
         )
-        vector = step.vector_ops / 2.0 + step.special_ops * p.special
+        counted = (step.vector_ops / 2.0 + step.special_ops * p.special) / p.vector_ops_peak
+        if cycles is not None:
+            counted = min(counted, step.elements * cycles / p.peak_hz)
         terms = (
-            ("vector", vector / (p.vector_ops_peak * p.units)),
+            ("vector", counted / p.units),
             ("memory", least / p.shared_memory_peak),
         )
         binding = "vector" if vector_s >= loads_s else "l1"
@@ -217,7 +332,8 @@ class CpuDevice(SteppedDevice):
                 splits |= {min(most, s) for s in wanted}
             kernels = [self._attend(op, heads, rows, float(op.keys_read), s) for s in sorted(splits)]
             return min(kernels, key=lambda kernel: kernel_time(kernel).total_s)
-        blocks = [b for b in (self._attention_rows, self._attention_rows // 2, self._attention_rows // 4) if b > 0]
+        fixed = [rows for length, rows in self._attention_blocks if op.q_len >= length][:1]
+        blocks = fixed or [b for b in (self._attention_rows, self._attention_rows // 2, self._attention_rows // 4) if b]
         kernels = [self._context(op, min(b, op.q_len)) for b in blocks]
         return min(kernels, key=lambda kernel: kernel_time(kernel).total_s)
 
@@ -225,6 +341,10 @@ class CpuDevice(SteppedDevice):
         keys = op.pairs / op.q_len
         if op.causal:  # the block on the diagonal is computed whole
             keys = min(float(op.kv_len), keys + rows / 2.0)
+            if self._key_step:  # whole steps of keys, masked afterwards
+                ends = range(op.kv_len - op.q_len + rows, op.kv_len + rows, rows)
+                steps = [min(op.kv_len, -(-end // self._key_step) * self._key_step) for end in ends]
+                keys = max(keys, sum(steps) / len(steps))
         return self._attend(op, op.batch * op.heads * math.ceil(op.q_len / rows), rows, keys, 1)
 
     def _attend(self, op: Attention, pieces: int, rows: int, keys: float, split: int) -> Kernel:
@@ -236,8 +356,21 @@ class CpuDevice(SteppedDevice):
         stored = own * op.kv_width
         convert = self._convert(op.dtype, op.stored_dtype, how) * stored
         product = 2.0 * scores * (op.head_dim + op.v_dim) / (how.rate * self._gemm_efficiency)
+        packed = self._pack.get(op.dtype, 0.0) * (stored + rows * (op.head_dim + own))
+        if self._direct.get(op.dtype):  # few rows: keys and values are read as they lie
+            # Every head is a call of its own that starts cold: loads do not run beside the arithmetic of another.
+            direct = self._direct[op.dtype] * math.ceil(rows / self._direct_rows) * stored
+            waits = (
+                stored * size_of(op.stored_dtype) * p.beyond_l2(op.bytes_moved, p.units) / self._core[ps.D_DIRECT_L3]
+            )
+            product = min(product + packed, max(product, direct) + waits)
+        else:
+            product += packed
         rescale = rows * op.v_dim * max(1.0, own / KEY_BLOCK)
         softmax = (SOFTMAX_VECTOR_PER_SCORE * scores + rescale + scores * p.special) / p.vector_ops_per_s
+        cycles = p.cycles_per_element(op.dtype, "softmax")
+        if cycles is not None:
+            softmax = scores * cycles / p.vector_hz + rescale / p.vector_ops_per_s
         kv = stored * size_of(op.stored_dtype)
         loads = kv / p.l2_bytes_per_s
         count = pieces * split
@@ -248,12 +381,15 @@ class CpuDevice(SteppedDevice):
         extra = p.fork_join_s if count > 1 else 0.0
         if split > 1:
             extra += p.fork_join_s + 2.0 * partial / p.shared_l3_bytes_per_s
-        tile = TileClass(count, max(product + softmax + convert, loads), p.first_load_s, l3, memory, p.flow(l3, memory))
+        busy, first = max(product + softmax + convert, loads), p.first_load_s + self._fresh_s(op.output_bytes, count)
+        tile = TileClass(count, busy, first, l3, memory, p.flow(l3, memory))
         work = op.arithmetic()
-        vector = work.vector / 2.0 + work.special * p.special
+        vector = (work.vector / 2.0 + work.special * p.special) / p.vector_ops_peak
+        if cycles is not None:
+            vector = min(vector, work.special * cycles / p.peak_hz)
         terms = (
             ("matrix", work.matrix / (how.peak * p.units)),
-            ("vector", vector / (p.vector_ops_peak * p.units)),
+            ("vector", vector / p.units),
             ("memory", least / p.shared_memory_peak),
         )
         binding = max((product, "matrix"), (softmax + convert, "vector"), (loads, "l1"))[1]
@@ -264,6 +400,9 @@ class CpuDevice(SteppedDevice):
         """(expected, least) bytes from memory: a cache from earlier steps always, this step's tensors if too large."""
         p = self.parameters
         if op.phase != "generation":
+            size = op.bytes_moved
+            return size * (1.0 - p.kept(size)), size * (1.0 - p.kept_at_best(size))
+        if p.weights_cached:  # timed in a loop: the cache of keys and values is as warm as everything else
             size = op.bytes_moved
             return size * (1.0 - p.kept(size)), size * (1.0 - p.kept_at_best(size))
         passing = op.bytes_moved - op.kv_bytes

@@ -2,6 +2,10 @@
 
 Every candidate cut is priced with the closed form of :func:`effsim.devices.kernel.kernel_time` for one tile a core and
 the fastest is taken, as threading heuristics of BLAS libraries aim to.
+
+Where the file says what packing costs, a product copies both operands into panels before it multiplies: the copy waits
+for the operands (nothing is multiplied meanwhile), so that its cycles and its loads add to the arithmetic. For few rows
+the library reads the second operand as it lies instead, once for every ``direct_rows`` rows; loads then run beside.
 """
 
 from __future__ import annotations
@@ -30,7 +34,13 @@ RESULT_SIZE = 12
     P_A_MEM,
     P_B_MEM,
     P_C_MEM,
-) = range(14)
+    P_PACK,
+    P_DIRECT,
+    P_DIRECT_ROWS,
+    P_A_FAR,
+    P_B_FAR,
+    P_PACK_FAR,
+) = range(20)
 
 # Slots of the machine.
 (
@@ -47,7 +57,9 @@ RESULT_SIZE = 12
     D_FORK,
     D_MR,
     D_NR,
-) = range(13)
+    D_DIRECT_STREAM,
+    D_DIRECT_L3,
+) = range(15)
 
 LEAST_DEPTH = 256.0
 """Shortest piece of k that a library splits off."""
@@ -87,6 +99,19 @@ def _fetched(problem: list[float], tm: float, tn: float, pairs: list[list[float]
     return best
 
 
+def _round(busy: float, alone: float, memory: float, l3: float, active: float, core: list[float]) -> float:
+    """Time of *active* cores that each do one tile beside the others."""
+    return max(busy, alone, memory * active / core[D_MEM_BW], l3 * active / core[D_L3_BW])
+
+
+def _packing(problem: list[float], a: float, b: float, memory: float, active: float, core: list[float]) -> float:
+    """Seconds in which one core copies *a* and *b* elements into panels and waits for their bytes."""
+    near = a * problem[P_EA] * problem[P_A_FAR] + b * problem[P_EB] * problem[P_B_FAR] - memory
+    seconds = max(memory / core[D_STREAM], memory * active / core[D_MEM_BW]) + max(0.0, near) / core[D_L3_STREAM]
+    strided = problem[P_PACK_FAR] * (a * problem[P_A_FAR] + b * problem[P_B_FAR])
+    return problem[P_PACK] * (a + b) + strided + seconds
+
+
 def _search(
     problem: list[float],
     core: list[float],
@@ -120,7 +145,7 @@ def _search(
                 bn = math.ceil(columns / tn) * nr
                 count = batch * tm * tn * split
                 compute = 2.0 * bm * bn * bk / problem[P_RATE]
-                if compute * count >= out[TIME] * threads:
+                if problem[P_DIRECT] == 0.0 and compute * count >= out[TIME] * threads:
                     continue
                 used = min(bn, n)
                 widen = problem[P_WIDEN_A] * bm * bk + problem[P_WIDEN_B] * used * bk
@@ -128,10 +153,20 @@ def _search(
                 l2, l3 = _blocked(bm, used, bk, ea, eb, core)
                 loads = max(l1 / core[D_L1_BW], l2 / core[D_L2_BW])
                 work = max(compute, widen) if problem[P_BESIDE] > 0.0 else compute + widen
-                busy = max(work, loads)
                 l3 += bm * used * ec
-                memory = (_fetched(problem, tm, tn, pairs) + problem[P_C_MEM]) / count
+                fetched = _fetched(problem, tm, tn, pairs) / count
+                memory = fetched + problem[P_C_MEM] / count
+                if problem[P_PACK] > 0.0:
+                    work += _packing(problem, bm * bk, used * bk, fetched, min(count, threads), core)
                 seconds = memory / core[D_STREAM] + max(0.0, l3 - memory) / core[D_L3_STREAM]
+                if problem[P_DIRECT] > 0.0:
+                    passes = math.ceil(bm / problem[P_DIRECT_ROWS])
+                    direct = max(problem[P_DIRECT] * passes * used * bk, 2.0 * bm * used * bk / problem[P_RATE])
+                    read = passes * used * bk * eb + bm * bk * ea + bm * used * ec
+                    alone = memory / core[D_DIRECT_STREAM] + max(0.0, read - memory) / core[D_DIRECT_L3]
+                    if max(direct, alone) <= max(work, loads):
+                        work, loads, l3, seconds = direct, 0.0, read, alone
+                busy = max(work, loads)
                 flow = max(l3, memory) / seconds
                 extra = core[D_FORK] if count > 1.0 else 0.0
                 if split > 1.0:  # partial sums through the shared cache, then a second region that adds them
@@ -141,16 +176,18 @@ def _search(
                 rest = count - full * threads
                 total = extra + (full + (1.0 if rest > 0.0 else 0.0)) * core[D_FIRST]
                 if full > 0.0:
-                    total += full * max(busy, seconds, memory * threads / core[D_MEM_BW], l3 * threads / core[D_L3_BW])
+                    total += full * _round(busy, seconds, memory, l3, threads, core)
                 if rest > 0.0:
-                    total += max(busy, seconds, memory * rest / core[D_MEM_BW], l3 * rest / core[D_L3_BW])
+                    total += _round(busy, seconds, memory, l3, rest, core)
                 if total < out[TIME]:
                     out[TIME], out[COUNT], out[ROWS], out[COLUMNS], out[SPLIT] = total, count, tm, tn, split
                     out[BUSY], out[L3], out[MEMORY], out[FLOW] = busy, l3, memory, flow
                     out[COMPUTE], out[LOADS], out[EXTRA] = work, loads, extra
 
 
-search = Accelerated(_search, (_blocked, _fetched), arrays=(0, 1, 2, 3, 4, 5), fills=(5,), constants=(1, 2, 3, 4))
+search = Accelerated(
+    _search, (_blocked, _fetched, _round, _packing), arrays=(0, 1, 2, 3, 4, 5), fills=(5,), constants=(1, 2, 3, 4)
+)
 """``search(problem, core, rows, splits, pairs, out)``: see :func:`_search`."""
 
 

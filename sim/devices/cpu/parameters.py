@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ...errors import UnsupportedError
@@ -51,6 +52,9 @@ class CpuParameters:
     first_load_s: float
     fork_join_s: float
     weights_cached: bool
+    elementwise: dict[str, dict[str, float]]
+    fresh_above: float
+    fresh_bytes_per_s: float
 
     @classmethod
     def from_spec(cls, spec: CpuSpec) -> CpuParameters:
@@ -98,7 +102,36 @@ class CpuParameters:
             first_load_s=latency + float(spec.l3.latency),
             fork_join_s=float(spec.kernels.fork_join),
             weights_cached=spec.kernels.weights_cached,
+            elementwise={d: {k: float(c) for k, c in rates.items()} for d, rates in spec.kernels.elementwise.items()},
+            fresh_above=float(spec.memory.fresh.above) if spec.memory.fresh is not None else math.inf,
+            fresh_bytes_per_s=float(spec.memory.fresh.bandwidth) if spec.memory.fresh is not None else math.inf,
         )
+
+    def cycles_per_element(self, dtype: str, kind: str) -> float | None:
+        """Measured core cycles of one result in cache; None where the file has none and operations are counted."""
+        return self.elementwise.get(dtype, {}).get(kind)
+
+    def fresh_s(self, result_bytes: float, cores: int) -> float:
+        """Seconds in which *cores* fault and clear the pages of a result that is mapped anew; 0 for smaller ones."""
+        return result_bytes / (self.fresh_bytes_per_s * cores) if result_bytes > self.fresh_above else 0.0
+
+    def wait_s(self, read_bytes: float, memory_bytes: float, persistent: float, cores: int) -> float:
+        """Seconds in which one of *cores* waits for its share of a row-wise reduction's input.
+
+        *memory_bytes* of the operator's traffic come from memory, the rest of the input from the last-level cache as
+        far as L2 does not hold it.
+        """
+        passing = max(0.0, read_bytes - persistent)
+        own = min(passing, memory_bytes) / cores
+        near = max(0.0, passing * self.beyond_l2(2.0 * passing, cores) / cores - own)
+        return own / self.stream_bytes_per_s + near / self.l3_stream_bytes_per_s
+
+    def beyond_l2(self, size_bytes: float, cores: int) -> float:
+        """Share of activations of that size that the L2 caches of *cores* do not hold for the next kernel.
+
+        As :meth:`kept`, one level up: every core comes back to the rows it wrote.
+        """
+        return 1.0 - min(1.0, max(0.0, 2.0 - size_bytes / (cores * self.l2_bytes)))
 
     def kept(self, size_bytes: float) -> float:
         """Share of activations of that size that the caches still hold for the next kernel.

@@ -30,6 +30,11 @@ class CausalConv1d(Operator):
     def __post_init__(self) -> None:
         positive(self, "batch", "length", "channels", "kernel")
 
+    @property
+    def elements(self) -> float:
+        """Output elements."""
+        return float(self.batch) * self.length * self.channels
+
     def arithmetic(self) -> Arithmetic:
         """Vector multiply-adds; no matrix unit helps a depthwise kernel."""
         return Arithmetic(vector=2.0 * self.batch * self.length * self.channels * self.kernel)

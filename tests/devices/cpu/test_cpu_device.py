@@ -21,12 +21,13 @@ from effsim.graph.operators.embedding import Embedding
 from effsim.graph.operators.linear import BatchedMatmul, Linear
 from effsim.graph.operators.moe import Experts
 from effsim.graph.operators.pointwise import Pointwise
-from effsim.graph.operators.scan import SSDScan
+from effsim.graph.operators.scan import SelectiveScan, SSDScan
 from effsim.readings.tiles import simulated_time
 from effsim.spec.fields import IntQuantity, Quantity, SpecModel
 
 HARDWARE = Path(__file__).parents[2] / "hardware"
-CATALOGUE = ("cpu_xeon", "cpu_epyc", "cpu_xeon_icelake", "cpu_haswell", "cpu_grace", "cpu_desktop")
+MEASURED = str(HARDWARE / "measured_cpu.yaml")
+CATALOGUE = ("cpu_xeon", "cpu_epyc", "cpu_xeon_icelake", "cpu_haswell", "cpu_grace", "cpu_desktop", MEASURED)
 SLACK = 1 + 1e-9
 
 
@@ -155,10 +156,11 @@ def changed(node: object, path: list[str], factor: float) -> object:
     return {**node, path[0]: changed(node[path[0]], path[1:], factor)}
 
 
+@pytest.mark.parametrize("name", ["cpu_xeon", MEASURED])
 @pytest.mark.parametrize("path", BANDWIDTHS)
 @given(op=operators())
-def test_more_bandwidth_is_never_slower(path: str, op: Operator) -> None:
-    base = device("cpu_xeon")
+def test_more_bandwidth_is_never_slower(path: str, name: str, op: Operator) -> None:
+    base = device(name)
     faster = build_device(changed(base.spec, path.split("."), 1.7))  # type: ignore[arg-type]
     assert faster.lower(op).analytic_s <= base.lower(op).analytic_s * SLACK
 
@@ -246,3 +248,63 @@ def test_models_run_with_all_outputs(name: str, workload: str) -> None:
     assert result.cost_usd is None  # no price is known
     assert result.sensitivity
     assert result.assumptions
+
+
+def test_operands_are_packed_before_they_are_multiplied() -> None:
+    base = device(MEASURED, "hardware.threads=1")
+    free = device(
+        MEASURED, "hardware.threads=1", "hardware.kernels.gemm.pack.fp32=0", "hardware.kernels.gemm.pack_far.fp32=0"
+    )
+    op = Linear(64, 1024, 1024, "fp32")
+    # 0.4 cycles for each of 1024² + 64·1024 elements, 0.6 more for the weights, which lie beyond L2 (A's rows do not).
+    # Without a price for packing nothing is packed; with one, the copy also waits for the weights from memory.
+    seconds = (0.4 * (1024 * 1024 + 64 * 1024) + 0.6 * 1024 * 1024) / 2.6e9 + 4.0 * 1024 * 1024 / 11e9
+    assert base.lower(op).analytic_s - free.lower(op).analytic_s == pytest.approx(seconds, rel=0.02)
+    # One row is not packed: its matrix streams from memory at the rate of such reads.
+    one = Linear(1, 8192, 8192, "fp32")
+    assert base.lower(one).analytic_s == pytest.approx(one.weight_bytes / 9e9, rel=0.03)
+
+
+def test_few_rows_read_the_matrix_once_for_every_three() -> None:
+    base = device(MEASURED, "hardware.threads=1")
+    seconds = [base.lower(Linear(m, 1024, 2048, "fp32")).analytic_s for m in (1, 3, 4)]
+    assert seconds[0] == pytest.approx(seconds[1], rel=0.02)
+    assert seconds[2] > 1.05 * seconds[0]
+
+
+def test_measured_rates_replace_counted_operations() -> None:
+    base = device(MEASURED, "hardware.threads=1")
+    op = Pointwise("gelu", 64, 1024, "fp32")
+    # 1.7 cycles an element at 2.6 GHz, 12 us of preparation; half a megabyte stays in L2.
+    assert base.lower(op).analytic_s == pytest.approx(64 * 1024 * 1.7 / 2.6e9 + 12e-6, rel=0.01)
+    assert len(base.lower(Pointwise("rmsnorm", 64, 1024, "fp32"), True).kernels) == 6
+
+
+def test_results_that_are_mapped_anew_pay_for_their_pages() -> None:
+    base = device(MEASURED, "hardware.threads=1")
+    kept, fresh = (Pointwise("add", rows, 1024, "fp32") for rows in (8192, 8193))  # 32 MiB, and 4 KiB more
+    extra = base.lower(fresh).analytic_s - base.lower(kept).analytic_s
+    assert extra == pytest.approx(8193 * 4096 / 2.7e9, rel=0.02)
+
+
+def test_an_eager_scan_runs_token_by_token() -> None:
+    base = device(MEASURED, "hardware.threads=1")
+    short, long = (base.lower(SelectiveScan(1, n, 256, 16, "fp32"), False) for n in (64, 128))
+    gap = base.launch.stream_gap_s
+    # Every token: four operators and four views.
+    each = (long.analytic_s - short.analytic_s) / 64
+    assert each > 4 * (gap + 1e-6)
+    assert len(short.kernels) == len(long.kernels)
+    assert base.lower(SelectiveScan(1, 64, 256, 16, "fp32"), True).analytic_s < short.analytic_s
+
+
+def test_causal_attention_computes_whole_steps_of_keys() -> None:
+    base = device(MEASURED, "hardware.threads=1")
+    full, causal = (
+        base.lower(Attention("context", 1, 256, 256, 8, 8, 64, "fp32", causal=c)).analytic_s for c in (False, True)
+    )
+    assert causal == pytest.approx(full, rel=1e-6)  # 256 keys are one step of 512
+    longer = [
+        base.lower(Attention("context", 1, 2048, 2048, 8, 8, 64, "fp32", causal=c)).analytic_s for c in (False, True)
+    ]
+    assert longer[1] < 0.75 * longer[0]

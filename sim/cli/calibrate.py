@@ -1,0 +1,97 @@
+"""``effsim calibrate``: measure this machine, or fit a hardware file to a kernel table."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import SpecError
+from .options import Json, LaunchMode, Quiet, Seed, console, print_json
+from .progress import progress
+
+if TYPE_CHECKING:
+    from ..explore.calibrate.fit import Fit
+
+
+class MeasuredDevice(StrEnum):
+    """What PyTorch runs on."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def calibrate(
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Hardware file to write (default: cpu_this_machine.yaml).")
+    ] = None,
+    device: Annotated[MeasuredDevice, typer.Option(help="What to measure.")] = MeasuredDevice.cpu,
+    threads: Annotated[int, typer.Option(min=0, help="Cores to measure with; 0: all of them.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer samples and types.")] = False,
+    fit: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="Fit --hardware to this table (with measured_s) instead.")
+    ] = None,
+    hardware: Annotated[str, typer.Option(metavar="HW", help="Hardware file to fit, or a bundled name.")] = "",
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Number to fit; repeatable. Default: those fitted or assumed in the file."),
+    ] = None,
+    split: Annotated[float, typer.Option(help="Share of the rows to fit to; the others judge.")] = 0.5,
+    rows: Annotated[int, typer.Option(min=4, help="Most rows that are used of a larger table.")] = 1000,
+    launch: Annotated[LaunchMode, typer.Option(help="How the kernels of the table were timed.")] = LaunchMode.graph,
+    seed: Seed = 0,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure this machine under PyTorch and write its hardware file; or fit a file to a table of measured kernels."""
+    bar = partial(progress, label="calibrating", quiet=quiet or json_)
+    if fit is None:
+        if hardware or parameter:
+            raise SpecError("--hardware and --parameter belong to a fit; name its table with --fit TABLE")
+        from ..explore.calibrate.command import calibrate as measure
+
+        path = out or Path(f"{device.value}_this_machine.yaml")
+        done = measure(path, device=device.value, threads=threads, quick=quick, progress=bar)
+        if json_:
+            print_json(done.as_dict())
+        elif not quiet:
+            typer.echo(f"{done.path}: {done.name}, from {len(done.samples)} benchmarks")
+        return
+    if not hardware:
+        raise SpecError("--fit needs --hardware: the file whose numbers it may move")
+    from ..explore.calibrate.command import fit_table
+
+    result = fit_table(
+        hardware, fit, parameter or [], out, split=split, seed=seed, most_rows=rows, launch=launch.value, progress=bar
+    )
+    if json_:
+        print_json(result.as_dict())
+    elif not quiet:
+        _print(result, out)
+
+
+def _print(result: Fit, out: Path | None) -> None:
+    """What moved, what was refused, errors before and after."""
+    from rich.table import Table
+
+    screen = console()
+    moved = Table("parameter", "old", "new", "elasticity", title=f"{result.hardware} fitted to {result.table}")
+    for m in result.moved:
+        moved.add_row(m.path, f"{m.old:.4g}", f"{m.new:.4g}", f"{m.elasticity:.3f}")
+    screen.print(moved)
+    for path, why in result.refused:
+        screen.print(f"not moved: {path}: {why}")
+    errors = Table("rows", "", "n", "median", "p90", "bias", "worst row", title="error against measured_s")
+    for half in ("train", "test"):
+        for when in ("before", "after"):
+            s = getattr(getattr(result, when), half)
+            cells = (f"{100 * s.median:.1f} %", f"{100 * s.p90:.1f} %", f"{100 * s.bias:+.1f} %")
+            errors.add_row(half, when, str(s.n), *cells, str(s.worst_row))
+    screen.print(errors)
+    if result.used < result.rows:
+        screen.print(f"{result.used} of {result.rows} rows were used (--rows)")
+    if out is not None:
+        screen.print(f"written: {out}")

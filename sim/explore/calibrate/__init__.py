@@ -1,0 +1,6 @@
+"""Measured hardware files: microbenchmarks of this machine, or a fit of a file to a table of measured kernels.
+
+:mod:`.timing` takes repeatable times on a noisy machine, :mod:`.machine` reads what the operating system knows,
+:mod:`.cpu_benchmarks` and :mod:`.cuda` say what is run, :mod:`.cpu` turns times into the fields of a hardware file, and
+:mod:`.fit` moves named parameters of an existing file towards a kernel table.
+"""
