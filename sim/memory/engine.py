@@ -139,7 +139,8 @@ def _channels(s: Ints, n: _Counts, places: _Places) -> None:
         turns = domains if s[at.O_STAGGER] else 1
         if s[at.O_REFRESH] == at.REFRESH_BANK:
             turns *= banks // domains
-        first_refresh = int(s[at.T_REFI]) // turns
+        # Clocks count from 0: the first interval ends with the clock before.
+        first_refresh = int(s[at.T_REFI]) // turns - 1
     channel[:, at.C_REF_AT] = channel[:, at.C_NEXT] = first_refresh
     info[:, at.I_REFRESHES] = places.refreshes + REFRESHES_PER_BANK * c * banks
     info[:, at.I_VECTORS] = places.vectors + at.V_COUNT * c * banks

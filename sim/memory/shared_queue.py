@@ -268,6 +268,8 @@ def _two_buses(s: Ints, c: int, now: int) -> int:
     soonest_row, sent_row = int(s[c + C_ROW_BUS]), False
     if soonest_row <= now:
         sent_row, soonest_row = _bus_turn(s, c, now, ROW)
+    elif s[c + C_REF_COUNT] == 0:
+        _choose_direction(s, c)  # what the column bus took may be the last write of a drain
     if sent or sent_row:
         return now + 1
     return min(soonest, soonest_row)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from effsim.memory import layout as at
+from effsim.memory.engine import simulate_requests
+from effsim.memory.mapping import Located
 from effsim.memory.preset import catalogue, load_preset
 from effsim.memory.simulate import simulate_dram
 from effsim.memory.stream import stream_efficiency
@@ -44,6 +46,17 @@ def test_refresh_costs_its_share_of_time():
     without = simulate_dram("hbm2_dramsim3", bytes_moved=16 * MIB, mapping="rorabgbachco", refresh="off")
     expected = 1 - (260 + 14 + 14) / 3900
     assert with_refresh.fraction / without.fraction == pytest.approx(expected, abs=0.005)
+
+
+@pytest.mark.parametrize("preset", ["ddr4", "ddr4_dramsim3", "gddr6", "hbm2"])
+def test_the_first_refresh_begins_with_the_last_clock_of_its_interval(preset):
+    """Clocks count from 0, and nothing but a refresh closes the one row that is read."""
+    part = load_preset(preset).replace(organization={"channels": 1, "ranks": 1})
+    where = Located(np.zeros(2000, dtype=np.int64), np.zeros(2000, dtype=np.int64))
+    log = simulate_requests(part, where, np.zeros(2000, dtype=np.int64), keep_log=8000).log
+    first = log[np.isin(log[:, 1], [at.PRE, at.PREA, at.REF])][0]
+    last_clock = int(part.spec.timing.refi) - 1
+    assert last_clock <= first[0] <= last_clock + int(part.spec.timing.rtp)
 
 
 def test_random_accesses_are_bound_by_tfaw():
