@@ -1,4 +1,4 @@
-"""``effsim validate``: predictions against measurements of real hardware."""
+"""``effsim validate``: predictions against measurements of real hardware, models and counts against PyTorch."""
 
 from __future__ import annotations
 
@@ -17,21 +17,40 @@ class Check(StrEnum):
     kernels = "kernels"
     published = "published"
     peers = "peers"
+    numerics = "numerics"
+    counting = "counting"
+    timing = "timing"
+
+
+WITH_TORCH = (Check.numerics, Check.counting, Check.timing)
+"""Comparisons with PyTorch on this machine; they need no measurements."""
 
 
 def validate(
     check: Annotated[
-        Check | None, typer.Argument(metavar="[kernels|published|peers]", help="One kind of comparison; default: all.")
+        Check | None,
+        typer.Argument(
+            metavar="[kernels|published|peers|numerics|counting|timing]",
+            help="One kind of comparison; default: all that need measurements. The last three need PyTorch.",
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of measurements (default: $EFFSIM_MEASUREMENTS).")
     ] = None,
     gpu: Annotated[str, typer.Option(metavar="NAME", help="Kernels of one GPU only, e.g. gpu_a100.")] = "",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as a page (Markdown).")] = None,
+    hardware: Annotated[
+        str, typer.Option(metavar="FILE", help="timing: file that 'effsim calibrate' wrote; default: calibrate first.")
+    ] = "",
+    quick: Annotated[bool, typer.Option(help="numerics, counting, timing: fewer cases.")] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="numerics: seed of the random cases.")] = 0,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Compare predictions with measured kernels and published results; says how far off they are and where."""
+    if check in WITH_TORCH:
+        _with_torch(check, hardware, quick, seed, json_, quiet)
+        return
     from ..validation.page import print_report, write_page
     from ..validation.report import validate as compare
 
@@ -46,4 +65,19 @@ def validate(
     for line in broken:
         typer.echo(f"effsim: bound broken: {line}", err=True)
     if broken:
+        raise typer.Exit(1)
+
+
+def _with_torch(check: Check, hardware: str, quick: bool, seed: int, json_: bool, quiet: bool) -> None:
+    """Run a comparison with PyTorch, print it, and end with code 1 if a bound is broken."""
+    from ..validation.against_torch import compare
+
+    report = compare(check.value, hardware=hardware, quick=quick, seed=seed)
+    if json_:
+        print_json(report.as_dict())
+    elif not quiet:
+        report.print(console())
+    for line in report.failures:
+        typer.echo(f"effsim: bound broken: {line}", err=True)
+    if report.failures:
         raise typer.Exit(1)

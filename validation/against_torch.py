@@ -1,0 +1,98 @@
+"""The comparisons that need PyTorch, each as one result: numerics, counting, timing."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from effsim.errors import SpecError, UnsupportedError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXAMPLES, QUICK_EXAMPLES = 20, 5
+"""Random comparisons of each functional model."""
+
+
+@dataclass(frozen=True, slots=True)
+class TorchReport:
+    """What was found: the parts by name, and the bounds that are broken."""
+
+    check: str
+    parts: dict[str, Any]
+    failures: list[str]
+    show: Callable[[Console], None]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"check": self.check, **self.parts, "failures": self.failures}
+
+    def print(self, console: Console) -> None:
+        """Tables for people."""
+        self.show(console)
+
+
+def compare(check: str, *, hardware: str = "", quick: bool = False, seed: int = 0) -> TorchReport:
+    """Run one comparison.
+
+    Args:
+        check: ``numerics`` (functional models, and graphs executed by them), ``counting`` (FLOPs, parameters, saved
+            activations) or ``timing`` (operators and models on this machine).
+        hardware: for timing, a file of ``effsim calibrate``; empty: calibrate first.
+        quick: fewer cases.
+        seed: of random cases.
+
+    Raises:
+        SpecError: no such comparison.
+        UnsupportedError: PyTorch or transformers is not installed.
+    """
+    runs = {"numerics": _numerics, "counting": _counting, "timing": _timing}
+    if check not in runs:
+        raise SpecError(f"unknown comparison {check!r}; expected one of {', '.join(runs)}")
+    needed = ("torch",) if check == "timing" else ("torch", "transformers")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UnsupportedError(f"validate {check} needs {' and '.join(missing)}: pip install 'effsim[torch]'")
+    return runs[check](hardware, quick, seed)
+
+
+def _numerics(_: str, quick: bool, seed: int) -> TorchReport:
+    from .interpreter.report import validate_interpreter
+    from .numerics import validate_numerics
+
+    models = validate_numerics(seed, QUICK_EXAMPLES if quick else EXAMPLES)
+    graphs = validate_interpreter(seed=seed)
+
+    def show(console: Console) -> None:
+        console.print("Functional models against PyTorch in float64", style="bold")
+        console.print(models.text(), highlight=False, soft_wrap=True)
+        console.print("\nGraphs executed by the functional models against transformers", style="bold")
+        console.print(graphs.markdown(), highlight=False, markup=False, soft_wrap=True)
+
+    parts = {"models": models.as_dict(), "graphs": graphs.as_dict()}
+    return TorchReport("numerics", parts, [*models.failures(), *graphs.failures()], show)
+
+
+def _counting(_: str, quick: bool, seed: int) -> TorchReport:
+    from .counting.flops import validate_counting
+    from .counting.memory import validate_memory
+
+    counts, memory = validate_counting(fast=quick), validate_memory()
+
+    def show(console: Console) -> None:
+        console.print("FLOPs and parameters against transformers and torch.utils.flop_counter", style="bold")
+        console.print(counts.markdown(), highlight=False, markup=False, soft_wrap=True)
+        console.print("\nSaved activations of a forward and backward pass", style="bold")
+        console.print(memory.markdown(), highlight=False, markup=False, soft_wrap=True)
+
+    parts = {"counts": counts.as_dict(), "memory": memory.as_dict()}
+    return TorchReport("counting", parts, [*counts.failures(), *memory.failures()], show)
+
+
+def _timing(hardware: str, quick: bool, seed: int) -> TorchReport:
+    from .timing import validate_timing
+
+    found = validate_timing(hardware or None, quick=quick)
+    return TorchReport("timing", {"timing": found.as_dict()}, found.failures(), found.print)
