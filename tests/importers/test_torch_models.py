@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -17,18 +18,16 @@ BATCH, LENGTH = 2, 20
 """Mamba-2 scans chunks of 8: the last one is not full."""
 
 
-@pytest.fixture(scope="module")
-def tiny() -> dict[str, tuple[Any, Any]]:
-    out = {}
-    for name in models.FAMILIES:
-        model = models.build(name)
-        out[name] = (model, models.imported(model, models.inputs(name, model, BATCH, LENGTH)))
-    return out
+@cache
+def tiny(name: str) -> tuple[Any, Any]:
+    """A tiny model and its workload, made once a process and only where a test asks for it."""
+    model = models.build(name)
+    return model, models.imported(model, models.inputs(name, model, BATCH, LENGTH))
 
 
 @pytest.mark.parametrize("name", models.FAMILIES)
-def test_flops_are_those_of_our_own_architecture(name: str, tiny: dict[str, tuple[Any, Any]]) -> None:
-    model, found = tiny[name]
+def test_flops_are_those_of_our_own_architecture(name: str) -> None:
+    model, found = tiny(name)
     graph, own = models.graph_of(found), models.own_graph(model, BATCH, LENGTH)
     assert graph.flops == own.flops
     assert models.matrix_flops(graph) == models.matrix_flops(own)
@@ -39,23 +38,23 @@ def test_flops_are_those_of_our_own_architecture(name: str, tiny: dict[str, tupl
 
 
 @pytest.mark.parametrize("name", models.FAMILIES)
-def test_layers_are_folded_and_nothing_is_unknown(name: str, tiny: dict[str, tuple[Any, Any]]) -> None:
-    found = tiny[name][1]
+def test_layers_are_folded_and_nothing_is_unknown(name: str) -> None:
+    found = tiny(name)[1]
     assert not [text for text in found.warnings if "Unknown" in text]
     groups = [entry for entry in found.workload.operators if entry.operators]
     assert [entry.repeat for entry in groups] == [2]
     assert all(entry.after == "" for entry in groups[0].operators)
 
 
-def test_a_mask_that_hides_nothing_is_assumed_and_told(tiny: dict[str, tuple[Any, Any]]) -> None:
-    assert tiny["bert"][1].warnings == (
+def test_a_mask_that_hides_nothing_is_assumed_and_told() -> None:
+    assert tiny("bert")[1].warnings == (
         "The values of input attention_mask are not known: a mask takes it as showing everything.",
     )
-    assert all(not found.warnings for name, (_, found) in tiny.items() if name != "bert")
+    assert not tiny("llama")[1].warnings
 
 
 @pytest.mark.parametrize("name", ["llama", "mixtral", "vit", "bert"])
-def test_torch_counts_the_same_products(name: str, tiny: dict[str, tuple[Any, Any]]) -> None:
+def test_torch_counts_the_same_products(name: str) -> None:
     """torch's counter runs the model: it multiplies full score matrices where half is masked, and that is all."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
@@ -65,14 +64,14 @@ def test_torch_counts_the_same_products(name: str, tiny: dict[str, tuple[Any, An
         model.set_experts_implementation("batched_mm")  # grouped products are one call that the counter does not know
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(**models.inputs(name, model, BATCH, LENGTH, "cpu"))
-    graph = models.graph_of(tiny[name][1])
+    graph = models.graph_of(tiny(name)[1])
     heads = [node.op for _, node, _ in graph.walk() if node.op.kind == "attention"]
     masked = 2 * BATCH * sum(op.q_len * op.kv_len - op.pairs for op in heads) * 4 * 4 * 16  # layers·…·2 products
     assert counter.get_total_flops() == models.matrix_flops(graph) + masked
     assert (masked > 0) == (name in ("llama", "mixtral"))
 
 
-def test_torch_counts_more_in_mamba2_by_what_its_program_repeats(tiny: dict[str, tuple[Any, Any]]) -> None:
+def test_torch_counts_more_in_mamba2_by_what_its_program_repeats() -> None:
     """Padding, C·Bᵀ for every head instead of every group, and a chunk-to-chunk product instead of a running sum."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -83,7 +82,7 @@ def test_torch_counts_more_in_mamba2_by_what_its_program_repeats(tiny: dict[str,
     padded, inner, channels = chunks * chunk, heads * width, 192
     projections = sum(
         node.op.flops * count
-        for _, node, count in models.graph_of(tiny["mamba2"][1]).walk()
+        for _, node, count in models.graph_of(tiny("mamba2")[1]).walk()
         if node.op.kind == "linear"
     )
     scan = 2 * BATCH * padded * (chunk * state * heads + chunk * inner + 2 * state * inner)
@@ -109,8 +108,8 @@ def test_half_precision_keeps_its_types() -> None:
     assert graph.weight_bytes == 2 * sum(p.numel() for p in model.parameters())
 
 
-def test_all_readings_and_what_if_on_the_object(tiny: dict[str, tuple[Any, Any]]) -> None:
-    workload, own = tiny["llama"][1].workload, models.own_graph(tiny["llama"][0], BATCH, LENGTH)
+def test_all_readings_and_what_if_on_the_object() -> None:
+    workload, own = tiny("llama")[1].workload, models.own_graph(tiny("llama")[0], BATCH, LENGTH)
     times = {}
     for engine in ("roofline", "analytic", "events"):
         result = effsim.run("gpu_a100", workload, engine=engine, sensitivity=False)
