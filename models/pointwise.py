@@ -65,6 +65,52 @@ def mul(x: npt.ArrayLike, y: npt.ArrayLike) -> Float32Array:
     return first * second
 
 
+def div(x: npt.ArrayLike, y: npt.ArrayLike) -> Float32Array:
+    """``x / y``; division by zero gives infinity, or NaN for 0 / 0.
+
+    >>> div([3.0], [2.0]).tolist()
+    [1.5]
+    """
+    first, second = _pair(x, y)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
+        return first / second
+
+
+def exp(x: npt.ArrayLike) -> Float32Array:
+    """``e^x``, in double and rounded once.
+
+    >>> exp([0.0]).tolist()
+    [1.0]
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        return np.exp(float32_any("x", x).astype(np.float64)).astype(np.float32)
+
+
+def bias(x: npt.ArrayLike, offset: npt.ArrayLike) -> Float32Array:
+    """Rows ``[rows, cols]`` plus learned numbers ``[cols]``.
+
+    >>> bias([[1.0, 2.0]], [10.0, 20.0]).tolist()
+    [[11.0, 22.0]]
+    """
+    rows, learned = float32("x", x, 2), float32("offset", offset, 1)
+    expect_shape("offset", learned, (rows.shape[1],))
+    return rows + learned
+
+
+def row_sum(x: npt.ArrayLike) -> Float32Array:
+    """Sum of each row of ``[rows, cols]``, pair by pair, so that the error grows with log(cols).
+
+    >>> row_sum([[1.0, 2.0, 3.0]]).tolist()
+    [6.0]
+    """
+    values = float32("x", x, 2)
+    while values.shape[1] > 1:
+        half = values.shape[1] // 2
+        rest = values[:, 2 * half :]
+        values = np.concatenate([values[:, : 2 * half : 2] + values[:, 1 : 2 * half : 2], rest], axis=1)
+    return values[:, 0].copy() if values.shape[1] else np.zeros(values.shape[0], np.float32)
+
+
 def copy(x: npt.ArrayLike) -> Float32Array:
     """A copy.
 
@@ -192,6 +238,10 @@ FORWARD: Final[MappingProxyType[str, Callable[..., Any]]] = MappingProxyType(
         "relu_mul": relu_mul,
         "add": add,
         "mul": mul,
+        "div": div,
+        "exp": exp,
+        "bias": bias,
+        "sum": row_sum,
         "copy": copy,
         "scale": scale,
         "rope": rope,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from effsim.models._arrays import Float32Array, expect_shape, float32, float32_any
 from effsim.models.activation import gelu, silu
-from effsim.models.pointwise import dropout, relu, scale
+from effsim.models.pointwise import dropout, relu, row_sum, scale
 from effsim.models.rope import Style, rope
 
 Float64Array = npt.NDArray[np.float64]
@@ -225,6 +225,45 @@ def mul_backward(x: npt.ArrayLike, y: npt.ArrayLike, grad: npt.ArrayLike) -> tup
     return upstream * float32_any("y", y), upstream * float32_any("x", x)
 
 
+def div_backward(x: npt.ArrayLike, y: npt.ArrayLike, grad: npt.ArrayLike) -> tuple[Float32Array, Float32Array]:
+    """Gradients of both factors of ``x / y``: ``grad / y`` and ``-grad x / y²``, in double, rounded once.
+
+    >>> [g.tolist() for g in div_backward([3.0], [2.0], [4.0])]
+    [[2.0], [-3.0]]
+    """
+    top, bottom, seed = (float32_any(n, v).astype(np.float64) for n, v in (("x", x), ("y", y), ("grad", grad)))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
+        return (seed / bottom).astype(np.float32), (-seed * top / (bottom * bottom)).astype(np.float32)
+
+
+def exp_backward(y: npt.ArrayLike, grad: npt.ArrayLike) -> Float32Array:
+    """Gradient of ``e^x`` from its *result* y: ``grad y``.
+
+    >>> exp_backward([2.0], [3.0]).tolist()
+    [6.0]
+    """
+    return float32_any("y", y) * float32_any("grad", grad)
+
+
+def bias_backward(grad: npt.ArrayLike) -> tuple[Float32Array, Float32Array]:
+    """Gradients of the rows and of the learned numbers: *grad* ``[rows, cols]`` itself and its sum over rows.
+
+    >>> [g.tolist() for g in bias_backward([[1.0], [2.0]])]
+    [[[1.0], [2.0]], [3.0]]
+    """
+    rows = float32("grad", grad, 2)
+    return rows.copy(), row_sum(rows.T)
+
+
+def sum_backward(grad: npt.ArrayLike, cols: int) -> Float32Array:
+    """Gradient of a row sum: *grad* ``[rows]`` in every one of *cols* columns.
+
+    >>> sum_backward([3.0], 2).tolist()
+    [[3.0, 3.0]]
+    """
+    return np.repeat(float32("grad", grad, 1)[:, None], cols, axis=1)
+
+
 def add_backward(grad: npt.ArrayLike) -> tuple[Float32Array, Float32Array]:
     """The gradient, twice.
 
@@ -291,6 +330,10 @@ BACKWARD: Final[MappingProxyType[str, Callable[..., Any]]] = MappingProxyType(
         "gelu_mul": geglu_backward,
         "relu_mul": reglu_backward,
         "add": add_backward,
+        "div": div_backward,
+        "exp": exp_backward,
+        "bias": bias_backward,
+        "sum": sum_backward,
         "mul": mul_backward,
         "copy": copy_backward,
         "scale": scale,

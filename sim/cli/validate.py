@@ -42,7 +42,7 @@ def validate(
     hardware: Annotated[
         str, typer.Option(metavar="FILE", help="timing: file that 'effsim calibrate' wrote; default: calibrate first.")
     ] = "",
-    quick: Annotated[bool, typer.Option(help="numerics, counting, timing: fewer cases.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="numerics, counting, timing: fewer cases.")] = False,
     seed: Annotated[int, typer.Option(metavar="N", help="numerics: seed of the random cases.")] = 0,
     json_: Json = False,
     quiet: Quiet = False,

@@ -40,10 +40,10 @@ def test_fast_set_is_explained_to_the_last_flop() -> None:
 def test_every_bundled_architecture_is_explained() -> None:
     report = validate_counting()
     assert report.failures() == []
-    assert {row.architecture for row in report.rows} == set(names("architectures"))
+    assert {row.architecture for row in report.rows} == set(flops.decoders())
 
 
-@pytest.mark.parametrize("name", names("architectures"))
+@pytest.mark.parametrize("name", [n for n in names("architectures") if not load_architecture(n).encoder])
 def test_configuration_gives_back_the_architecture(name: str) -> None:
     """A round trip without PyTorch, but for keys that only its configuration classes know defaults of."""
     spec, family = load_architecture(name), model_type(name)
