@@ -26,7 +26,7 @@ from ..kernel import Kernel
 from .attention import AttentionModel
 from .experts import ExpertsModel
 from .gemm import GemmModel, Product
-from .parameters import GpuParameters, tile_table
+from .parameters import GpuParameters
 from .pointwise import PointwiseModel, Sweep
 from .sequence import SequenceModel
 
@@ -59,13 +59,9 @@ class GpuDevice(Device):
         habits = spec.kernels
         self._gemm = GemmModel(
             p,
-            tile_table(spec),
-            [int(s) for s in habits.gemm.split_k],
-            float(habits.gemm.issue_latency),
-            habits.gemm.operands_from_shared_memory,
+            habits.gemm,
             float(habits.setup),
             self.launch.gap_s,
-            float(habits.gemm.fetch or 0.0),
             spec.name,
         )
         self._pointwise = PointwiseModel(p, habits.pointwise)
@@ -160,7 +156,6 @@ class GpuDevice(Device):
             b_dtype=op.weight_dtype,
             output_dtype=op.output_dtype,
             a_resident=kept,
-            c_resident=kept,
             best_resident=self.parameters.kept_at_best(a + c),
             b_extra_bytes=extra,
         )
@@ -184,7 +179,6 @@ class GpuDevice(Device):
             b_extra_bytes=max(0.0, op.weight_bytes - plain),
             a_resident=kept,
             b_resident=0.0 if from_memory else kept,
-            c_resident=kept,
             best_resident=self.parameters.kept_at_best(op.bytes_moved),
         )
         return (self._gemm.kernel(product, "batched gemm"),)

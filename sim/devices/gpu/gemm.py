@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from ...errors import UnsupportedError
 from ...graph.dtypes import size_of
+from ...spec.hardware import GemmKernels
 from ..kernel import Kernel, TileClass
 from . import tile_search as ts
-from .parameters import GpuParameters
+from .parameters import GpuParameters, tile_table
 
 DEQUANT_OPS = 3.0
 """Vector operations to widen one weight: extract, convert, scale (group scales are loaded once for many)."""
@@ -47,20 +48,23 @@ class GemmModel:
     def __init__(
         self,
         parameters: GpuParameters,
-        tiles: list[list[float]],
-        split_k: list[int],
-        issue_latency_s: float,
-        from_shared: bool,
+        habits: GemmKernels,
         setup_s: float,
         launch_gap_s: float,
-        fetch_bytes: float,
         device: str,
     ) -> None:
         p = parameters
-        self._setup_s = setup_s
+        self._setup_s = setup_s if habits.setup is None else float(habits.setup)
+        tiles = tile_table(habits)
+        self._load_bytes_per_s = p.l2_bytes_per_s * float(habits.l2_fraction or 1.0)
+        reduction = habits.reduction
+        if reduction is None:  # a second kernel: its launch, one load and one store
+            reduction_s = launch_gap_s + p.l2_latency_s * 2.0 + p.memory_latency_s
+        else:
+            reduction_s = float(reduction)
         self._shapes = [f"{int(t[0])}x{int(t[1])}x{int(t[2])}" for t in tiles]
         self._p, self._name, self._tiles = p, device, tiles
-        self._splits = [float(s) for s in sorted(split_k)]
+        self._splits = [float(s) for s in sorted(habits.split_k)]
         self._device: list[float] = [
             p.units,
             p.l1_bytes_per_s,
@@ -69,16 +73,18 @@ class GemmModel:
             p.l2_capacity_bytes,
             p.memory_latency_s,
             p.l2_latency_s,
-            issue_latency_s,
+            float(habits.issue_latency),
             p.shared_bytes,
             p.register_bytes,
             p.max_threads,
             p.max_blocks,
-            1.0 if from_shared else 0.0,
-            launch_gap_s + p.l2_latency_s * 2.0 + p.memory_latency_s,  # a small second kernel
+            1.0 if habits.operands_from_shared_memory else 0.0,
+            reduction_s,
             p.memory_peak_bytes_per_s * p.shares.write,
+            float(habits.step_sync or 0.0),
+            self._load_bytes_per_s,
         ]
-        self._fetch = fetch_bytes
+        self._fetch = float(habits.fetch or 0.0)
         self._tables: dict[tuple[float, float], list[list[float]]] = {}
         self._out = [0.0] * ts.RESULT_SIZE
 
@@ -132,9 +138,9 @@ class GemmModel:
     def _table(self, ea: float, eb: float) -> list[list[float]]:
         """Tiles for operands of *ea* and *eb* bytes an element, with the bandwidth their loads reach.
 
-        A tile's step of k keeps its bytes, as libraries do: the file gives it for two bytes an element. A block loads
-        its rows in segments of that length from all over the matrix, at least ``fetch`` bytes of each, which is a
-        gather to DRAM. A narrow second operand is stored in the order of the tiles, whole tiles in one piece.
+        A tile's step of k keeps its bytes, as libraries do: the file gives it for two bytes an element. A block has the
+        segments of all its free stages on their way, so it asks memory for that length of each of its rows (at least
+        for ``fetch`` bytes) from all over the matrix, which is a gather to DRAM. A narrow second operand is stored in the order of the tiles, whole tiles in one piece.
         """
         table = self._tables.get((ea, eb))
         if table is None:
@@ -142,7 +148,8 @@ class GemmModel:
             for m, n, k, stages, warps_m, warps_n in self._tiles:
                 depth = max(1.0, k * 2.0 / ea)
                 packed = n * depth * eb if eb < ea else depth * eb
-                runs = (max(depth * ea, self._fetch), max(packed, self._fetch))
+                ahead = max(stages - 1.0, 1.0)
+                runs = (max(ahead * depth * ea, self._fetch), max(ahead * packed, self._fetch))
                 table.append([m, n, depth, stages, warps_m, warps_n, *map(p.gather_bytes_per_s, runs)])
             self._tables[ea, eb] = table
         return table
@@ -168,7 +175,7 @@ class GemmModel:
             classes=(tile,),
             units=p.units,
             slots=int(out[ts.SLOTS]),
-            l2_bytes_per_s=p.l2_bytes_per_s,
+            l2_bytes_per_s=self._load_bytes_per_s,
             memory_bytes_per_s=out[ts.RATE],
             terms=terms,
             binding=label,

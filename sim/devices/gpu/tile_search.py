@@ -32,7 +32,9 @@ RESULT_SIZE = 16
     D_FROM_SHARED,
     D_REDUCE,
     D_WRITE_BW,
-) = range(15)
+    D_SYNC,
+    D_LOAD_BW,
+) = range(17)
 
 # Slots of a tile: shape, pipeline stages, warps, and the memory bandwidth that its loads of either operand reach.
 T_M, T_N, T_K, T_STAGES, T_WARPS_M, T_WARPS_N, T_A_BW, T_B_BW = range(8)
@@ -110,8 +112,15 @@ def _search(
             vector_s = problem[P_DEQUANT] * bn * depth
             if max(matrix_s, l1_s) * count >= out[TIME] * units:
                 continue  # the processors alone take longer than the best so far
-            busy = max(matrix_s, l1_s, vector_s, steps * device[D_ISSUE])
             c_bytes = used_m * used_n * ec
+            c_mem = m * n * ec * batch * problem[P_C_MEM]
+            # Blocks run in phase: they wait at every step's barrier, and all write their results at the same time.
+            written = used_m * used_n * 4.0 if split > 1.0 else c_bytes
+            active = min(count, units)
+            write_s = max(written / device[D_L1_BW], written * active / device[D_L2_BW])
+            if split == 1.0:
+                write_s = max(write_s, c_mem / count * active / device[D_WRITE_BW])
+            busy = max(max(matrix_s, l1_s) + steps * device[D_SYNC], vector_s, steps * device[D_ISSUE]) + write_s
             l2 = depth * (used_m * ea + used_n * eb) + c_bytes
             if tm == 1 or tn == 1:  # one band of tiles: every operand is read once
                 a_mem, b_mem = m * k * ea, n * k * eb
@@ -121,23 +130,22 @@ def _search(
             scale_b = 1.0 if problem[P_B_SHARED] > 0.0 else batch
             a_mem *= problem[P_A_MEM] * batch
             b_mem *= problem[P_B_MEM] * scale_b
-            c_mem = m * n * ec * batch * problem[P_C_MEM]
             memory = a_mem + b_mem + c_mem
             least_s = a_mem / tile[T_A_BW] + b_mem / tile[T_B_BW] + c_mem / device[D_WRITE_BW]
             rate = memory / least_s if least_s > 0.0 else device[D_MEM_BW]
             flight = max(stages - 1.0, 1.0) * bk * (used_m * ea + used_n * eb)
             flow = flight / device[D_MEM_LAT] if device[D_MEM_LAT] > 0.0 else math.inf
-            serial = device[D_MEM_LAT] + device[D_ISSUE] + device[D_L2_LAT] + c_bytes / device[D_L1_BW]
+            serial = device[D_MEM_LAT] + device[D_ISSUE] + device[D_L2_LAT]
             extra = 0.0
             if split > 1.0:  # partial sums in fp32 through L2, then a second kernel that adds them
                 partial = m * n * 4.0 * batch
                 l2 += used_m * used_n * 4.0 - c_bytes
                 extra = partial * (split + 1.0) / device[D_L2_BW] + device[D_REDUCE]
-            least = max(busy * count / units, least_s, l2 * count / device[D_L2_BW])
+            least = max(busy * count / units, least_s, l2 * count / device[D_LOAD_BW])
             if least + serial + extra >= out[TIME]:
                 continue
             tile_memory = memory / count
-            total = _time(count, units, slots, busy, serial, l2, tile_memory, flow, rate, device[D_L2_BW]) + extra
+            total = _time(count, units, slots, busy, serial, l2, tile_memory, flow, rate, device[D_LOAD_BW]) + extra
             if total < out[TIME]:
                 out[TIME], out[TILE], out[SPLIT], out[TILES], out[SLOTS] = total, index, split, count, slots
                 out[BUSY], out[SERIAL], out[L2], out[MEMORY], out[FLOW] = busy, serial, l2, tile_memory, flow
