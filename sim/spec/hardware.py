@@ -178,6 +178,9 @@ class GemmKernels(SpecModel):
     setup: NonNegativeTime | None = Field(
         None, description="start of a matrix product before its first load; kernels.setup if absent"
     )
+    module_setup: NonNegativeTime | None = Field(
+        None, description="what a runtime adds to a product with integer weights that is called alone, not in a model"
+    )
     step_sync: NonNegativeTime | None = Field(
         None, description="matrix unit idle in every k step: barrier, wait for the stage, first operands; 0 if absent"
     )

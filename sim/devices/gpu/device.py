@@ -28,6 +28,7 @@ from .experts import ExpertsModel
 from .gemm import GemmModel, Product
 from .parameters import GpuParameters
 from .pointwise import PointwiseModel, Sweep
+from .quantise import quantise_kernels
 from .sequence import SequenceModel
 
 SAMPLING_PASSES = 3
@@ -158,8 +159,13 @@ class GpuDevice(Device):
             a_resident=kept,
             best_resident=self.parameters.kept_at_best(a + c),
             b_extra_bytes=extra,
+            module=op.alone and (op.weight_only or op.dtype == "int8"),
         )
-        return (self._gemm.kernel(product),)
+        kernel = self._gemm.kernel(product)
+        if not op.quantises:
+            return (kernel,)
+        before = quantise_kernels(self.parameters, self._pointwise, op.m, op.k, op.activation_dtype, op.dtype)
+        return (*before, kernel)
 
     def _gradient(self, op: MatmulGradient, fused: bool) -> tuple[Kernel, ...]:
         return (self._gemm.kernel(Product(m=op.m, n=op.n, k=op.k, dtype=op.dtype), "gradient gemm"),)

@@ -12,8 +12,8 @@ from ..kernel import Kernel, TileClass
 from . import tile_search as ts
 from .parameters import GpuParameters, tile_table
 
-DEQUANT_OPS = 3.0
-"""Vector operations to widen one weight: extract, convert, scale (group scales are loaded once for many)."""
+DEQUANT_OPS = 1.5
+"""Vector operations to widen one weight: extract, convert, scale, for two weights of a register at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class Product:
     ``*_resident``: share of the operand that is already (or stays) in L2, 0 to 1; ``best_resident``: the largest share
     of activations that a cache of this size could hold, for the lower bound. ``shared_b``: one second operand
     serves the whole batch. ``b_dtype`` narrower than ``dtype`` is widened on the way. ``a_compulsory_bytes``
-    replaces the size of the first operand in memory where it is smaller (convolution patches).
+    replaces the size of the first operand in memory where it is smaller (convolution patches). ``module``: a
+    library's module with integer weights, called by itself: its kernels do not cut the k loop.
     """
 
     m: int
@@ -40,6 +41,7 @@ class Product:
     b_extra_bytes: float = 0.0
     shared_b: bool = False
     a_compulsory_bytes: float = -1.0
+    module: bool = False
 
 
 class GemmModel:
@@ -55,6 +57,7 @@ class GemmModel:
     ) -> None:
         p = parameters
         self._setup_s = setup_s if habits.setup is None else float(habits.setup)
+        self._module_setup_s = float(habits.module_setup or 0.0)
         tiles = tile_table(habits)
         self._load_bytes_per_s = p.l2_bytes_per_s * float(habits.l2_fraction or 1.0)
         reduction = habits.reduction
@@ -118,6 +121,7 @@ class GemmModel:
             1.0 + x.b_extra_bytes / b_bytes - x.b_resident,
             1.0 - x.c_resident,
             1.0 if x.shared_b else 0.0,
+            0.0 if x.module else 1.0,
         ]
         ts.search(problem, self._device, self._table(ea, eb), self._splits, out)
         if out[ts.TIME] == math.inf:
@@ -133,7 +137,7 @@ class GemmModel:
             ("memory", memory / p.memory_peak_bytes_per_s),
             ("l2", l2_bytes / p.l2_bytes_per_s),
         )
-        return self._build(name, terms)
+        return self._build(name, terms, self._setup_s + (self._module_setup_s if x.module else 0.0))
 
     def _table(self, ea: float, eb: float) -> list[list[float]]:
         """Tiles for operands of *ea* and *eb* bytes an element, with the bandwidth their loads reach.
@@ -154,7 +158,7 @@ class GemmModel:
             self._tables[ea, eb] = table
         return table
 
-    def _build(self, name: str, terms: tuple[tuple[str, float], ...]) -> Kernel:
+    def _build(self, name: str, terms: tuple[tuple[str, float], ...], setup_s: float) -> Kernel:
         p, out = self._p, self._out
         index, split, tiles = int(out[ts.TILE]), int(out[ts.SPLIT]), int(out[ts.TILES])
         matrix_s, shared_s, vector_s, busy = out[ts.MATRIX_S], out[ts.L1_S], out[ts.VECTOR_S], out[ts.BUSY]
@@ -179,7 +183,7 @@ class GemmModel:
             memory_bytes_per_s=out[ts.RATE],
             terms=terms,
             binding=label,
-            setup_s=self._setup_s + out[ts.EXTRA],  # a split product pays its reduction once, as the search prices it
+            setup_s=setup_s + out[ts.EXTRA],  # a split product pays its reduction once, as the search prices it
             detail=(
                 ("tile", shape),
                 ("split_k", split),

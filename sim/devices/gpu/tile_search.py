@@ -40,7 +40,22 @@ RESULT_SIZE = 16
 T_M, T_N, T_K, T_STAGES, T_WARPS_M, T_WARPS_N, T_A_BW, T_B_BW = range(8)
 
 # Slots of the problem array.
-P_M, P_N, P_K, P_BATCH, P_EA, P_EB, P_EC, P_RATE, P_DEQUANT, P_A_MEM, P_B_MEM, P_C_MEM, P_B_SHARED = range(13)
+(
+    P_M,
+    P_N,
+    P_K,
+    P_BATCH,
+    P_EA,
+    P_EB,
+    P_EC,
+    P_RATE,
+    P_DEQUANT,
+    P_A_MEM,
+    P_B_MEM,
+    P_C_MEM,
+    P_B_SHARED,
+    P_SPLITS,
+) = range(14)
 
 MAX_RASTER = 32
 """Largest number of tile rows that consecutive blocks walk before they move one column on."""
@@ -98,7 +113,7 @@ def _search(
         used_m, used_n = min(bm, m), min(bn, n)
         for s in range(len(splits)):
             split = splits[s]
-            if split > 1.0 and (base >= 2.0 * units or split * bk > k):
+            if split > 1.0 and (problem[P_SPLITS] == 0.0 or base >= 2.0 * units or split * bk > k):
                 continue
             steps = math.ceil(math.ceil(k / bk) / split)
             count = base * split
@@ -114,13 +129,14 @@ def _search(
                 continue  # the processors alone take longer than the best so far
             c_bytes = used_m * used_n * ec
             c_mem = m * n * ec * batch * problem[P_C_MEM]
-            # Blocks run in phase: they wait at every step's barrier, and all write their results at the same time.
+            # Blocks run in phase: they widen weights between loading and multiplying, wait at every step's barrier,
+            # and all write their results at the same time. The shortest step shrinks with the bytes of its operands.
             written = used_m * used_n * 4.0 if split > 1.0 else c_bytes
             active = min(count, units)
             write_s = max(written / device[D_L1_BW], written * active / device[D_L2_BW])
             if split == 1.0:
                 write_s = max(write_s, c_mem / count * active / device[D_WRITE_BW])
-            busy = max(max(matrix_s, l1_s) + steps * device[D_SYNC], vector_s, steps * device[D_ISSUE]) + write_s
+            busy = max(max(matrix_s, l1_s) + vector_s + steps * device[D_SYNC], steps * device[D_ISSUE] * (ea + eb) / (2.0 * ea)) + write_s
             l2 = depth * (used_m * ea + used_n * eb) + c_bytes
             if tm == 1 or tn == 1:  # one band of tiles: every operand is read once
                 a_mem, b_mem = m * k * ea, n * k * eb
