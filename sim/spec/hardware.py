@@ -128,6 +128,9 @@ class PowerEnvelope(SpecModel):
 
     limit: Power = Field(description="board power limit (TDP)")
     idle: Power | None = Field(None, description="power of the idle board; unknown if absent")
+    held: Power | None = Field(
+        None, description="power to which clocks come down in long runs of matrix products; absent: none is modelled"
+    )
 
 
 class Energy(SpecModel):

@@ -28,6 +28,7 @@ from .experts import ExpertsModel
 from .gemm import GemmModel, Product
 from .parameters import GpuParameters
 from .pointwise import PointwiseModel, Sweep
+from .power import PowerBudget
 from .quantise import quantise_kernels
 from .sequence import SequenceModel
 
@@ -64,6 +65,7 @@ class GpuDevice(Device):
             float(habits.setup),
             self.launch.gap_s,
             spec.name,
+            PowerBudget.of(spec),
         )
         self._pointwise = PointwiseModel(p, habits.pointwise)
         self._attention = AttentionModel(

@@ -11,6 +11,7 @@ from ...spec.hardware import GemmKernels
 from ..kernel import Kernel, TileClass
 from . import tile_search as ts
 from .parameters import GpuParameters, tile_table
+from .power import PowerBudget
 
 DEQUANT_OPS = 1.5
 """Vector operations to widen one weight: extract, convert, scale, for two weights of a register at once."""
@@ -54,8 +55,10 @@ class GemmModel:
         setup_s: float,
         launch_gap_s: float,
         device: str,
+        power: PowerBudget | None = None,
     ) -> None:
         p = parameters
+        self._power = power
         self._setup_s = setup_s if habits.setup is None else float(habits.setup)
         self._module_setup_s = float(habits.module_setup or 0.0)
         tiles = tile_table(habits)
@@ -137,7 +140,10 @@ class GemmModel:
             ("memory", memory / p.memory_peak_bytes_per_s),
             ("l2", l2_bytes / p.l2_bytes_per_s),
         )
-        return self._build(name, terms, self._setup_s + (self._module_setup_s if x.module else 0.0))
+        kernel = self._build(name, terms, self._setup_s + (self._module_setup_s if x.module else 0.0))
+        if self._power is None:
+            return kernel
+        return self._power.apply(kernel, 2.0 * x.m * x.n * x.k * x.batch, x.dtype)
 
     def _table(self, ea: float, eb: float) -> list[list[float]]:
         """Tiles for operands of *ea* and *eb* bytes an element, with the bandwidth their loads reach.

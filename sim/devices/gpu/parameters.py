@@ -121,6 +121,5 @@ class GpuParameters:
 def tile_table(habits: GemmKernels) -> list[list[float]]:
     """GEMM tiles of the generation, a row each: m, n, k, stages, warps_m, warps_n."""
     return [
-        [float(t.m), float(t.n), float(t.k), float(t.stages), float(t.warps_m), float(t.warps_n)]
-        for t in habits.tiles
+        [float(t.m), float(t.n), float(t.k), float(t.stages), float(t.warps_m), float(t.warps_n)] for t in habits.tiles
     ]

@@ -41,7 +41,7 @@ def quantise_kernels(
         sweep = Sweep(
             read_bytes,
             write_bytes,
-            read_bytes * (1.0 - held) + write_bytes,  # what is written leaves L2 in the end
+            read_bytes + write_bytes,  # every pass streams through buffers of its own
             vector_ops=elements,
             rows=reduced,
             chain_s=turns * (p.l2_latency_s + (1.0 - held) * p.memory_latency_s),

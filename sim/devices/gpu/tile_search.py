@@ -95,6 +95,8 @@ def _search(
     m, n, k, batch = problem[P_M], problem[P_N], problem[P_K], problem[P_BATCH]
     ea, eb, ec = problem[P_EA], problem[P_EB], problem[P_EC]
     units = device[D_UNITS]
+    # Narrow weights are stored in the order of the fragments: one load serves two steps of the matrix unit.
+    issue = device[D_ISSUE] * (0.5 if eb < ea else 1.0)
     out[TIME] = math.inf
     for index in range(len(tiles)):
         tile = tiles[index]
@@ -130,13 +132,13 @@ def _search(
             c_bytes = used_m * used_n * ec
             c_mem = m * n * ec * batch * problem[P_C_MEM]
             # Blocks run in phase: they widen weights between loading and multiplying, wait at every step's barrier,
-            # and all write their results at the same time. The shortest step shrinks with the bytes of its operands.
+            # and all write their results at the same time.
             written = used_m * used_n * 4.0 if split > 1.0 else c_bytes
             active = min(count, units)
             write_s = max(written / device[D_L1_BW], written * active / device[D_L2_BW])
             if split == 1.0:
                 write_s = max(write_s, c_mem / count * active / device[D_WRITE_BW])
-            busy = max(max(matrix_s, l1_s) + vector_s + steps * device[D_SYNC], steps * device[D_ISSUE] * (ea + eb) / (2.0 * ea)) + write_s
+            busy = max(max(matrix_s + vector_s, l1_s) + steps * device[D_SYNC], steps * issue) + write_s
             l2 = depth * (used_m * ea + used_n * eb) + c_bytes
             if tm == 1 or tn == 1:  # one band of tiles: every operand is read once
                 a_mem, b_mem = m * k * ea, n * k * eb
