@@ -20,10 +20,10 @@ from .operators.scan import GatedDelta, SelectiveScan, SSDScan
 
 
 class Row:
-    """Typed access to the cells of one row; errors name the column."""
+    """Typed access to the cells of one row; errors name the column. ``table``: of a kernel table, timed alone."""
 
-    def __init__(self, kind: str, cells: Mapping[str, Any]) -> None:
-        self.kind, self._cells, self.read = kind, cells, {"kind"}
+    def __init__(self, kind: str, cells: Mapping[str, Any], table: bool = False) -> None:
+        self.kind, self._cells, self.read, self.table = kind, cells, {"kind"}, table
 
     def _cell(self, name: str) -> Any:
         self.read.add(name)
@@ -87,9 +87,9 @@ class Row:
 
 
 def _linear(r: Row) -> Operator:
-    """8-bit floating point takes 16-bit activations and returns them, unless the row says otherwise."""
-    dtype = r.dtype()
-    wide = "bf16" if dtype == "fp8" else ""
+    """In a table, 8-bit floating point takes 16-bit activations and returns them, unless the row says otherwise."""
+    dtype, alone = r.dtype(), r.flag("alone", r.table)
+    wide = "bf16" if alone and dtype == "fp8" else ""
     return Linear(
         m=r.whole("m"),
         n=r.whole("n"),
@@ -101,7 +101,7 @@ def _linear(r: Row) -> Operator:
         bias=r.flag("bias", False),
         output_dtype=r.dtype("output_dtype", wide),
         activation_dtype=r.dtype("activation_dtype", wide),
-        alone=r.flag("alone", True),
+        alone=alone,
     )
 
 
@@ -232,7 +232,7 @@ def from_row(kind: str, cells: Mapping[str, Any], *, strict: bool = False) -> Op
         guess = nearest(kind, READERS)
         hint = f"; did you mean {guess!r}?" if guess else ""
         raise DataError(f"unknown kernel kind {kind!r}; expected one of {', '.join(sorted(READERS))}{hint}")
-    row = Row(kind, cells)
+    row = Row(kind, cells, table=not strict)
     try:
         op = reader(row)
     except UnsupportedError as error:

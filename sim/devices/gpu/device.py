@@ -150,6 +150,8 @@ class GpuDevice(Device):
         a = float(op.m) * op.k * word
         c = float(op.m) * op.n * size_of(op.output_dtype or op.dtype)
         kept = self.parameters.kept(a + c)
+        # Called over and over, a product finds its operands where it left them; two partitions each lose the other's.
+        replayed = self.parameters.kept(op.bytes_moved) if op.alone and self.spec.l2.unified else 0.0
         extra = op.weight_storage_bytes - float(op.n) * op.k * size_of(op.stored_dtype)
         product = Product(
             m=op.m,
@@ -159,6 +161,8 @@ class GpuDevice(Device):
             b_dtype=op.weight_dtype,
             output_dtype=op.output_dtype,
             a_resident=kept,
+            b_resident=replayed,
+            c_resident=replayed,
             best_resident=self.parameters.kept_at_best(a + c),
             b_extra_bytes=extra,
             module=op.alone and (op.weight_only or op.dtype == "int8"),

@@ -150,7 +150,8 @@ class GemmModel:
 
         A tile's step of k keeps its bytes, as libraries do: the file gives it for two bytes an element. A block has the
         segments of all its free stages on their way, so it asks memory for that length of each of its rows (at least
-        for ``fetch`` bytes) from all over the matrix, which is a gather to DRAM. A narrow second operand is stored in the order of the tiles, whole tiles in one piece.
+        for ``fetch`` bytes) from all over the matrix, which is a gather to DRAM. A narrow second operand is stored in
+        the order of the tiles, whole tiles in one piece.
         """
         table = self._tables.get((ea, eb))
         if table is None:
