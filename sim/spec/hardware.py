@@ -188,6 +188,9 @@ class GemmKernels(SpecModel):
         None, description="matrix unit idle in every k step: barrier, wait for the stage, first operands; 0 if absent"
     )
     l2_fraction: Ratio | None = Field(None, description="share of the L2 bandwidth that tile loads reach; 1 if absent")
+    cluster: Count | None = Field(
+        None, description="blocks that load what they share once: 2 the second operand, 4 both; 1 if absent"
+    )
     reduction: NonNegativeTime | None = Field(
         None, description="fixed cost of adding up a split k loop; launch and latencies of a small kernel if absent"
     )

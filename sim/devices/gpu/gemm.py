@@ -89,6 +89,7 @@ class GemmModel:
             p.memory_peak_bytes_per_s * p.shares.write,
             float(habits.step_sync or 0.0),
             self._load_bytes_per_s,
+            float(habits.cluster or 1),
         ]
         self._fetch = float(habits.fetch or 0.0)
         self._tables: dict[tuple[float, float], list[list[float]]] = {}

@@ -34,7 +34,8 @@ RESULT_SIZE = 16
     D_WRITE_BW,
     D_SYNC,
     D_LOAD_BW,
-) = range(17)
+    D_CLUSTER,
+) = range(18)
 
 # Slots of a tile: shape, pipeline stages, warps, and the memory bandwidth that its loads of either operand reach.
 T_M, T_N, T_K, T_STAGES, T_WARPS_M, T_WARPS_N, T_A_BW, T_B_BW = range(8)
@@ -139,7 +140,10 @@ def _search(
             if split == 1.0:
                 write_s = max(write_s, c_mem / count * active / device[D_WRITE_BW])
             busy = max(max(matrix_s + vector_s, l1_s) + steps * device[D_SYNC], steps * issue) + write_s
-            l2 = depth * (used_m * ea + used_n * eb) + c_bytes
+            # A cluster loads what its blocks share once: two of them the second operand, four both.
+            load_a = used_m * ea * (0.5 if device[D_CLUSTER] >= 4.0 and tn > 1 else 1.0)
+            load_b = used_n * eb * (0.5 if device[D_CLUSTER] >= 2.0 and tm > 1 else 1.0)
+            l2 = depth * (load_a + load_b) + c_bytes
             if tm == 1 or tn == 1:  # one band of tiles: every operand is read once
                 a_mem, b_mem = m * k * ea, n * k * eb
             else:
