@@ -141,7 +141,9 @@ class GemmModel:
             ("memory", memory / p.memory_peak_bytes_per_s),
             ("l2", l2_bytes / p.l2_bytes_per_s),
         )
-        kernel = self._build(name, terms, self._setup_s + (self._module_setup_s if x.module else 0.0))
+        kernel = self._build(
+            name, terms, self._setup_s + (self._module_setup_s if x.module else 0.0), 0.5 if eb < ea else 1.0
+        )
         if self._power is None:
             return kernel
         return self._power.apply(kernel, 2.0 * x.m * x.n * x.k * x.batch, x.dtype)
@@ -166,12 +168,13 @@ class GemmModel:
             self._tables[ea, eb] = table
         return table
 
-    def _build(self, name: str, terms: tuple[tuple[str, float], ...], setup_s: float) -> Kernel:
+    def _build(self, name: str, terms: tuple[tuple[str, float], ...], setup_s: float, narrow: float) -> Kernel:
         p, out = self._p, self._out
         index, split, tiles = int(out[ts.TILE]), int(out[ts.SPLIT]), int(out[ts.TILES])
         matrix_s, shared_s, vector_s, busy = out[ts.MATRIX_S], out[ts.L1_S], out[ts.VECTOR_S], out[ts.BUSY]
-        largest, label = max((matrix_s, "matrix"), (shared_s, "l1"), (vector_s, "vector"))
-        if largest < busy * (1.0 - 1e-12):
+        _, label = max((matrix_s, "matrix"), (shared_s, "l1"), (vector_s, "vector"))
+        issue_s, sync_s = self._device[ts.D_ISSUE] * narrow, self._device[ts.D_SYNC]
+        if out[ts.STEPS] * (issue_s - sync_s) > max(matrix_s + vector_s, shared_s):
             label = "latency"
         tile = TileClass(
             count=tiles,
