@@ -232,6 +232,7 @@ def _tile(s: Sheet, x: Example) -> None:
     s.given(t, "clock", float(spec.clock.sustained or spec.clock.boost), "Hz", "hardware: clock.sustained")
     s.given(t, "l1", float(spec.sm.l1.bandwidth), "B/cycle", "hardware: sm.l1.bandwidth")
     s.given(t, "issue", float(spec.kernels.gemm.issue_latency), "s", "hardware: kernels.gemm.issue_latency")
+    s.given(t, "sync", float(spec.kernels.gemm.step_sync or 0.0), "s", "hardware: kernels.gemm.step_sync")
     s.given(t, "shared", float(spec.sm.shared_memory), "B", "hardware: sm.shared_memory")
     s.given(t, "mem_latency", float(spec.memory.latency), "s", "hardware: memory.latency")
     s.line(t, "tiles", "ceil(m / bm) * ceil(n / bn)", "")
@@ -254,19 +255,35 @@ def _tile(s: Sheet, x: Example) -> None:
 def _time(s: Sheet, x: Example) -> None:
     t, spec = "time", x.spec
     fetch = float(spec.kernels.gemm.fetch or 0.0)
-    run = max(s.names["bk"] * s.names["word"], fetch)
+    run = max((s.names["stages"] - 1.0) * s.names["bk"] * s.names["word"], fetch)
     share = of_memory(spec.memory.dram, spec.memory.stream_fraction).run(run)
-    s.given(t, "segment", run, "B", "bytes of a tile row: bk * word, at least hardware: kernels.gemm.fetch")
+    s.given(
+        t,
+        "segment",
+        run,
+        "B",
+        "bytes of a row on their way: (stages - 1) * bk * word, at least hardware: kernels.gemm.fetch",
+    )
     s.given(t, "fraction", share, "", "the DRAM model for hardware: memory.dram, reading pieces of that size")
     s.given(t, "l2_latency", float(spec.l2.latency), "s", "hardware: l2.latency")
-    s.given(t, "setup", float(spec.kernels.setup), "s", "hardware: kernels.setup")
+    s.given(t, "l2_fraction", float(spec.kernels.gemm.l2_fraction or 1.0), "", "hardware: kernels.gemm.l2_fraction")
+    s.given(t, "setup", float(spec.kernels.gemm.setup or 0.0), "s", "hardware: kernels.gemm.setup")
+    s.given(t, "write", of_memory(spec.memory.dram, spec.memory.stream_fraction).write, "", "the DRAM model, writing")
     s.given(t, "cadence", float(spec.launch.graph), "s", "hardware: launch.graph")
-    s.line(t, "by_processor", "max(tile_matrix, tile_shared, tile_issue)", "s")
-    s.line(t, "by_memory", "weights / (bandwidth * fraction)", "s")
-    s.line(t, "by_l2", "tiles * tile_bytes / l2_bandwidth", "s")
+    s.line(t, "l2_reached", "l2_bandwidth * l2_fraction", "B/s")
+    s.line(t, "tile_outputs", "min(m, bm) * bn * word", "B")
+    s.line(
+        t,
+        "store",
+        "max(tile_outputs / (l1 * clock), tiles * tile_outputs / l2_bandwidth, outputs / (bandwidth * write))",
+        "s",
+    )
+    s.line(t, "by_processor", "max(max(tile_matrix, tile_shared) + steps * sync, tile_issue) + store", "s")
+    s.line(t, "by_memory", "weights / (bandwidth * fraction) + outputs / (bandwidth * write)", "s")
+    s.line(t, "by_l2", "tiles * tile_bytes / l2_reached", "s")
     s.line(t, "by_flow", "tile_bytes / flow", "s")
     s.line(t, "work", "rounds * max(by_processor, by_memory, by_l2, by_flow)", "s")
-    s.line(t, "ends", "mem_latency + issue + l2_latency + min(m, bm) * bn * word / (l1 * clock)", "s")
+    s.line(t, "ends", "mem_latency + issue + l2_latency", "s")
     s.line(t, "kernel", "work + ends + setup", "s")
     s.line(t, "launch", "cadence - mem_latency", "s")
     s.line(t, "once", "kernel + launch", "s")

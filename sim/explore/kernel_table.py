@@ -191,7 +191,7 @@ def predict(
             "predicted_s": seconds,
             "bound": lowered.bound if lowered.kernels else "none",
             "roofline_s": lowered.roofline_s,
-            "energy_j": device.energy_j(op, lowered),
+            "energy_j": energy_with_idle(device, device.energy_j(op, lowered), seconds),
         }
         cycles = device.cycles(lowered)
         if cycles is not None:
@@ -205,6 +205,12 @@ def predict(
         added.append("cycles")
     scores = {kind: Score.of(pairs) for kind, pairs in errors.items()}
     return PredictedTable((*columns, *added), tuple(out), scores)
+
+
+def energy_with_idle(device: Device, work_j: float | None, seconds: float) -> float | None:
+    """Energy of the work and of the idle board for as long; None where either is unknown."""
+    idle = device.idle_power_w
+    return None if work_j is None or idle is None else work_j + idle * seconds
 
 
 def measured_of(row: Mapping[str, Any], path: Path, index: int) -> float | None:

@@ -91,16 +91,21 @@ class Row:
 
 
 def _linear(r: Row) -> Operator:
+    """In a table, 8-bit floating point takes 16-bit activations and returns them, unless the row says otherwise."""
+    dtype, alone = r.dtype(), r.flag("alone", r.timed)
+    wide = "bf16" if alone and dtype == "fp8" else ""
     return Linear(
         m=r.whole("m"),
         n=r.whole("n"),
         k=r.whole("k"),
-        dtype=r.dtype(),
+        dtype=dtype,
         weight_dtype=r.dtype("weight_dtype", ""),
         group_size=r.whole("group_size", 0),
         accumulate_dtype=r.dtype("accumulate_dtype", "fp32"),
         bias=r.flag("bias", False),
-        output_dtype=r.dtype("output_dtype", ""),
+        output_dtype=r.dtype("output_dtype", wide),
+        activation_dtype=r.dtype("activation_dtype", wide),
+        alone=alone,
     )
 
 

@@ -129,6 +129,9 @@ class PowerEnvelope(SpecModel):
 
     limit: Power = Field(description="board power limit (TDP)")
     idle: Power | None = Field(None, description="power of the idle board; unknown if absent")
+    held: Power | None = Field(
+        None, description="power to which clocks come down in long runs of matrix products; absent: none is modelled"
+    )
 
 
 class Energy(SpecModel):
@@ -176,6 +179,22 @@ class GemmKernels(SpecModel):
         description="pieces into which the k loop may be cut; contains 1"
     )
     issue_latency: NonNegativeTime = Field(description="from operands in shared memory to the result of one k step")
+    setup: NonNegativeTime | None = Field(
+        None, description="start of a matrix product before its first load; kernels.setup if absent"
+    )
+    module_setup: NonNegativeTime | None = Field(
+        None, description="what a runtime adds to a product with integer weights that is called alone, not in a model"
+    )
+    step_sync: NonNegativeTime | None = Field(
+        None, description="matrix unit idle in every k step: barrier, wait for the stage, first operands; 0 if absent"
+    )
+    l2_fraction: Ratio | None = Field(None, description="share of the L2 bandwidth that tile loads reach; 1 if absent")
+    cluster: Count | None = Field(
+        None, description="blocks that load what they share once: 2 the second operand, 4 both; 1 if absent"
+    )
+    reduction: NonNegativeTime | None = Field(
+        None, description="fixed cost of adding up a split k loop; launch and latencies of a small kernel if absent"
+    )
     fetch: Bytes | None = Field(None, description="bytes of a tile row that one load brings into L2 at least")
 
 

@@ -28,8 +28,10 @@ from .attention import AttentionModel
 from .attention_call import AttentionCallModel
 from .experts import ExpertsModel
 from .gemm import GemmModel, Product
-from .parameters import GpuParameters, tile_table
+from .parameters import GpuParameters
 from .pointwise import ROW_THREADS, PointwiseModel, Sweep
+from .power import PowerBudget
+from .quantise import quantise_kernels
 from .sequence import SequenceModel
 
 SAMPLING_PASSES = 3
@@ -61,14 +63,11 @@ class GpuDevice(Device):
         habits = spec.kernels
         self._gemm = GemmModel(
             p,
-            tile_table(spec),
-            [int(s) for s in habits.gemm.split_k],
-            float(habits.gemm.issue_latency),
-            habits.gemm.operands_from_shared_memory,
+            habits.gemm,
             float(habits.setup),
             self.launch.gap_s,
-            float(habits.gemm.fetch or 0.0),
             spec.name,
+            PowerBudget.of(spec),
         )
         self._pointwise = PointwiseModel(p, habits.pointwise)
         from_shared = habits.gemm.operands_from_shared_memory
@@ -161,6 +160,8 @@ class GpuDevice(Device):
         a = float(op.m) * op.k * word
         c = float(op.m) * op.n * size_of(op.output_dtype or op.dtype)
         kept = self.parameters.kept(a + c)
+        # Called over and over, a product finds its operands where it left them; two partitions each lose the other's.
+        replayed = self.parameters.kept(op.bytes_moved) if op.alone and self.spec.l2.unified else 0.0
         extra = op.weight_storage_bytes - float(op.n) * op.k * size_of(op.stored_dtype)
         product = Product(
             m=op.m,
@@ -170,11 +171,17 @@ class GpuDevice(Device):
             b_dtype=op.weight_dtype,
             output_dtype=op.output_dtype,
             a_resident=kept,
-            c_resident=kept,
+            b_resident=replayed,
+            c_resident=replayed,
             best_resident=self.parameters.kept_at_best(a + c),
             b_extra_bytes=extra,
+            module=op.alone and (op.weight_only or op.dtype == "int8"),
         )
-        return (self._gemm.kernel(product),)
+        kernel = self._gemm.kernel(product)
+        if not op.quantises:
+            return (kernel,)
+        before = quantise_kernels(self.parameters, self._pointwise, op.m, op.k, op.activation_dtype, op.dtype)
+        return (*before, kernel)
 
     def _gradient(self, op: MatmulGradient, fused: bool) -> tuple[Kernel, ...]:
         return (self._gemm.kernel(Product(m=op.m, n=op.n, k=op.k, dtype=op.dtype), "gradient gemm"),)
@@ -194,7 +201,6 @@ class GpuDevice(Device):
             b_extra_bytes=max(0.0, op.weight_bytes - plain),
             a_resident=kept,
             b_resident=0.0 if from_memory else kept,
-            c_resident=kept,
             best_resident=self.parameters.kept_at_best(op.bytes_moved),
         )
         return (self._gemm.kernel(product, "batched gemm"),)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from ...errors import UnsupportedError
 from ...graph.dtypes import size_of
+from ...spec.hardware import GemmKernels
 from ..kernel import Kernel, TileClass
 from . import tile_search as ts
-from .parameters import GpuParameters
+from .parameters import GpuParameters, tile_table
+from .power import PowerBudget
 
-DEQUANT_OPS = 3.0
-"""Vector operations to widen one weight: extract, convert, scale (group scales are loaded once for many)."""
+DEQUANT_OPS = 1.5
+"""Vector operations to widen one weight: extract, convert, scale, for two weights of a register at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ class Product:
     ``*_resident``: share of the operand that is already (or stays) in L2, 0 to 1; ``best_resident``: the largest share
     of activations that a cache of this size could hold, for the lower bound. ``shared_b``: one second operand
     serves the whole batch. ``b_dtype`` narrower than ``dtype`` is widened on the way. ``a_compulsory_bytes``
-    replaces the size of the first operand in memory where it is smaller (convolution patches).
+    replaces the size of the first operand in memory where it is smaller (convolution patches). ``module``: a
+    library's module with integer weights, called by itself: its kernels do not cut the k loop.
     """
 
     m: int
@@ -39,6 +42,7 @@ class Product:
     b_extra_bytes: float = 0.0
     shared_b: bool = False
     a_compulsory_bytes: float = -1.0
+    module: bool = False
 
 
 class GemmModel:
@@ -47,20 +51,26 @@ class GemmModel:
     def __init__(
         self,
         parameters: GpuParameters,
-        tiles: list[list[float]],
-        split_k: list[int],
-        issue_latency_s: float,
-        from_shared: bool,
+        habits: GemmKernels,
         setup_s: float,
         launch_gap_s: float,
-        fetch_bytes: float,
         device: str,
+        power: PowerBudget | None = None,
     ) -> None:
         p = parameters
-        self._setup_s = setup_s
+        self._power = power
+        self._setup_s = setup_s if habits.setup is None else float(habits.setup)
+        self._module_setup_s = float(habits.module_setup or 0.0)
+        tiles = tile_table(habits)
+        self._load_bytes_per_s = p.l2_bytes_per_s * float(habits.l2_fraction or 1.0)
+        reduction = habits.reduction
+        if reduction is None:  # a second kernel: its launch, one load and one store
+            reduction_s = launch_gap_s + p.l2_latency_s * 2.0 + p.memory_latency_s
+        else:
+            reduction_s = float(reduction)
         self._shapes = [f"{int(t[0])}x{int(t[1])}x{int(t[2])}" for t in tiles]
         self._p, self._name, self._tiles = p, device, tiles
-        self._splits = [float(s) for s in sorted(split_k)]
+        self._splits = [float(s) for s in sorted(habits.split_k)]
         self._device: list[float] = [
             p.units,
             p.l1_bytes_per_s,
@@ -69,16 +79,19 @@ class GemmModel:
             p.l2_capacity_bytes,
             p.memory_latency_s,
             p.l2_latency_s,
-            issue_latency_s,
+            float(habits.issue_latency),
             p.shared_bytes,
             p.register_bytes,
             p.max_threads,
             p.max_blocks,
-            1.0 if from_shared else 0.0,
-            launch_gap_s + p.l2_latency_s * 2.0 + p.memory_latency_s,  # a small second kernel
+            1.0 if habits.operands_from_shared_memory else 0.0,
+            reduction_s,
             p.memory_peak_bytes_per_s * p.shares.write,
+            float(habits.step_sync or 0.0),
+            self._load_bytes_per_s,
+            float(habits.cluster or 1),
         ]
-        self._fetch = fetch_bytes
+        self._fetch = float(habits.fetch or 0.0)
         self._tables: dict[tuple[float, float], list[list[float]]] = {}
         self._out = [0.0] * ts.RESULT_SIZE
 
@@ -112,6 +125,7 @@ class GemmModel:
             1.0 + x.b_extra_bytes / b_bytes - x.b_resident,
             1.0 - x.c_resident,
             1.0 if x.shared_b else 0.0,
+            0.0 if x.module else 1.0,
         ]
         ts.search(problem, self._device, self._table(ea, eb), self._splits, out)
         if out[ts.TIME] == math.inf:
@@ -127,14 +141,20 @@ class GemmModel:
             ("memory", memory / p.memory_peak_bytes_per_s),
             ("l2", l2_bytes / p.l2_bytes_per_s),
         )
-        return self._build(name, terms)
+        kernel = self._build(
+            name, terms, self._setup_s + (self._module_setup_s if x.module else 0.0), 0.5 if eb < ea else 1.0
+        )
+        if self._power is None:
+            return kernel
+        return self._power.apply(kernel, 2.0 * x.m * x.n * x.k * x.batch, x.dtype)
 
     def _table(self, ea: float, eb: float) -> list[list[float]]:
         """Tiles for operands of *ea* and *eb* bytes an element, with the bandwidth their loads reach.
 
-        A tile's step of k keeps its bytes, as libraries do: the file gives it for two bytes an element. A block loads
-        its rows in segments of that length from all over the matrix, at least ``fetch`` bytes of each, which is a
-        gather to DRAM. A narrow second operand is stored in the order of the tiles, whole tiles in one piece.
+        A tile's step of k keeps its bytes, as libraries do: the file gives it for two bytes an element. A block has the
+        segments of all its free stages on their way, so it asks memory for that length of each of its rows (at least
+        for ``fetch`` bytes) from all over the matrix, which is a gather to DRAM. A narrow second operand is stored in
+        the order of the tiles, whole tiles in one piece.
         """
         table = self._tables.get((ea, eb))
         if table is None:
@@ -142,17 +162,19 @@ class GemmModel:
             for m, n, k, stages, warps_m, warps_n in self._tiles:
                 depth = max(1.0, k * 2.0 / ea)
                 packed = n * depth * eb if eb < ea else depth * eb
-                runs = (max(depth * ea, self._fetch), max(packed, self._fetch))
+                ahead = max(stages - 1.0, 1.0)
+                runs = (max(ahead * depth * ea, self._fetch), max(ahead * packed, self._fetch))
                 table.append([m, n, depth, stages, warps_m, warps_n, *map(p.gather_bytes_per_s, runs)])
             self._tables[ea, eb] = table
         return table
 
-    def _build(self, name: str, terms: tuple[tuple[str, float], ...]) -> Kernel:
+    def _build(self, name: str, terms: tuple[tuple[str, float], ...], setup_s: float, narrow: float) -> Kernel:
         p, out = self._p, self._out
         index, split, tiles = int(out[ts.TILE]), int(out[ts.SPLIT]), int(out[ts.TILES])
         matrix_s, shared_s, vector_s, busy = out[ts.MATRIX_S], out[ts.L1_S], out[ts.VECTOR_S], out[ts.BUSY]
-        largest, label = max((matrix_s, "matrix"), (shared_s, "l1"), (vector_s, "vector"))
-        if largest < busy * (1.0 - 1e-12):
+        _, label = max((matrix_s, "matrix"), (shared_s, "l1"), (vector_s, "vector"))
+        issue_s, sync_s = self._device[ts.D_ISSUE] * narrow, self._device[ts.D_SYNC]
+        if out[ts.STEPS] * (issue_s - sync_s) > max(matrix_s + vector_s, shared_s):
             label = "latency"
         tile = TileClass(
             count=tiles,
@@ -168,11 +190,11 @@ class GemmModel:
             classes=(tile,),
             units=p.units,
             slots=int(out[ts.SLOTS]),
-            l2_bytes_per_s=p.l2_bytes_per_s,
+            l2_bytes_per_s=self._load_bytes_per_s,
             memory_bytes_per_s=out[ts.RATE],
             terms=terms,
             binding=label,
-            setup_s=self._setup_s + out[ts.EXTRA],  # a split product pays its reduction once, as the search prices it
+            setup_s=setup_s + out[ts.EXTRA],  # a split product pays its reduction once, as the search prices it
             detail=(
                 ("tile", shape),
                 ("split_k", split),

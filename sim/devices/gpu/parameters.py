@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...errors import UnsupportedError
 from ...memory.achieved import Achieved, of_memory
-from ...spec.hardware import GpuSpec
+from ...spec.hardware import GemmKernels, GpuSpec
 
 WARP_THREADS = 32
 """Threads of a warp on NVIDIA GPUs, and the granularity in which tile files count (AMD wavefronts are two of them)."""
@@ -118,9 +118,8 @@ class GpuParameters:
         return self.vector_flops["fp32"] / 2.0
 
 
-def tile_table(spec: GpuSpec) -> list[list[float]]:
+def tile_table(habits: GemmKernels) -> list[list[float]]:
     """GEMM tiles of the generation, a row each: m, n, k, stages, warps_m, warps_n."""
     return [
-        [float(t.m), float(t.n), float(t.k), float(t.stages), float(t.warps_m), float(t.warps_n)]
-        for t in spec.kernels.gemm.tiles
+        [float(t.m), float(t.n), float(t.k), float(t.stages), float(t.warps_m), float(t.warps_n)] for t in habits.tiles
     ]

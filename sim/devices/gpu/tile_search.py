@@ -32,13 +32,31 @@ RESULT_SIZE = 16
     D_FROM_SHARED,
     D_REDUCE,
     D_WRITE_BW,
-) = range(15)
+    D_SYNC,
+    D_LOAD_BW,
+    D_CLUSTER,
+) = range(18)
 
 # Slots of a tile: shape, pipeline stages, warps, and the memory bandwidth that its loads of either operand reach.
 T_M, T_N, T_K, T_STAGES, T_WARPS_M, T_WARPS_N, T_A_BW, T_B_BW = range(8)
 
 # Slots of the problem array.
-P_M, P_N, P_K, P_BATCH, P_EA, P_EB, P_EC, P_RATE, P_DEQUANT, P_A_MEM, P_B_MEM, P_C_MEM, P_B_SHARED = range(13)
+(
+    P_M,
+    P_N,
+    P_K,
+    P_BATCH,
+    P_EA,
+    P_EB,
+    P_EC,
+    P_RATE,
+    P_DEQUANT,
+    P_A_MEM,
+    P_B_MEM,
+    P_C_MEM,
+    P_B_SHARED,
+    P_SPLITS,
+) = range(14)
 
 MAX_RASTER = 32
 """Largest number of tile rows that consecutive blocks walk before they move one column on."""
@@ -78,6 +96,8 @@ def _search(
     m, n, k, batch = problem[P_M], problem[P_N], problem[P_K], problem[P_BATCH]
     ea, eb, ec = problem[P_EA], problem[P_EB], problem[P_EC]
     units = device[D_UNITS]
+    # Narrow weights are stored in the order of the fragments: one load serves two steps of the matrix unit.
+    issue = device[D_ISSUE] * (0.5 if eb < ea else 1.0)
     out[TIME] = math.inf
     for index in range(len(tiles)):
         tile = tiles[index]
@@ -96,7 +116,7 @@ def _search(
         used_m, used_n = min(bm, m), min(bn, n)
         for s in range(len(splits)):
             split = splits[s]
-            if split > 1.0 and (base >= 2.0 * units or split * bk > k):
+            if split > 1.0 and (problem[P_SPLITS] == 0.0 or base >= 2.0 * units or split * bk > k):
                 continue
             steps = math.ceil(math.ceil(k / bk) / split)
             count = base * split
@@ -110,9 +130,20 @@ def _search(
             vector_s = problem[P_DEQUANT] * bn * depth
             if max(matrix_s, l1_s) * count >= out[TIME] * units:
                 continue  # the processors alone take longer than the best so far
-            busy = max(matrix_s, l1_s, vector_s, steps * device[D_ISSUE])
             c_bytes = used_m * used_n * ec
-            l2 = depth * (used_m * ea + used_n * eb) + c_bytes
+            c_mem = m * n * ec * batch * problem[P_C_MEM]
+            # Blocks run in phase: they widen weights between loading and multiplying, wait at every step's barrier,
+            # and all write their results at the same time.
+            written = used_m * used_n * 4.0 if split > 1.0 else c_bytes
+            active = min(count, units)
+            write_s = max(written / device[D_L1_BW], written * active / device[D_L2_BW])
+            if split == 1.0:
+                write_s = max(write_s, c_mem / count * active / device[D_WRITE_BW])
+            busy = max(max(matrix_s + vector_s, l1_s) + steps * device[D_SYNC], steps * issue) + write_s
+            # A cluster loads what its blocks share once: two of them the second operand, four both.
+            load_a = used_m * ea * (0.5 if device[D_CLUSTER] >= 4.0 and tn > 1 else 1.0)
+            load_b = used_n * eb * (0.5 if device[D_CLUSTER] >= 2.0 and tm > 1 else 1.0)
+            l2 = depth * (load_a + load_b) + c_bytes
             if tm == 1 or tn == 1:  # one band of tiles: every operand is read once
                 a_mem, b_mem = m * k * ea, n * k * eb
             else:
@@ -121,23 +152,22 @@ def _search(
             scale_b = 1.0 if problem[P_B_SHARED] > 0.0 else batch
             a_mem *= problem[P_A_MEM] * batch
             b_mem *= problem[P_B_MEM] * scale_b
-            c_mem = m * n * ec * batch * problem[P_C_MEM]
             memory = a_mem + b_mem + c_mem
             least_s = a_mem / tile[T_A_BW] + b_mem / tile[T_B_BW] + c_mem / device[D_WRITE_BW]
             rate = memory / least_s if least_s > 0.0 else device[D_MEM_BW]
             flight = max(stages - 1.0, 1.0) * bk * (used_m * ea + used_n * eb)
             flow = flight / device[D_MEM_LAT] if device[D_MEM_LAT] > 0.0 else math.inf
-            serial = device[D_MEM_LAT] + device[D_ISSUE] + device[D_L2_LAT] + c_bytes / device[D_L1_BW]
+            serial = device[D_MEM_LAT] + device[D_ISSUE] + device[D_L2_LAT]
             extra = 0.0
             if split > 1.0:  # partial sums in fp32 through L2, then a second kernel that adds them
                 partial = m * n * 4.0 * batch
                 l2 += used_m * used_n * 4.0 - c_bytes
                 extra = partial * (split + 1.0) / device[D_L2_BW] + device[D_REDUCE]
-            least = max(busy * count / units, least_s, l2 * count / device[D_L2_BW])
+            least = max(busy * count / units, least_s, l2 * count / device[D_LOAD_BW])
             if least + serial + extra >= out[TIME]:
                 continue
             tile_memory = memory / count
-            total = _time(count, units, slots, busy, serial, l2, tile_memory, flow, rate, device[D_L2_BW]) + extra
+            total = _time(count, units, slots, busy, serial, l2, tile_memory, flow, rate, device[D_LOAD_BW]) + extra
             if total < out[TIME]:
                 out[TIME], out[TILE], out[SPLIT], out[TILES], out[SLOTS] = total, index, split, count, slots
                 out[BUSY], out[SERIAL], out[L2], out[MEMORY], out[FLOW] = busy, serial, l2, tile_memory, flow

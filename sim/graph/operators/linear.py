@@ -28,7 +28,9 @@ class Linear(Operator):
     """``y[m, n] = x[m, k] · W[n, k]ᵀ (+ b)``: 2·m·n·k FLOP.
 
     ``m`` counts tokens, ``n`` outputs, ``k`` inputs. ``weight_dtype`` and ``output_dtype`` default to ``dtype``.
-    ``group_size`` > 0 puts one fp16 scale on every so many weights of a row.
+    ``group_size`` > 0 puts one fp16 scale on every so many weights of a row. ``activation_dtype`` wider than ``dtype``:
+    x arrives in it and is quantised by passes of its own (models fuse that into the norm before). ``alone``: a module
+    called by itself over and over on the same operands, as kernel tables time it, and not within a model.
 
     >>> Linear(1, 4096, 4096, "fp16").flops == 2 * 4096**2
     True
@@ -45,9 +47,16 @@ class Linear(Operator):
     bias: bool = False
     output_dtype: str = ""
     weight_role: str = "weight"
+    activation_dtype: str = ""
+    alone: bool = False
 
     def __post_init__(self) -> None:
         positive(self, "m", "n", "k")
+
+    @property
+    def quantises(self) -> bool:
+        """Activations arrive wider than the arithmetic and are quantised first."""
+        return bool(self.activation_dtype) and size_of(self.activation_dtype) > size_of(self.dtype)
 
     @property
     def stored_dtype(self) -> str:
@@ -68,7 +77,7 @@ class Linear(Operator):
 
     def accesses(self) -> tuple[Access, ...]:
         """x once, W once (in its stored type), y once."""
-        word = size_of(self.dtype)
+        word = size_of(self.activation_dtype if self.quantises else self.dtype)
         return (
             Access(Role.ACTIVATION, self.m * self.k * word),
             Access(Role(self.weight_role), self.weight_storage_bytes),
