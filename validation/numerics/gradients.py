@@ -227,7 +227,7 @@ def compare_softmax(draw: Draw) -> Iterator[Check]:
 def _rms_bound(x: Bounded, weight: Float32Array, grad: Float32Array, eps: float) -> tuple[Bounded, Bounded]:
     columns = float(x.value.shape[1])
     square = (x * x).sum(1, keepdims=True) / columns + Bounded(np.asarray(eps), np.asarray(UNIT * eps))
-    root = square.inverse_root()
+    root = square.inverse_root(eps * (1 - 2 * UNIT))
     normed, weighted = x * root, ex(grad) * weight
     inner = (weighted * normed).sum(1, keepdims=True) / columns
     return root * (weighted - normed * inner), (ex(grad) * normed).sum(0)
@@ -237,7 +237,7 @@ def _layer_bound(x: Bounded, weight: Float32Array, grad: Float32Array, eps: floa
     columns = float(x.value.shape[1])
     centred = x - x.sum(1, keepdims=True) / columns
     variance = (centred * centred).sum(1, keepdims=True) / columns + Bounded(np.asarray(eps), np.asarray(UNIT * eps))
-    root = variance.inverse_root()
+    root = variance.inverse_root(eps * (1 - 2 * UNIT))
     normed, weighted = centred * root, ex(grad) * weight
     mean = weighted.sum(1, keepdims=True) / columns
     inner = (weighted * normed).sum(1, keepdims=True) / columns
