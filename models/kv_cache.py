@@ -20,7 +20,7 @@ def append(cache: npt.ArrayLike, new: npt.ArrayLike, kv_lens: npt.ArrayLike, *, 
     Raises:
         ValueError: for shapes that do not match or a sequence that outgrows the capacity.
 
-    >>> append(np.zeros((1, 2, 1, 1)), [[[[1.0625]]]], [1], kv_dtype="fp8_e4m3").ravel().tolist()
+    >>> append([[[[0.0]], [[0.0]]]], [[[[1.0625]]]], [1], kv_dtype="fp8_e4m3").ravel().tolist()
     [0.0, 1.0]
     """
     held, fresh, lens = float32("cache", cache, 4).copy(), float32("new", new, 4), int64("kv_lens", kv_lens, 1)
@@ -50,7 +50,7 @@ def append_paged(
     Raises:
         ValueError: for shapes that do not match or a page that does not exist.
 
-    >>> append_paged(np.zeros((2, 1, 1, 1)), [[1, 0]], [[[[3.0]], [[4.0]]]], [0]).ravel().tolist()
+    >>> append_paged([[[[0.0]]], [[[0.0]]]], [[1, 0]], [[[[3.0]], [[4.0]]]], [0]).ravel().tolist()
     [4.0, 3.0]
     """
     pool, table = float32("pages", pages, 4).copy(), int64("block_table", block_table, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from effsim.models import attention, conv, delta, fftconv, gemm, norm, scan, ssd
+from effsim.models import attention, conv, delta, fftconv, gemm, linear_attention, norm, scan, ssd
 
 
 def cases() -> dict[str, np.ndarray]:
@@ -19,6 +19,12 @@ def cases() -> dict[str, np.ndarray]:
 
     results = {
         "gemm": gemm.gemm(x(5, 11), x(11, 4), bias=x(4), tile_m=2, tile_n=3, tile_k=4, split_k=2),
+        "panels": gemm.gemm(x(6, 10), x(10, 70), tile_m=6, tile_n=70, tile_k=7),
+        "context panels": attention.context_attention(x(1, 6, 4, 5), x(1, 9, 2, 5), x(1, 9, 2, 3), tile_q=6, tile_kv=4),
+        "window panels": attention.context_attention(
+            x(1, 9, 1, 6), x(1, 9, 1, 6), x(1, 9, 1, 66), window=3, tile_q=9, tile_kv=5
+        ),
+        "folded heads": attention.generation_attention(x(1, 5, 4), x(1, 11, 1, 4), x(1, 11, 1, 3), splits=2),
         "context": attention.context_attention(x(1, 5, 2, 4), x(1, 7, 1, 4), x(1, 7, 1, 3), tile_q=2, tile_kv=3),
         "masked": attention.context_attention(x(1, 4, 1, 2), x(1, 2, 1, 2), x(1, 2, 1, 2), window=1, tile_kv=1),
         "generation": attention.generation_attention(x(2, 2, 4), x(2, 6, 1, 4), x(2, 6, 1, 3), splits=3, tile_kv=2),
@@ -34,9 +40,17 @@ def cases() -> dict[str, np.ndarray]:
         mamba = scan.selective_scan(x(1, 7, 2), step, -np.abs(x(2, 3)), x(1, 7, 3), x(1, 7, 3), chunk=chunk)
         dual = ssd.ssd_scan(x(1, 7, 2, 2), step, -np.abs(x(2)), x(1, 7, 1, 3), x(1, 7, 1, 3), chunk=chunk)
         beta = 1 / (1 + step)
+        decay = -np.abs(x(1, 7, 2, 3))
+        results[f"rwkv6-{chunk}"] = linear_attention.rwkv6(
+            x(1, 7, 2, 3), x(1, 7, 2, 3), x(1, 7, 2, 2), decay, x(2, 3), chunk=chunk
+        ).y
+        results[f"retention-{chunk}"] = linear_attention.retention(
+            x(1, 7, 2, 3), x(1, 7, 2, 3), x(1, 7, 2, 2), [-0.1, -1.0], chunk=chunk
+        ).y
         rule = delta.gated_delta(x(1, 7, 1, 2), x(1, 7, 1, 2) / 3, x(1, 7, 2, 2), -step, beta, chunk=chunk)
         for name, result in (("scan", mamba), ("ssd", dual), ("delta", rule)):
             results[f"{name}-{chunk}-y"], results[f"{name}-{chunk}-state"] = result.y, result.state
+    results["wkv4"], results["wkv4-state"] = linear_attention.wkv4(x(1, 7, 3), x(1, 7, 3), np.abs(x(3)), x(3))
     return results
 
 

@@ -87,12 +87,12 @@ def all_cases() -> tuple[Case, ...]:
         UnsupportedError: PyTorch is not installed.
     """
     try:
-        from . import attention, convolutions, gradients, products, rows, sequence, tokens
+        from . import attention, convolutions, gradients, products, rows, scan_gradients, sequence, tokens
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise UnsupportedError("comparing the functional models needs PyTorch: pip install 'effsim[torch]'") from None
-    modules = (products, attention, rows, convolutions, sequence, tokens, gradients)
+    modules = (products, attention, rows, convolutions, sequence, tokens, gradients, scan_gradients)
     return tuple(case for module in modules for case in module.CASES)
 
 

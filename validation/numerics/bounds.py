@@ -137,10 +137,13 @@ class Bounded:
         error = np.where(low > 0, self.error / np.where(low > 0, low, 1.0), np.inf)
         return Bounded(np.log(self.value), error).rounded(tiny=TINY)
 
-    def inverse_root(self) -> Bounded:
-        """``1 / sqrt`` in double, rounded once; its slope is steepest at the low end."""
-        low = self.value - self.error
-        error = np.where(low > 0, 0.5 * self.error * np.where(low > 0, low, 1.0) ** -1.5, np.inf)
+    def inverse_root(self, floor: float) -> Bounded:
+        """``1 / sqrt`` in double, rounded once; the computed argument is never below *floor*.
+
+        The slope is steepest at the low end of the argument, and no result exceeds ``floor ** -0.5``.
+        """
+        low = np.maximum(self.value - self.error, floor)
+        error = np.minimum(0.5 * self.error * low**-1.5, floor**-0.5)
         return Bounded(self.value**-0.5, error).rounded(tiny=TINY)
 
     def root(self) -> Bounded:

@@ -101,7 +101,8 @@ def fft_bound(x: torch.Tensor, taps: torch.Tensor) -> Float64Array:
     return numbers(norm[:, None].expand(x.shape[0], x.shape[1], x.shape[2]))
 
 
-def _causal(x: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+def causal(x: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+    """Depthwise causal convolution; tap 0 meets the newest token."""
     moved = functional.pad(x.transpose(1, 2), (taps.shape[1] - 1, 0))
     return functional.conv1d(moved, taps.flip(-1)[:, None], groups=x.shape[2]).transpose(1, 2)
 
@@ -110,8 +111,8 @@ def compare_long(draw: Draw) -> Iterator[Check]:
     """Directly: a bound an element; by FFT: the same bound in norm for every element."""
     length, channels = draw.integer(1, 60), draw.integer(1, 3)
     x, taps = normal(draw, 2, length, channels), normal(draw, channels, draw.integer(1, 70))
-    want = numbers(_causal(wide(x), wide(taps)))
-    large = numbers(_causal(wide(x).abs(), wide(taps).abs()))
+    want = numbers(causal(wide(x), wide(taps)))
+    large = numbers(causal(wide(x).abs(), wide(taps).abs()))
     bound = gamma(taps.shape[1]) * large + 2 * length * TINY
     yield Check(fftconv.long_conv(x, taps, method="direct"), want, bound, "direct")
     yield Check(fftconv.long_conv(x, taps), want, fft_bound(wide(x), wide(taps)), "fft")
@@ -130,8 +131,8 @@ def compare_ssm(draw: Draw) -> Iterator[Check]:
         rows = [wide(c).abs()[None] @ torch.linalg.matrix_power(turn, t) for t in range(length)]
         over = torch.cat(rows) @ (wide(delta)[d] * wide(b).abs())[:, None]
         own, most = wide(u)[..., d : d + 1], taps.T.contiguous()
-        want[..., d : d + 1] = numbers(_causal(own, most) + wide(skip)[d] * own)
-        convolved = _causal(own.abs(), over.T.contiguous()) + wide(skip)[d].abs() * own.abs()
+        want[..., d : d + 1] = numbers(causal(own, most) + wide(skip)[d] * own)
+        convolved = causal(own.abs(), over.T.contiguous()) + wide(skip)[d].abs() * own.abs()
         transform = fft_bound(own, over.T.contiguous())
         large[..., d : d + 1] = gamma(2 * state + 8) * numbers(convolved) * 2 + transform * (1 + gamma(2 * state + 8))
     yield Check(ssm_conv.ssm_convolution(u, delta, a, b, c, skip=skip), want, large + 100 * TINY)

@@ -79,7 +79,7 @@ def rms_bound(x: Bounded, weight: Float32Array, eps: float) -> Bounded:
     """RMSNorm: squares, their sum in any order, mean, inverse root, two products."""
     columns = x.value.shape[-1]
     square = (x * x).sum(-1, keepdims=True) / float(columns) + Bounded(np.asarray(eps), np.asarray(UNIT * eps))
-    return x * square.inverse_root() * weight
+    return x * square.inverse_root(eps * (1 - 2 * UNIT)) * weight
 
 
 def layer_bound(x: Bounded, weight: Float32Array, bias: Float32Array, eps: float) -> Bounded:
@@ -87,7 +87,7 @@ def layer_bound(x: Bounded, weight: Float32Array, bias: Float32Array, eps: float
     columns = float(x.value.shape[-1])
     centred = x - x.sum(-1, keepdims=True) / columns
     variance = (centred * centred).sum(-1, keepdims=True) / columns + Bounded(np.asarray(eps), np.asarray(UNIT * eps))
-    return centred * variance.inverse_root() * weight + bias
+    return centred * variance.inverse_root(eps * (1 - 2 * UNIT)) * weight + bias
 
 
 def _norm_inputs(draw: Draw) -> tuple[Float32Array, Float32Array, Float32Array]:
