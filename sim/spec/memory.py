@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from ..errors import EffsimError
+from .catalogue import find
 from .fields import Ratio, SpecModel, Time
+
+SHORTEST_S, LONGEST_S = 1e-10, 1e-8
+"""Command clock periods of DRAM, with room: GDDR7 is near 0.28 ns, SDRAM of the 1990s was at 10 ns."""
 
 
 class MemoryPart(SpecModel):
@@ -21,6 +26,22 @@ class MemoryPart(SpecModel):
     clock: Time | None = Field(
         None, description="command clock period, where other than the preset's; delays keep their nanoseconds"
     )
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, preset: str) -> str:
+        try:
+            find("dram", preset)
+        except EffsimError as error:
+            raise ValueError(str(error)) from None
+        return preset
+
+    @field_validator("clock")
+    @classmethod
+    def _plausible(cls, clock: Time | None) -> Time | None:
+        if clock is not None and not SHORTEST_S <= clock <= LONGEST_S:
+            raise ValueError(f"a DRAM command clock of {float(clock):g} s; expected 0.1 ns to 10 ns")
+        return clock
 
 
 STREAM_FRACTION = "measured share of the bandwidth that a long read stream reaches; the DRAM part's figure if absent"

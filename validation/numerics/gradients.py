@@ -186,6 +186,19 @@ def compare_simple(draw: Draw) -> Iterator[Check]:
         yield Check(got, want, UNIT * np.abs(want) + TINY, "mul")
     for got, want in zip(pointwise_backward.add_backward(grad), differentiate(torch.add, (x, y), grad), strict=True):
         yield Check(got, want, 0.0, "add")
+    bottom = np.where(np.abs(y) < 0.1, np.float32(1), y)
+    for got, want in zip(
+        pointwise_backward.div_backward(x, bottom, grad), differentiate(torch.div, (x, bottom), grad), strict=True
+    ):
+        yield Check(got, want, 1.01 * UNIT * np.abs(want) + TINY, "div")
+    (want,) = differentiate(torch.exp, (x,), grad)
+    yield Check(pointwise_backward.exp_backward(pointwise.exp(x), grad), want, 2.01 * UNIT * np.abs(want) + TINY, "exp")
+    rows, learned = pointwise_backward.bias_backward(grad)
+    first, second = differentiate(torch.add, (x, y[0]), grad)
+    yield Check(rows, first, 0.0, "bias")
+    yield Check(learned, second, 2.01 * UNIT * np.abs(grad).sum(0) + TINY, "bias")
+    (want,) = differentiate(lambda a: a.sum(-1), (x,), grad[:, 0].copy())
+    yield Check(pointwise_backward.sum_backward(grad[:, 0].copy(), 8), want, 0.0, "sum")
     yield Check(pointwise_backward.copy_backward(grad), differentiate(torch.clone, (x,), grad)[0], 0.0, "copy")
     (want,) = differentiate(lambda a: a * 0.75, (x,), grad)
     yield Check(pointwise.scale(grad, 0.75), want, UNIT * np.abs(want), "scale")
@@ -338,7 +351,7 @@ CASES = (
         "activations, backward", _names(*ACTIVATIONS, "silu_mul", "gelu_mul", "relu_mul"), compare_activations,
         (activation_ends,),
     ),
-    Case("element-wise, backward", _names("add", "mul", "copy", "scale", "dropout", "rope"), compare_simple),
+    Case("element-wise, backward", _names("add", "mul", "copy", "scale", "dropout", "rope", "div", "exp", "bias", "sum"), compare_simple),
     Case("softmax, backward", _names("softmax", "log_softmax"), compare_softmax),
     Case(
         "norms, backward", _names("layernorm", "rmsnorm", "add_layernorm", "add_rmsnorm", "gated_rmsnorm"),

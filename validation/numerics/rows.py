@@ -70,6 +70,20 @@ def compare_elementwise(draw: Draw) -> Iterator[Check]:
     for name, got, oracle in checks:
         want = numbers(oracle)
         yield Check(got, want, UNIT * np.abs(want) + TINY, name)
+    # Quotients that float32 holds; its own rounding of what it does not is infinity.
+    top, bottom = np.clip(x, -1e30, 1e30), np.where(np.abs(y) < 1e-6, np.float32(1), y)
+    small, learned = np.clip(x, -80, 80), y[0]
+    more = (
+        ("div", pointwise.div(top, bottom), wide(top) / wide(bottom)),
+        ("exp", pointwise.exp(small), torch.exp(wide(small))),
+        ("bias", pointwise.bias(x, learned), a + wide(learned)),
+    )
+    for name, got, oracle in more:
+        want = numbers(oracle)
+        yield Check(got, want, 1.01 * UNIT * np.abs(want) + TINY, name)
+    # Pairwise: nine columns are added in four rounds.
+    sums = numbers(a.sum(-1))
+    yield Check(pointwise.row_sum(x), sums, 4.01 * UNIT * numbers(a.abs().sum(-1)) + TINY, "sum")
     mask = (draw.generator().random((6, 9)) < 0.5).astype(np.float32)
     want = numbers(a * wide(mask) / 0.75)
     yield Check(pointwise.dropout(x, mask, 0.25), want, 2.01 * UNIT * np.abs(want) + TINY, "dropout")
@@ -222,7 +236,7 @@ CASES = (
     Case("activations", _names(*ACTIVATIONS), compare_activations, (activation_ends,)),
     Case("gated activations", _names("silu_mul", "gelu_mul", "relu_mul"), compare_gated),
     Case(
-        "element-wise", _names("add", "mul", "copy", "scale", "dropout"),
+        "element-wise", _names("add", "mul", "copy", "scale", "dropout", "div", "exp", "bias", "sum"),
         compare_elementwise,
     ),
     Case(

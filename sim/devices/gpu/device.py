@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import UnsupportedError
 from ...graph.dtypes import size_of
-from ...graph.operator import Operator
+from ...graph.operator import Operator, Role
 from ...graph.operators.attention import Attention, AttentionBackward, KVAppend, LatentAttention
 from ...graph.operators.communication import Collective, HostTransfer, OptimizerStep
 from ...graph.operators.convolution import CausalConv1d, Conv2d, Convolution2dBackward, FFTConv
@@ -279,6 +279,7 @@ class GpuDevice(Device):
         read = sum(a.bytes_moved for a in op.accesses() if not a.write)
         write = op.bytes_moved - read
         share = 1.0 if persistent else 1.0 - p.kept(op.bytes_moved)
+        learned = sum(a.bytes_moved for a in op.accesses() if a.role is Role.WEIGHT and not a.write)
         sweep = Sweep(
             read_bytes=read,
             write_bytes=write,
@@ -287,6 +288,7 @@ class GpuDevice(Device):
             special_ops=work.special / passes,
             rows=rows,
             run_bytes=run_bytes,
+            shared_bytes=learned if rows else 0.0,
         )
         kernel = self._pointwise.kernel(sweep, name)
         best = 0.0 if persistent else p.kept_at_best(op.bytes_moved)

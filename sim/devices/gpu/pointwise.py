@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...spec.hardware import PointwiseKernels
 from ..kernel import Kernel, TileClass
@@ -20,7 +20,8 @@ class Sweep:
     ``read_bytes`` and ``write_bytes`` are what the kernel touches, ``memory_bytes`` the part that L2 does not hold.
     ``again_bytes`` are read from L2 beyond that, where several blocks need the same data. ``rows`` > 0 makes rows the
     unit of scheduling where a row must be reduced before it is written; ``parallel`` limits the number of blocks.
-    ``run_bytes``: what is read lies in pieces of that size at unrelated places.
+    ``run_bytes``: what is read lies in pieces of that size at unrelated places. ``shared_bytes`` of what is read serve
+    every row (learned numbers).
     ``cols`` > 0 makes it a row kernel of an engine: a block for each of ``rows`` rows, a thread for each element, up to
     ROW_THREADS; it makes ``accesses`` loads and stores of single elements in all.
     """
@@ -35,6 +36,7 @@ class Sweep:
     chain_s: float = 0.0
     again_bytes: float = 0.0
     run_bytes: float = math.inf
+    shared_bytes: float = 0.0
     cols: int = 0
     accesses: float = 0.0
 
@@ -74,7 +76,10 @@ class PointwiseModel:
             reduce_s = 2.0 * math.log2(self._threads) * p.l1_latency_s
         if sweep.parallel:
             blocks = min(blocks, sweep.parallel)
-        flight = min(chunk, largest / blocks)
+        # Every processor reads what all rows share; its first-level cache keeps that for its other rows.
+        again = sweep.again_bytes + sweep.shared_bytes * (min(blocks, p.units) - 1)
+        sweep = replace(sweep, again_bytes=again)
+        flight = min(chunk, (largest + again) / blocks)
         serial_s = p.memory_latency_s + p.l2_latency_s + reduce_s + sweep.chain_s
         return self._build(sweep, name, blocks, slots, serial_s, max(flight, 1.0))
 
