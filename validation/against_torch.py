@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effsim.errors import SpecError, UnsupportedError
+
+from .scatter import Point, write_scatter
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +27,8 @@ class TorchReport:
     parts: dict[str, Any]
     failures: list[str]
     show: Callable[[Console], None]
+    page: str
+    points: tuple[Point, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -32,6 +37,17 @@ class TorchReport:
     def print(self, console: Console) -> None:
         """Tables for people."""
         self.show(console)
+
+    def write(self, path: Path) -> None:
+        """Write the page, and beside it the scatter of measured times as SVG; each file is replaced in one step."""
+        text = self.page
+        if self.points:
+            picture = path.with_suffix(".svg")
+            write_scatter(self.points, "Predicted against measured, PyTorch on this machine", picture)
+            text += f"\n![Predicted against measured times]({picture.name})\n"
+        draft = path.with_name(path.name + ".part")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
 
 
 def compare(check: str, *, hardware: str = "", quick: bool = False, seed: int = 0) -> TorchReport:
@@ -72,7 +88,11 @@ def _numerics(_: str, quick: bool, seed: int) -> TorchReport:
         console.print(graphs.markdown(), highlight=False, markup=False, soft_wrap=True)
 
     parts = {"models": models.as_dict(), "graphs": graphs.as_dict()}
-    return TorchReport("numerics", parts, [*models.failures(), *graphs.failures()], show)
+    page = (
+        "# Functional models against PyTorch\n\nRepeat: `effsim validate numerics --out FILE`.\n\n"
+        f"```\n{models.text()}\n```\n\n## Graphs executed by the functional models\n\n{graphs.markdown()}\n"
+    )
+    return TorchReport("numerics", parts, [*models.failures(), *graphs.failures()], show, page)
 
 
 def _counting(_: str, quick: bool, seed: int) -> TorchReport:
@@ -88,11 +108,20 @@ def _counting(_: str, quick: bool, seed: int) -> TorchReport:
         console.print(memory.markdown(), highlight=False, markup=False, soft_wrap=True)
 
     parts = {"counts": counts.as_dict(), "memory": memory.as_dict()}
-    return TorchReport("counting", parts, [*counts.failures(), *memory.failures()], show)
+    page = (
+        "# FLOPs, parameters and saved activations against PyTorch\n\n"
+        "Repeat: `effsim validate counting --out FILE`.\n\n"
+        f"{counts.markdown()}\n\n## Saved activations\n\n{memory.markdown()}\n"
+    )
+    return TorchReport("counting", parts, [*counts.failures(), *memory.failures()], show, page)
 
 
 def _timing(hardware: str, quick: bool, seed: int) -> TorchReport:
     from .timing import validate_timing
 
     found = validate_timing(hardware or None, quick=quick)
-    return TorchReport("timing", {"timing": found.as_dict()}, found.failures(), found.print)
+    points = tuple(
+        (r.kind if r.group == "operators" else "model", r.name, r.measured_s, r.predicted_s) for r in found.rows
+    )
+    page = f"# Times against PyTorch\n\nRepeat: `effsim validate timing --out FILE`.\n\n{found.markdown()}\n"
+    return TorchReport("timing", {"timing": found.as_dict()}, found.failures(), found.print, page, points)

@@ -144,6 +144,19 @@ class TimingReport:
             "failures": self.failures(),
         }
 
+    def markdown(self) -> str:
+        """The table of :meth:`print` for a page."""
+        lines = [f"{self.hardware}, {self.clock}.", "", "| | n | median | p90 | bias |", "|---|--:|--:|--:|--:|"]
+        kinds = dict.fromkeys(r.kind for r in self.rows if r.group == "operators")
+        parts = [*((k, "operators", k) for k in kinds), ("**all operators**", "operators", "")]
+        for label, group, kind in [*parts, ("**all models**", "models", "")]:
+            s = self.score(group, kind)
+            if s is not None:
+                cells = (f"{100 * s.median:.1f} %", f"{100 * s.p90:.1f} %", f"{100 * s.bias:+.1f} %")
+                lines.append(f"| {label} | {s.n} | " + " | ".join(cells) + " |")
+        lines += [f"| {r.name} | 1 | | | {100 * r.error:+.1f} % |" for r in self.rows if r.group == "models"]
+        return "\n".join([*lines, *(["", f"Too noisy to judge: {self.noisy}"] if self.noisy else [])])
+
     def print(self, console: Console) -> None:
         """One line a kind of operator and one a model, then what the machine did meanwhile."""
         from rich.table import Table

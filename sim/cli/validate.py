@@ -49,7 +49,7 @@ def validate(
 ) -> None:
     """Compare predictions with measured kernels and published results; says how far off they are and where."""
     if check in WITH_TORCH:
-        _with_torch(check, hardware, quick, seed, json_, quiet)
+        _with_torch(check, hardware, quick, seed, out, json_, quiet)
         return
     from ..validation.page import print_report, write_page
     from ..validation.report import validate as compare
@@ -68,11 +68,15 @@ def validate(
         raise typer.Exit(1)
 
 
-def _with_torch(check: Check, hardware: str, quick: bool, seed: int, json_: bool, quiet: bool) -> None:
+def _with_torch(
+    check: Check, hardware: str, quick: bool, seed: int, out: Path | None, json_: bool, quiet: bool
+) -> None:
     """Run a comparison with PyTorch, print it, and end with code 1 if a bound is broken."""
     from ..validation.against_torch import compare
 
     report = compare(check.value, hardware=hardware, quick=quick, seed=seed)
+    if out is not None:
+        report.write(out)
     if json_:
         print_json(report.as_dict())
     elif not quiet:

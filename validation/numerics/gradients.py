@@ -351,7 +351,10 @@ CASES = (
         "activations, backward", _names(*ACTIVATIONS, "silu_mul", "gelu_mul", "relu_mul"), compare_activations,
         (activation_ends,),
     ),
-    Case("element-wise, backward", _names("add", "mul", "copy", "scale", "dropout", "rope", "div", "exp", "bias", "sum"), compare_simple),
+    Case(
+        "element-wise, backward",
+        _names("add", "mul", "copy", "scale", "dropout", "rope", "div", "exp", "bias", "sum"), compare_simple,
+    ),
     Case("softmax, backward", _names("softmax", "log_softmax"), compare_softmax),
     Case(
         "norms, backward", _names("layernorm", "rmsnorm", "add_layernorm", "add_rmsnorm", "gated_rmsnorm"),
