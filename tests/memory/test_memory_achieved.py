@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_refresh_of_all_banks_costs_its_share_of_time() -> None:
 
 
 def test_every_bundled_part_is_in_the_table() -> None:
-    table = json.loads((Path(shares_cache.__file__).parents[2] / "hw_configs/dram/achieved.json").read_text())
+    table = json.loads((files("effsim.hw_configs") / "dram" / "achieved.json").read_text(encoding="utf-8"))
     assert set(table["parts"]) == set(bundled_parts())
 
 
