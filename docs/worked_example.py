@@ -294,12 +294,12 @@ def _all_reduce(s: Sheet, x: Example) -> None:
     t, spec = "all_reduce", x.spec
     link, habits = max(spec.links.values(), key=lambda link: float(link.bandwidth)), spec.kernels.collective
     s.given(t, "hop", float(link.latency), "s", f"hardware: links.{link.kind}.latency")
-    library = habits.library
-    assert library is not None
-    where = "hardware: kernels.collective.library"
-    s.given(t, "start", float(library.direct_setup), "s", f"{where}.direct_setup")
+    protocols = habits.protocols
+    assert protocols is not None
+    where = "hardware: kernels.collective.protocols"
+    s.given(t, "start", float(protocols.direct_setup), "s", f"{where}.direct_setup")
     s.given(t, "link", float(link.bandwidth), "B/s", f"hardware: links.{link.kind}.bandwidth")
-    s.given(t, "efficiency", float(library.direct_efficiency), "", f"{where}.direct_efficiency")
+    s.given(t, "efficiency", float(protocols.direct_efficiency), "", f"{where}.direct_efficiency")
     s.line(t, "alpha", "1 * hop", "s")
     s.line(t, "beta", "(devices - 1) * outputs / (link * efficiency)", "s")
     s.line(t, "exchange", "start + alpha + beta", "s")

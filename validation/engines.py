@@ -164,7 +164,7 @@ def _collective(row: Mapping[str, Any]) -> Converted | None:
     cells = {"op": op, "bytes": whole(row, "message_size") * word, "devices": whole(row, "num_gpus")}
     library = "NCCL" if "nccl_dtype" in row else "one-shot/two-shot kernels"
     if "nccl_dtype" in row:
-        cells |= {"library": "nccl", "dtype": "int8" if word == 1 else "fp16"}
+        cells |= {"runtime": "nccl", "dtype": "int8" if word == 1 else "fp16"}
     return f"collective {op} ({library})", "collective", cells
 
 

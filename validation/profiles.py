@@ -84,7 +84,7 @@ def vidur_all_reduce(path: Path, hardware: str) -> Iterator[Measured]:
         devices, size = int(number(row, "num_workers", path)), int(number(row, "size", path))
         if devices != int(number(row, "devices_per_node", path)) or size < SMALLEST_ALL_REDUCE:
             continue
-        cells = {"op": "all_reduce", "bytes": size, "devices": devices, "library": "nccl"}
+        cells = {"op": "all_reduce", "bytes": size, "devices": devices, "runtime": "nccl"}
         seconds = number(row, "time_stats.all_reduce.median", path) * MS
         yield Measured(hardware, path.name, "collective all_reduce (vidur)", "collective", cells, seconds)
 

@@ -238,7 +238,7 @@ READERS: dict[str, Callable[[Row], Operator]] = {
         r.whole("devices"),
         r.whole("stride", 1),
         r.dtype("dtype", "fp16"),
-        r.text("library", ""),
+        r.text("runtime", ""),
     ),
     "embedding": lambda r: Embedding(r.whole("tokens"), r.whole("vocabulary"), r.whole("width"), r.dtype()),
     "sampling": lambda r: Sampling(r.whole("rows"), r.whole("vocabulary"), r.dtype(default="fp32")),

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import UnsupportedError
-from .library import LibraryCosts, Ring, direct_all_reduce
+from .protocols import ProtocolCosts, Ring, direct_all_reduce
 from .topology import Network, NetworkLevel
 
 
@@ -14,14 +14,14 @@ from .topology import Network, NetworkLevel
 class CollectiveCosts:
     """What the library adds: see ``kernels.collective`` of a hardware file.
 
-    Without a ``library`` the fastest algorithm of a level is taken, in one protocol.
+    Without a ``protocols`` the fastest algorithm of a level is taken, in one protocol.
     """
 
     setup_s: float
     step_s: float
     efficiency: float
     one_shot_limit_bytes: float
-    library: LibraryCosts | None = None
+    protocols: ProtocolCosts | None = None
 
 
 ENGINE, LIBRARY = "engine", "nccl"
@@ -89,8 +89,8 @@ def plan(
     if devices == 1:
         return CollectivePlan("none", 0.0, 0.0, 0)
     spans = network.spans(devices, stride)
-    if costs.library is not None and len(spans) == 1 and spans[0][0] is network.levels[0]:
-        return _inside_node(spans[0][0], spans[0][1], costs, costs.library, op, size_bytes, by, adds)
+    if costs.protocols is not None and len(spans) == 1 and spans[0][0] is network.levels[0]:
+        return _inside_node(spans[0][0], spans[0][1], costs, costs.protocols, op, size_bytes, by, adds)
     if op == "all_reduce" and len(spans) > 1:
         return _hierarchical_all_reduce(spans, costs, size_bytes)
     parts: list[CollectivePlan] = []
@@ -109,19 +109,19 @@ def _inside_node(
     level: NetworkLevel,
     d: int,
     costs: CollectiveCosts,
-    library: LibraryCosts,
+    protocols: ProtocolCosts,
     op: str,
     size: float,
     by: str,
     adds: bool,
 ) -> CollectivePlan:
     """On the innermost level alone: protocols, and the engines' own kernels in front of small all-reduces."""
-    ring = Ring(library, costs.setup_s, costs.step_s, costs.efficiency * level.bytes_per_s, level.latency_s)
+    ring = Ring(protocols, costs.setup_s, costs.step_s, costs.efficiency * level.bytes_per_s, level.latency_s)
     if op in ("all_reduce", "all_gather", "reduce_scatter"):
         # Engines switch off the memory handles that in-network reduction needs.
         best = ring.collective(op, d, size, level.reduces and adds and by == LIBRARY)
         if op == "all_reduce" and by == ENGINE:
-            own = direct_all_reduce(library, level, d, size, costs.one_shot_limit_bytes)
+            own = direct_all_reduce(protocols, level, d, size, costs.one_shot_limit_bytes)
             best = min((own or best, best), key=lambda option: option.total_s)
     elif op == "all_to_all":
         best = ring.exchange(d, size)

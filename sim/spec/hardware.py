@@ -301,7 +301,7 @@ class SequenceKernels(SpecModel):
     )
 
 
-class CollectiveLibrary(SpecModel):
+class CollectiveProtocols(SpecModel):
     """A GPU communication library with several protocols, and the engines' own all-reduce kernels in front of it."""
 
     channels: Count = Field(description="thread blocks that a large collective uses, a buffer each")
@@ -335,7 +335,7 @@ class CollectiveKernels(SpecModel):
 class GpuCollectiveKernels(CollectiveKernels):
     """What a GPU communication library adds to the links."""
 
-    library: CollectiveLibrary | None = Field(
+    protocols: CollectiveProtocols | None = Field(
         None, description="its protocols; setup and step are then those of the low-latency one"
     )
 

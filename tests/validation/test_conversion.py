@@ -93,7 +93,7 @@ def test_experts_are_divided_by_tensor_ranks_and_expert_ranks_left_out() -> None
 def test_messages_count_elements(dtype: str, size: int) -> None:
     row = one("nccl", nccl_dtype=dtype, op_name="alltoall", num_gpus=4, message_size=1024)
     plain = "int8" if dtype == "int8" else "fp16"
-    assert row.cells == {"op": "all_to_all", "bytes": size, "devices": 4, "library": "nccl", "dtype": plain}
+    assert row.cells == {"op": "all_to_all", "bytes": size, "devices": 4, "runtime": "nccl", "dtype": plain}
 
 
 def test_eager_custom_all_reduce_is_host_time() -> None:
@@ -184,7 +184,7 @@ def test_vidur_all_reduce_stays_in_one_node(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     (row,) = vidur_all_reduce(file, "gpu_a100")
-    assert row.cells == {"op": "all_reduce", "bytes": 67108864, "devices": 8, "library": "nccl"}
+    assert row.cells == {"op": "all_reduce", "bytes": 67108864, "devices": 8, "runtime": "nccl"}
     assert row.measured_s == pytest.approx(0.4e-3)
 
 

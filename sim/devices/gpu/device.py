@@ -19,9 +19,9 @@ from ...graph.operators.moe import Experts, ExpertsBackward, TopK
 from ...graph.operators.pointwise import Pointwise, PointwiseBackward, Recipe, recipe
 from ...graph.operators.scan import GatedDelta, ScanBackward, SelectiveScan, SSDScan
 from ...network.collectives import ENGINE, CollectiveCosts, bound_s, plan
-from ...network.library import LibraryCosts
+from ...network.protocols import ProtocolCosts
 from ...network.topology import Network
-from ...spec.hardware import CollectiveLibrary, GpuSpec
+from ...spec.hardware import CollectiveProtocols, GpuSpec
 from ..device import Device, LaunchCosts, Lowered
 from ..kernel import Kernel
 from .attention import AttentionModel
@@ -83,7 +83,7 @@ class GpuDevice(Device):
         self._sequence = SequenceModel(p, self._gemm, self._pointwise, habits.sequence, float(habits.setup))
         c = habits.collective
         self._collective = CollectiveCosts(
-            float(c.setup), float(c.step), float(c.efficiency), float(c.one_shot_limit), _library_costs(c.library)
+            float(c.setup), float(c.step), float(c.efficiency), float(c.one_shot_limit), _protocol_costs(c.protocols)
         )
         self._rules: dict[type, Callable[[Any, bool], tuple[Kernel, ...]]] = {
             Linear: self._linear,
@@ -299,7 +299,7 @@ class GpuDevice(Device):
     def _communicate(self, op: Collective, fused: bool) -> tuple[Kernel, ...]:
         if op.devices == 1:
             return ()
-        by = op.library or ENGINE
+        by = op.runtime or ENGINE
         adds = not op.dtype.startswith("int")  # adding switches know floating point only
         priced = plan(self.network, self._collective, op.op, op.payload_bytes, op.devices, op.stride, by, adds)
         bound = bound_s(self.network, op.op, op.payload_bytes, op.devices, op.stride)
@@ -343,22 +343,22 @@ class GpuDevice(Device):
         )
 
 
-def _library_costs(library: CollectiveLibrary | None) -> LibraryCosts | None:
+def _protocol_costs(protocols: CollectiveProtocols | None) -> ProtocolCosts | None:
     """Plain floats of the communication library's section."""
-    if library is None:
+    if protocols is None:
         return None
-    return LibraryCosts(
-        channels=int(library.channels),
-        simple_setup_s=float(library.simple_setup),
-        simple_step_s=float(library.simple_step),
-        drain_bytes_per_s=float(library.drain),
-        ll_assumed_bytes_per_s=float(library.ll_assumed),
-        in_network_efficiency=float(library.in_network_efficiency),
-        direct_setup_s=float(library.direct_setup),
-        direct_efficiency=float(library.direct_efficiency),
-        direct_limit_bytes=float(library.direct_limit),
-        direct_devices=int(library.direct_devices),
-        ll128=library.ll128,
+    return ProtocolCosts(
+        channels=int(protocols.channels),
+        simple_setup_s=float(protocols.simple_setup),
+        simple_step_s=float(protocols.simple_step),
+        drain_bytes_per_s=float(protocols.drain),
+        ll_assumed_bytes_per_s=float(protocols.ll_assumed),
+        in_network_efficiency=float(protocols.in_network_efficiency),
+        direct_setup_s=float(protocols.direct_setup),
+        direct_efficiency=float(protocols.direct_efficiency),
+        direct_limit_bytes=float(protocols.direct_limit),
+        direct_devices=int(protocols.direct_devices),
+        ll128=protocols.ll128,
     )
 
 

@@ -10,7 +10,7 @@ from ..dtypes import size_of
 from ..operator import Access, Arithmetic, Operator, Role
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv")
-LIBRARIES = ("engine", "nccl")
+RUNTIMES = ("engine", "nccl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Collective(Operator):
 
     ``payload_bytes`` is the size of the full buffer by NCCL's convention: what every rank holds before an all-reduce
     or reduce-scatter, what every rank holds after an all-gather, what every rank sends in all to an all-to-all.
-    ``stride``: distance of neighbouring ranks. ``library``: who runs it, "engine" (an inference engine, whose own
+    ``stride``: distance of neighbouring ranks. ``runtime``: who runs it, "engine" (an inference engine, whose own
     kernels take small all-reduces; also the default) or "nccl" (the communication library alone).
     """
 
@@ -29,11 +29,11 @@ class Collective(Operator):
     devices: int
     stride: int = 1
     dtype: str = "fp16"
-    library: str = ""
+    runtime: str = ""
 
     def __post_init__(self) -> None:
-        if self.library not in ("", *LIBRARIES):
-            raise UnsupportedError(f"collective: library {self.library!r}; expected one of {', '.join(LIBRARIES)}")
+        if self.runtime not in ("", *RUNTIMES):
+            raise UnsupportedError(f"collective: runtime {self.runtime!r}; expected one of {', '.join(RUNTIMES)}")
         if self.op not in COLLECTIVES:
             raise UnsupportedError(f"collective: unknown op {self.op!r}; expected one of {', '.join(COLLECTIVES)}")
         if self.devices < 1 or self.payload_bytes < 0:

@@ -65,8 +65,8 @@ P2P_LL_BYTES = 16384.0
 
 
 @dataclass(frozen=True, slots=True)
-class LibraryCosts:
-    """See ``kernels.collective.library`` of a hardware file. Seconds and bytes a second."""
+class ProtocolCosts:
+    """See ``kernels.collective.protocols`` of a hardware file. Seconds and bytes a second."""
 
     channels: int
     simple_setup_s: float
@@ -106,7 +106,7 @@ class Option:
 class Ring:
     """The library on one level of ``d`` ranks: ``setup_s``, ``step_s`` are those of LL, ``rate`` the payload rate."""
 
-    library: LibraryCosts
+    costs: ProtocolCosts
     setup_s: float
     step_s: float
     rate: float
@@ -115,11 +115,11 @@ class Ring:
     @property
     def channel_rate(self) -> float:
         """Payload rate of one channel in LL."""
-        return LL_SHARE * self.rate / self.library.channels
+        return LL_SHARE * self.rate / self.costs.channels
 
     def latencies(self, protocol: int) -> tuple[float, float]:
         """(setup, hop) of LL, LL128 and Simple."""
-        lib = self.library
+        lib = self.costs
         low = (self.setup_s, self.step_s)
         high = (lib.simple_setup_s, lib.simple_step_s)
         setup, step = (low, (math.sqrt(low[0] * high[0]), math.sqrt(low[1] * high[1])), high)[protocol]
@@ -129,7 +129,7 @@ class Ring:
         """A ring of *steps* steps that each move ``size / d``."""
         setup, hop = self.latencies(protocol)
         share = (LL_SHARE, LL128_SHARE, 1.0)[protocol]
-        rate, drain = share * self.rate, self.library.drain_bytes_per_s
+        rate, drain = share * self.rate, self.costs.drain_bytes_per_s
         block = size / d
         latency = steps * hop
         if protocol == 0:
@@ -137,7 +137,7 @@ class Ring:
             drain = min(drain, rate)  # flags are checked on the way out too
         fill = 0.0
         if protocol == 2:
-            fill = min(size / SLICES_A_MESSAGE, self.library.channels * SLICE_BYTES) / rate
+            fill = min(size / SLICES_A_MESSAGE, self.costs.channels * SLICE_BYTES) / rate
         transfer = steps * block / rate + block / drain + fill
         return Option(("ring LL", "ring LL128", "ring")[protocol], setup, latency, transfer, steps)
 
@@ -146,7 +146,7 @@ class Ring:
         scale = self._belief_scale
         rate = self.rate
         if protocol == 0:
-            rate = min(LL_SHARE * rate, self.library.ll_assumed_bytes_per_s)
+            rate = min(LL_SHARE * rate, self.costs.ll_assumed_bytes_per_s)
         elif protocol == 1:
             rate *= 0.92
         return scale * (TUNER_BASE_S[protocol] + steps * TUNER_HOP_S[protocol]) + steps * size / d / rate
@@ -158,7 +158,7 @@ class Ring:
 
     def in_network(self, d: int, size: float) -> Option:
         """NVLS all-reduce: a device gives its whole buffer to the adding switch and one share of the sums back."""
-        lib = self.library
+        lib = self.costs
         rate = self.in_network_rate
         fill = min(size / SLICES_A_MESSAGE, lib.channels * SLICE_BYTES) / rate
         latency = 2.0 * (lib.simple_step_s + self.link_latency_s)
@@ -167,15 +167,15 @@ class Ring:
     @property
     def in_network_rate(self) -> float:
         """Bytes a second into the adding switch; one channel synchronises the others."""
-        return self.library.in_network_efficiency * self.rate * (1.0 - 1.0 / self.library.channels)
+        return self.costs.in_network_efficiency * self.rate * (1.0 - 1.0 / self.costs.channels)
 
     def collective(self, op: str, d: int, size: float, reduces: bool) -> Option:
         """All-reduce, all-gather or reduce-scatter, by the library's own choice."""
         steps = 2 * (d - 1) if op == "all_reduce" else d - 1
-        beliefs = {p: self.assumed_s(p, steps, d, size) for p in self.library.protocols}
+        beliefs = {p: self.assumed_s(p, steps, d, size) for p in self.costs.protocols}
         chosen = min(beliefs, key=lambda p: (beliefs[p], p))
         options = [self.ring(p, steps, d, size) for p in beliefs if p >= chosen]
-        if op == "all_reduce" and reduces and self.library.in_network_efficiency > 0.0:
+        if op == "all_reduce" and reduces and self.costs.in_network_efficiency > 0.0:
             nvls = self.in_network(d, size)
             # Two operations share the way: twice the rate of one.
             believed = self._belief_scale * TUNER_NVLS_S + steps * size / d / (2.0 * self.in_network_rate)
@@ -190,7 +190,7 @@ class Ring:
         for protocol, share in enumerate((LL_SHARE, LL128_SHARE, 1.0)):
             setup, hop = self.latencies(protocol)
             rate = share * self.rate
-            fill = min(size / SLICES_A_MESSAGE, self.library.channels * SLICE_BYTES) / rate
+            fill = min(size / SLICES_A_MESSAGE, self.costs.channels * SLICE_BYTES) / rate
             options.append(Option("chain", setup, (d - 1) * (hop + fill / d), size / rate, d - 1))
         return min(options, key=lambda option: option.total_s)
 
@@ -205,14 +205,14 @@ class Ring:
 
     def _exchange_simple(self, d: int, size: float) -> Option:
         setup, hop = self.latencies(1)
-        fill = min(size / P2P_SLICES, self.library.channels * P2P_SLICE_BYTES)
-        transfer = ((d - 1) / d * size + fill) / self.rate + size / d / self.library.drain_bytes_per_s
+        fill = min(size / P2P_SLICES, self.costs.channels * P2P_SLICE_BYTES)
+        transfer = ((d - 1) / d * size + fill) / self.rate + size / d / self.costs.drain_bytes_per_s
         return Option("point-to-point", setup, 2 * hop, transfer, 1)
 
     def send(self, size: float) -> Option:
         """One message to one peer."""
         setup, hop = self.latencies(1)
-        fill = min(size / P2P_SLICES, self.library.channels * P2P_SLICE_BYTES)
+        fill = min(size / P2P_SLICES, self.costs.channels * P2P_SLICE_BYTES)
         simple = Option("point-to-point", setup, 2 * hop, (size + fill) / self.rate, 1)
         if size > P2P_LL_BYTES:
             return simple
@@ -222,19 +222,19 @@ class Ring:
 
 
 def direct_all_reduce(
-    library: LibraryCosts, level: NetworkLevel, d: int, size: float, one_shot_limit: float
+    costs: ProtocolCosts, level: NetworkLevel, d: int, size: float, one_shot_limit: float
 ) -> Option | None:
     """The engines' own kernel, or None where they leave it: too long, too many devices, no direct way.
 
     One-shot always for two devices; else up to *one_shot_limit* for four, half of it for eight (the reads of a device
     grow with their number); then two-shot up to ``direct_limit``. Each shot starts and ends with a barrier.
     """
-    if level.kind not in ("switch", "fully_connected") or d > library.direct_devices:
+    if level.kind not in ("switch", "fully_connected") or d > costs.direct_devices:
         return None
-    if size >= library.direct_limit_bytes:
+    if size >= costs.direct_limit_bytes:
         return None
-    rate = library.direct_efficiency * level.bytes_per_s
-    start = library.direct_setup_s + level.latency_s
+    rate = costs.direct_efficiency * level.bytes_per_s
+    start = costs.direct_setup_s + level.latency_s
     one = Option("one-shot", start, 0.0, (d - 1) * size / rate, 1)
     if d == 2:
         return one

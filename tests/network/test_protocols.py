@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from effsim.devices.registry import load_machine
 from effsim.graph.operators.communication import Collective
 from effsim.network.collectives import ENGINE, LIBRARY, CollectiveCosts, CollectivePlan, bound_s, plan
-from effsim.network.library import LL_PASS_BYTES, MEBI, LibraryCosts, Ring
+from effsim.network.protocols import LL_PASS_BYTES, MEBI, ProtocolCosts, Ring
 from effsim.network.topology import Network, NetworkLevel
 
-LIB = LibraryCosts(
+LIB = ProtocolCosts(
     channels=10,
     simple_setup_s=20e-6,
     simple_step_s=1.5e-6,
@@ -32,7 +32,7 @@ RING = Ring(LIB, 5e-6, 0.5e-6, 200e9, 0.5e-6)
 OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv")
 
 libraries = st.builds(
-    LibraryCosts,
+    ProtocolCosts,
     channels=st.integers(2, 64),
     simple_setup_s=st.floats(0.0, 5e-5),
     simple_step_s=st.floats(0.0, 1e-5),
@@ -126,9 +126,9 @@ def test_an_all_to_all_copies_its_own_share() -> None:
 @settings(max_examples=150, deadline=None)
 @given(libraries, st.sampled_from(OPS), st.sampled_from([2, 4, 8]), st.floats(1, 1e9), st.floats(1, 50), st.booleans())
 def test_longer_messages_never_take_less_and_no_bound_is_beaten(
-    library: LibraryCosts, op: str, devices: int, size: float, factor: float, engine: bool
+    protocols: ProtocolCosts, op: str, devices: int, size: float, factor: float, engine: bool
 ) -> None:
-    costs = replace(COSTS, library=library)
+    costs = replace(COSTS, protocols=protocols)
     by = ENGINE if engine else LIBRARY
     small, large = (plan(SWITCH, costs, op, s, devices, by=by).total_s for s in (size, size * factor))
     assert large >= small * (1 - 1e-9)
@@ -147,7 +147,7 @@ def test_groups_that_leave_the_node_do_not_use_its_protocols() -> None:
 def test_bundled_hardware_prices_every_collective(gpu: str) -> None:
     machine = load_machine(gpu)
     for op in OPS:
-        for library in ("engine", "nccl"):
-            lowered = machine.device.lower(Collective(op, 1e6, 4, library=library))
+        for runtime in ("engine", "nccl"):
+            lowered = machine.device.lower(Collective(op, 1e6, 4, runtime=runtime))
             assert 1e-6 < lowered.analytic_s < 1e-2
             assert lowered.analytic_s >= lowered.roofline_s
