@@ -23,6 +23,7 @@ from .fields import (
     Money,
     MoneyRate,
     NonNegativeBytes,
+    NonNegativeCount,
     NonNegativeRatio,
     NonNegativeTime,
     OpPerCycle,
@@ -253,6 +254,11 @@ class AttentionKernels(SpecModel):
     max_splits: Count = Field(128, description="most pieces of one sequence's keys")
     merge_latency: NonNegativeTime = Field(0.0, description="start of the kernel that merges splits, beyond a launch")
     stored_type_products: bool = Field(False, description="products run in the type of a narrower cache")
+    narrow_operations: NonNegativeCount = Field(
+        0,
+        description="vector operations a score where products run in a narrower type: scale, convert, rearrange a "
+        "probability, and the like for the value's transpose",
+    )
     latent: LatentKernels | None = Field(None, description="absorbed latent attention; the kernels above if absent")
     call: AttentionCall = Field(default_factory=lambda: AttentionCall(), description="the engine's operator")
 

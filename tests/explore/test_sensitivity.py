@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scaling import RATES, TIMES
 
 from effsim._api import plan_on
 from effsim.devices.registry import Machine, load_machine
@@ -50,24 +51,6 @@ def test_transfers_follow_the_link() -> None:
     assert set(found) == {"hardware.links.nvlink.bandwidth", "hardware.kernels.collective.efficiency"}
 
 
-TIMES = (
-    "latency",
-    "issue_latency",
-    "step_sync",
-    "reduction",
-    "module_setup",
-    "setup",
-    "step",
-    "simple_setup",
-    "simple_step",
-    "direct_setup",
-    "trip",
-    "graph",
-    "stream",
-    "dispatch",
-    "eager",
-)
-RATES = ("bandwidth", "drain", "ll_assumed")
 DECODE = {"model": "llama2_7b", "task": "decode", "batch": 2, "prompt": 512, "generate": 8, "layers": 4}
 RUNS: list[tuple[str, dict[str, Any]]] = [
     ("gpu_a100", DECODE),

@@ -151,10 +151,8 @@ def test_the_clock_of_a_part_is_the_gpus_data_rate() -> None:
         o, per = part.spec.organization, part.access_bytes / part.slot_clocks / float(memory.dram.clock)
         channel = per * int(o.pseudo_channels)
         ratio = channel * int(memory.channels) / float(memory.bandwidth)
-        assert math.isclose(ratio, 1.0, rel_tol=0.02) or math.isclose(ratio, round(ratio * 2) / 2, rel_tol=0.02), (
-            name,
-            ratio,
-        )
+        # A file may count a channel of the standard as two, or two of them as one.
+        assert any(math.isclose(ratio, count, rel_tol=0.02) for count in (0.5, 1.0, 2.0)), (name, ratio)
 
 
 def test_no_part_is_an_ideal_memory() -> None:

@@ -9,6 +9,7 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scaling import RATES, TIMES
 from strategies import BY_KIND, DTYPE, operators
 
 from effsim.devices.device import Device, Lowered
@@ -214,24 +215,6 @@ def test_better_hardware_never_takes_longer(what: str, factor: float) -> None:
     check()
 
 
-TIMES = (
-    "latency",
-    "issue_latency",
-    "step_sync",
-    "reduction",
-    "module_setup",
-    "setup",
-    "step",
-    "simple_setup",
-    "simple_step",
-    "direct_setup",
-    "trip",
-    "graph",
-    "stream",
-    "dispatch",
-    "eager",
-)
-RATES = ("bandwidth", "drain", "ll_assumed")
 ATTENTION_TIMES = ("step_latency", "tile_latency", "merge_latency", "replay", "latent_host", "latent_host_narrow")
 
 

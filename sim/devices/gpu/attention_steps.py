@@ -13,9 +13,6 @@ from .parameters import GpuParameters
 SOFTMAX_OPS = 4.0
 """Scale, maximum, subtract, add: vector operations a score inside the tile loop."""
 
-NARROW_OPS = 5.0
-"""Scale, convert and rearrange a probability for products in a narrow type, and the like for its value's transpose."""
-
 REFERENCE_WIDTH = 256
 """Elements of a key with its value at head size 128, for which the hardware files give tiles."""
 
@@ -104,7 +101,7 @@ class StepModel:
             read = (warps * keys * width + rows * op.head_dim) * size_of(op.dtype)
             matrix_s = max(matrix_s, read / p.l1_bytes_per_s)
         scores = float(rows) * keys
-        narrow = NARROW_OPS if self.product_type(op) != op.dtype else 0.0
+        narrow = float(self._habits.narrow_operations) if self.product_type(op) != op.dtype else 0.0
         softmax_s = ((SOFTMAX_OPS + narrow) * scores + rows * op.v_dim) / p.vector_op_rate() + scores / p.special_ops
         work = max(matrix_s, softmax_s) if tiling.grouped else matrix_s + softmax_s
         return work + tiling.step_latency_s

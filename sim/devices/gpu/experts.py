@@ -16,7 +16,7 @@ from ...graph.dtypes import size_of
 from ...graph.operators.moe import Experts
 from ...spec.hardware import ExpertKernels, GemmTile
 from ..kernel import Kernel, TileClass, kernel_time
-from .parameters import ACCUMULATOR_BYTES, WARP_THREADS, GpuParameters
+from .parameters import ACCUMULATOR_BYTES, WARP_THREADS, WORKING_REGISTERS, GpuParameters
 from .pointwise import PointwiseModel, Sweep
 
 ALIGN_THREADS = 1024
@@ -25,14 +25,11 @@ ALIGN_THREADS = 1024
 PICK_BYTES = 4.0
 """Bytes of an expert's number."""
 
-WORKING_REGISTERS = 64.0
-"""Registers of a thread beside its accumulators: addresses, operands, masks."""
-
 GROUPED_BLOCKS = 8
 """Row blocks that walk over the same weights before the next columns (GROUP_SIZE_M)."""
 
 DEQUANT_OPS = 3.0
-"""Vector operations to widen one weight: extract, convert, scale."""
+"""Vector operations to widen one weight: extract, convert, scale, one at a time (a Triton kernel packs none)."""
 
 
 @dataclass(frozen=True, slots=True)

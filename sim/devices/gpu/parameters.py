@@ -12,6 +12,9 @@ from ...spec.hardware import GemmKernels, GpuSpec
 WARP_THREADS = 32
 """Threads of a warp on NVIDIA GPUs, and the granularity in which tile files count (AMD wavefronts are two of them)."""
 
+WORKING_REGISTERS = 64.0
+"""Registers of a thread beside its accumulators: addresses, operands, masks. Assumed."""
+
 ACCUMULATOR_BYTES = 4.0
 """Bytes of one fp32 accumulator register."""
 

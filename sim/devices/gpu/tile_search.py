@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from ...accelerate import Accelerated
+from .parameters import ACCUMULATOR_BYTES, WARP_THREADS, WORKING_REGISTERS
 
 # Slots of the result array.
 TIME, TILE, SPLIT, TILES, SLOTS, BUSY, SERIAL, L2 = range(8)
@@ -104,12 +105,12 @@ def _search(
         bm, bn, bk, stages = tile[T_M], tile[T_N], tile[T_K], tile[T_STAGES]
         wm, wn = tile[T_WARPS_M], tile[T_WARPS_N]
         tm, tn = math.ceil(m / bm), math.ceil(n / bn)
-        threads = wm * wn * 32.0
+        threads = wm * wn * WARP_THREADS
         stage_bytes = bk * (bm * ea + bn * eb)
         slots: float = math.floor(device[D_SHARED] / (stages * stage_bytes))
         if slots < 1.0:
             continue
-        registers = bm * bn * 4.0 + threads * 4.0 * 64.0  # accumulators, and 64 working registers a thread
+        registers = bm * bn * ACCUMULATOR_BYTES + threads * 4.0 * WORKING_REGISTERS
         slots = min(slots, math.floor(device[D_THREADS] / threads), math.floor(device[D_REGS] / registers))
         slots = max(1.0, min(slots, device[D_BLOCKS]))
         base = tm * tn * batch
