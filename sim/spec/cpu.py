@@ -25,6 +25,7 @@ from .fields import (
     SpecModel,
 )
 from .hardware import CollectiveKernels, DTypeName, Energy, PowerEnvelope, Price, Provenance
+from .links import DeviceLink
 
 
 class CpuClock(SpecModel):
@@ -93,14 +94,10 @@ class Numa(SpecModel):
     latency: NonNegativeTime = Field(description="what a remote access takes longer than a local one")
 
 
-class CpuLink(SpecModel):
+class CpuLink(DeviceLink):
     """A link out of the server. Bandwidth counts one direction."""
 
-    kind: Literal["ethernet", "infiniband"] = Field(description="technology")
-    bandwidth: Bandwidth = Field(description="one direction, all adapters together")
-    latency: NonNegativeTime = Field(description="one hop as a message sees it")
-    max_devices: Count = Field(1, validate_default=True, description="servers reachable at this bandwidth")
-    in_network_reduction: bool = Field(False, description="the switch can add")
+    kind: Literal["ethernet", "infiniband"] = Field(description="technology; the same word as the key")
 
 
 class CpuLaunch(SpecModel):

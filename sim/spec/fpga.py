@@ -25,6 +25,7 @@ from .fields import (
     SpecModel,
 )
 from .hardware import CollectiveKernels, Energy, PowerEnvelope, Price, Provenance
+from .links import DeviceLink
 
 
 class Fabric(SpecModel):
@@ -72,14 +73,10 @@ class FpgaMemory(SpecModel):
     reserved: NonNegativeBytes = Field(description="kept for instructions, tables and buffers")
 
 
-class FpgaLink(SpecModel):
+class FpgaLink(DeviceLink):
     """A link out of the board. Bandwidth counts one direction."""
 
-    kind: Literal["ethernet", "aurora"] = Field(description="technology")
-    bandwidth: Bandwidth = Field(description="one direction, all ports that serve it")
-    latency: NonNegativeTime = Field(description="one hop, board to board, as a message sees it")
-    max_devices: Count = Field(1, validate_default=True, description="boards reachable at this bandwidth")
-    in_network_reduction: bool = Field(False, description="the switch can add")
+    kind: Literal["ethernet", "aurora"] = Field(description="technology; the same word as the key")
 
 
 class HostLink(SpecModel):

@@ -31,6 +31,7 @@ from .fields import (
     Ratio,
     SpecModel,
 )
+from .links import DeviceLink
 from .memory import STREAM_FRACTION, MemoryPart, described
 
 DTypeName = Literal[
@@ -104,14 +105,10 @@ class Memory(SpecModel):
         return self
 
 
-class Link(SpecModel):
+class Link(DeviceLink):
     """A link out of the device. Bandwidth counts one direction."""
 
     kind: Literal["nvlink", "xgmi", "pcie", "c2c"] = Field(description="technology; the same word as the key")
-    bandwidth: Bandwidth = Field(description="one direction, all lanes or links together")
-    latency: NonNegativeTime = Field(description="one hop, device to device, as a message sees it")
-    max_devices: Count = Field(1, description="devices reachable at this bandwidth without leaving the node")
-    in_network_reduction: bool = Field(False, description="the switch can add (NVLink SHARP)")
 
 
 class Launch(SpecModel):

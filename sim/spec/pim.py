@@ -28,6 +28,7 @@ from .fields import (
     Time,
 )
 from .hardware import CollectiveKernels, DTypeName, Energy, Launch, PowerEnvelope, Price, Provenance
+from .links import DeviceLink
 from .memory import STREAM_FRACTION, MemoryPart, described
 
 Operand = Literal["weight", "kv_cache"]
@@ -160,14 +161,10 @@ class NearUnit(SpecModel):
     special: FlopRate = Field(description="exponentials, roots, reciprocals a second, all buffer dies together")
 
 
-class PimLink(SpecModel):
+class PimLink(DeviceLink):
     """A link between devices. Bandwidth counts one direction."""
 
     kind: LinkName = Field(description="technology; the same word as the key")
-    bandwidth: Bandwidth = Field(description="one direction, all lanes or links together")
-    latency: NonNegativeTime = Field(description="one hop as a message sees it")
-    max_devices: Count = Field(1, validate_default=True, description="devices reachable at this bandwidth")
-    in_network_reduction: bool = Field(False, description="the switch can add")
 
 
 class PimKernels(SpecModel):

@@ -27,6 +27,7 @@ from .fields import (
     SpecModel,
 )
 from .hardware import CollectiveKernels, DTypeName, Energy, Launch, Price, Provenance
+from .links import DeviceLink
 from .memory import STREAM_FRACTION, MemoryPart, described
 
 
@@ -123,14 +124,10 @@ class SystolicMemory(SpecModel):
         return self
 
 
-class SystolicLink(SpecModel):
+class SystolicLink(DeviceLink):
     """A link out of the device. Bandwidth counts one direction, all ports together."""
 
     kind: Literal["ici", "pcie", "ethernet"] = Field(description="technology; the same word as the key")
-    bandwidth: Bandwidth = Field(description="one direction, all ports together")
-    latency: NonNegativeTime = Field(description="one hop as a message sees it")
-    max_devices: Count = Field(1, validate_default=True, description="devices joined at this bandwidth")
-    in_network_reduction: bool = Field(False, description="the network can add")
 
 
 class SystolicPower(SpecModel):
