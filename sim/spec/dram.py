@@ -167,4 +167,11 @@ class DramSpec(SpecModel):
             raise ValueError("'bank_queues' needs 'controller.bank_queue'")
         if self.refresh.mode == "per_bank" and self.timing.rfc_bank is None:
             raise ValueError("per-bank refresh needs 'timing.rfc_bank'")
+        o = self.organization
+        banks = int(o.stacks * o.bank_groups * o.banks)
+        if self.refresh.mode == "per_bank" and self.timing.refi < banks * max(1, self.timing.rrefd):
+            raise ValueError(
+                f"'timing.refi' is too short for per-bank refresh: {banks} banks, 'timing.rrefd' apart, come round in "
+                f"{int(banks * max(1, self.timing.rrefd))} clocks"
+            )
         return self
