@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,11 @@ def test_the_models_graphs_do_the_work_of_the_code() -> None:
 
 @pytest.mark.slow
 def test_this_machine_against_its_own_calibration() -> None:
+    """The whole comparison runs and reports; its targets are read off a quiet machine, never asserted here."""
     found = validate_timing(quick=True, threads=1)
-    if not found.noisy:
-        assert len(found.rows) > 40
-        assert found.failures() == []
+    assert len(found.rows) > 40
+    ratios = sorted(row.predicted_s / row.measured_s for row in found.rows)
+    assert all(math.isfinite(ratio) and ratio > 0.0 for ratio in ratios)
+    # A wrong unit or a forgotten factor shows even on a busy machine; a busy machine is not ten times slower.
+    assert 0.1 < ratios[len(ratios) // 2] < 10.0
+    assert all(str(line).strip() for line in found.failures())
