@@ -67,6 +67,8 @@ class GroupScore:
     naive: Score
     worst: Mapping[str, Any]
     composite: bool
+    ratios: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    """predicted / measured at the 5, 25, 50, 75 and 95 % of the rows."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -195,7 +197,19 @@ def _group(hardware: str, label: str, span: str, members: Sequence[Outcome]) -> 
     naive = Score.of([(i, o.naive_error) for i, o in enumerate(members)])
     far = members[ours.worst_row]
     worst = {**far.row.cells, "measured_s": far.row.measured_s, "predicted_s": far.predicted_s}
-    return GroupScore(hardware, label, span, ours, pure, naive, worst, far.row.composite)
+    ratios = quantiles([1.0 + o.error for o in members])
+    return GroupScore(hardware, label, span, ours, pure, naive, worst, far.row.composite, ratios)
+
+
+def quantiles(values: Sequence[float]) -> tuple[float, float, float, float, float]:
+    """Values at 5, 25, 50, 75 and 95 % of *values* in order, the nearest one each.
+
+    >>> quantiles([1.0, 2.0, 3.0, 4.0, 5.0])
+    (1.0, 2.0, 3.0, 4.0, 5.0)
+    """
+    held = sorted(values)
+    low, first, half, third, high = (held[round(share * (len(held) - 1))] for share in (0.05, 0.25, 0.5, 0.75, 0.95))
+    return low, first, half, third, high
 
 
 def validate_kernels(data: Path, gpu: str = "", limit: int = ROWS_A_GROUP) -> KernelReport:

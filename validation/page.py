@@ -13,7 +13,9 @@ from effsim.units import format_quantity
 
 from . import prose
 from .blocks import Block
+from .charts import write_charts
 from .endtoend import EndToEnd
+from .guard import record
 from .kernels import GroupScore
 from .peers import Peers, sections, tables
 from .report import Report
@@ -21,6 +23,8 @@ from .report import Report
 if TYPE_CHECKING:
     from rich.console import Console
 
+CHARTS = "validation"
+"""Folder of the pictures, beside the page."""
 KERNEL_HEAD = ("kernel", "measured", "n", "median", "MAPE", "p90", "bias", "roofline", "rule of thumb")
 
 
@@ -63,7 +67,9 @@ def _kernels(groups: Sequence[GroupScore]) -> list[str]:
         if composite:
             out += ["## Rows that time more than the kernel", prose.COMPOSITE]
         for hardware in sorted({g.hardware for g in part}):
-            out += [f"### {hardware}", table(KERNEL_HEAD, [kernel_cells(g) for g in part if g.hardware == hardware])]
+            picture = f"![Spread of predictions around measurements on {hardware}]({CHARTS}/accuracy_{hardware}.svg)"
+            rows = [kernel_cells(g) for g in part if g.hardware == hardware]
+            out += [f"### {hardware}", *([] if composite else [picture]), table(KERNEL_HEAD, rows)]
     return out
 
 
@@ -167,17 +173,28 @@ def _short(group: GroupScore) -> tuple[str, ...]:
 
 
 def write_page(report: Report, path: Path) -> None:
-    """Write the page, whole or not at all.
+    """Write the page, its pictures and, after a whole comparison, the figures that the next one is held to.
+
+    Each file is replaced in one step.
 
     Raises:
         DataError: the folder does not exist.
     """
     if not path.parent.is_dir():
         raise DataError(f"{path}: the folder {path.parent} does not exist")
+    if report.kernels is not None:
+        write_charts([g for g in report.kernels.groups if not g.composite], path.parent / CHARTS)
+    _replace(path, updated(report, path.read_text(encoding="utf-8") if path.is_file() else ""))
+    if report.kernels is not None and report.runs:
+        _replace(path.with_suffix(".json"), record(report))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write *text* under a temporary name and rename it."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(updated(report, path.read_text(encoding="utf-8") if path.is_file() else ""))
+            file.write(text)
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)  # a temporary file is private; a page is not

@@ -42,6 +42,10 @@ def validate(
     hardware: Annotated[
         str, typer.Option(metavar="FILE", help="timing: file that 'effsim calibrate' wrote; default: calibrate first.")
     ] = "",
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Figures on record (docs/accuracy.json): end with code 1 if one got worse."),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="numerics, counting, timing: fewer cases.")] = False,
     seed: Annotated[int, typer.Option(metavar="N", help="numerics: seed of the random cases.")] = 0,
     json_: Json = False,
@@ -51,9 +55,11 @@ def validate(
     if check in WITH_TORCH:
         _with_torch(check, hardware, quick, seed, out, json_, quiet)
         return
+    from ..validation.guard import read_record, regressions
     from ..validation.page import print_report, write_page
     from ..validation.report import validate as compare
 
+    held = read_record(against) if against is not None else {}
     report = compare(data, check.value if check else "", gpu)
     if out is not None:
         write_page(report, out)
@@ -62,9 +68,12 @@ def validate(
     elif not quiet:
         print_report(report, console())
     broken = report.peers.failures() if report.peers is not None else []
+    worse = regressions(report, held)
+    for line in worse:
+        typer.echo(f"effsim: less accurate than on record: {line}", err=True)
     for line in broken:
         typer.echo(f"effsim: bound broken: {line}", err=True)
-    if broken:
+    if broken or worse:
         raise typer.Exit(1)
 
 

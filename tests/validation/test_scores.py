@@ -16,6 +16,7 @@ from effsim.graph.table import from_row
 from effsim.validation import report
 from effsim.validation.blocks import FILES, NODES, ORDER, TOLERANCE, compare_block, read_block
 from effsim.validation.endtoend import case_of, predicted_s, validate_end_to_end
+from effsim.validation.guard import read_record
 from effsim.validation.kernels import Outcome, machine_of, naive_roofline_s, predict, sample, score, validate_kernels
 from effsim.validation.page import page, write_page
 from effsim.validation.tables import ENVIRONMENT, Measured, data_folder
@@ -161,7 +162,10 @@ def test_the_page_is_complete_and_replaces_whole_files(tmp_path: Path) -> None:
     out.write_text("old", encoding="utf-8")
     write_page(found, out)
     assert out.read_text(encoding="utf-8") == text
-    assert [p.name for p in tmp_path.glob(".accuracy*")] == []
+    assert [p.name for p in tmp_path.rglob(".accuracy*")] == []
+    assert "](validation/accuracy_gpu_a100.svg)" in text
+    assert (tmp_path / "validation" / "accuracy_gpu_a100.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert read_record(tmp_path / "accuracy.json")
     with pytest.raises(DataError, match="does not exist"):
         write_page(found, tmp_path / "nowhere" / "accuracy.md")
 
