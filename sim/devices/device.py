@@ -46,18 +46,21 @@ class Lowered:
     @classmethod
     def of(cls, op: Operator, kernels: tuple[Kernel, ...]) -> Lowered:
         """Price the *kernels* of *op*."""
-        times = tuple(kernel_time(k) for k in kernels)
+        times = tuple([kernel_time(k) for k in kernels])
         shares: dict[str, float] = {}
         bounds: dict[str, float] = {}
+        total = roofline_total = 0.0
         for kernel, time in zip(kernels, times, strict=True):
             shares[time.bound] = shares.get(time.bound, 0.0) + time.work_s
             if time.latency_s:
                 shares["latency"] = shares.get("latency", 0.0) + time.latency_s
-            bounds[kernel.roofline_bound] = bounds.get(kernel.roofline_bound, 0.0) + kernel.roofline_s
-        seconds = tuple(t.total_s for t in times)
-        roofline_s = sum(k.roofline_s for k in kernels)
+            name, roofline_s = kernel.roofline
+            bounds[name] = bounds.get(name, 0.0) + roofline_s
+            total += time.total_s
+            roofline_total += roofline_s
         parts = (tuple(shares.items()), tuple(bounds.items()))
-        return cls(kernels, times, sum(seconds), roofline_s, *parts, seconds, op.flops, op.bytes_moved)
+        seconds = tuple([t.total_s for t in times])
+        return cls(kernels, times, total, roofline_total, *parts, seconds, op.flops, op.bytes_moved)
 
     @property
     def bound(self) -> str:

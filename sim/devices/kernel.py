@@ -68,12 +68,21 @@ class Kernel:
     @property
     def roofline_s(self) -> float:
         """Largest lower bound."""
-        return max((t for _, t in self.terms), default=0.0)
+        return self.roofline[1]
 
     @property
     def roofline_bound(self) -> str:
         """Resource of the largest lower bound."""
-        return max(self.terms, key=lambda term: term[1])[0] if self.terms else "none"
+        return self.roofline[0]
+
+    @property
+    def roofline(self) -> tuple[str, float]:
+        """Resource and seconds of the largest lower bound, the first of equals; ("none", 0) without any."""
+        found, most = "none", -1.0
+        for name, seconds in self.terms:
+            if seconds > most:
+                found, most = name, seconds
+        return found, max(0.0, most)
 
     @property
     def tiles(self) -> int:
@@ -139,13 +148,16 @@ def kernel_time(kernel: Kernel) -> KernelTime:
 
 def _round(kernel: Kernel, c: TileClass, active: int, resident: int) -> tuple[float, str]:
     """Time of a round in which *active* processors each do one tile, and what binds it."""
-    candidates = (
-        (c.busy_s, kernel.binding),
-        (c.memory_bytes * active / kernel.memory_bytes_per_s, "memory"),
-        (c.l2_bytes * active / kernel.l2_bytes_per_s, "l2"),
-        (max(c.l2_bytes, c.memory_bytes) / (c.flow_bytes_per_s * resident), "latency"),
-    )
-    return max(candidates)
+    time, bound = c.busy_s, kernel.binding
+    memory = c.memory_bytes * active / kernel.memory_bytes_per_s
+    if memory > time:
+        time, bound = memory, "memory"
+    l2 = c.l2_bytes * active / kernel.l2_bytes_per_s
+    if l2 > time:
+        time, bound = l2, "l2"
+    moved = c.l2_bytes if c.l2_bytes > c.memory_bytes else c.memory_bytes
+    flow = moved / (c.flow_bytes_per_s * resident)
+    return (flow, "latency") if flow > time else (time, bound)
 
 
 def _one_class(kernel: Kernel, c: TileClass) -> KernelTime:
@@ -182,9 +194,9 @@ def _many_classes(kernel: Kernel) -> KernelTime:
         (flow / (active * resident), "latency"),
     )
     serial = max(c.serial_s for c in kernel.classes)
-    longest = max(_round(kernel, c, active, resident)[0] for c in kernel.classes)
+    singles = [_round(kernel, c, active, resident)[0] for c in kernel.classes]
+    longest, shortest = max(singles), min(singles)
     rounds = -(-tiles // units)
-    shortest = min(_round(kernel, c, active, resident)[0] for c in kernel.classes)
     total = max(serial + longest, serial + work + (0.5 * shortest if rounds > 1 else 0.0))
     if kernel.slots == 1:
         total += (rounds - 1) * serial

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gc
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
@@ -176,6 +178,30 @@ def predict(
     columns, rows = read_table(path)
     if len(rows) > MANY_ROWS:
         expect_many()
+    with _uncollected():
+        return _predict_rows(device, path, launch, columns, rows, progress)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for reference cycles: everything made here is kept, so each search would find nothing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _predict_rows(
+    device: Device,
+    path: Path,
+    launch: str,
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    progress: Callable[[Sequence[Any]], Iterable[Any]],
+) -> PredictedTable:
     errors: dict[str, list[tuple[int, float]]] = {}
     out = []
     for index, row in enumerate(progress(rows)):

@@ -83,6 +83,13 @@ def dtype(name: str) -> DType:
     return found
 
 
+_SIZES: dict[str, float] = {}
+"""Sizes by the spellings asked for: the question is asked many times an operator."""
+
+
 def size_of(name: str) -> float:
     """Bytes of one element of the named type."""
-    return dtype(name).bytes
+    found = _SIZES.get(name)
+    if found is None:
+        found = _SIZES[name] = dtype(name).bytes
+    return found
