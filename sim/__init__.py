@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         load_workload,
         run,
         schemas,
+        serve,
     )
     from .devices.registry import load_machine
     from .importers.surface import from_onnx, from_torch
@@ -39,6 +40,7 @@ _LAZY = {
     "run": "._api",
     "compare": "._api",
     "explain": "._api",
+    "serve": "._api",
     "kernel_table": "._api",
     "from_onnx": ".importers.surface",
     "from_torch": ".importers.surface",
@@ -76,6 +78,7 @@ __all__ = [
     "load_workload",
     "run",
     "schemas",
+    "serve",
     "to_yaml",
 ]
 

@@ -24,6 +24,7 @@ from .readings.events import events
 from .readings.result import PhaseTime, Reading
 from .report.explain import explain_operator
 from .report.result import Assumption, Ceiling, OperatorRow, RunResult
+from .serving.metrics import ServeResult
 from .spec.architecture import ArchitectureSpec
 from .spec.build import build
 from .spec.catalogue import find, load_document, names
@@ -100,8 +101,17 @@ def plan_on(
     Raises:
         DoesNotFitError: it does not fit, with what would make it fit.
     """
+    capacity = capacity_of(machine)
+    with file.blame("engine") if file is not None else nullcontext():
+        engine = load_engine(workload.engine, base)
+    with file.blame("model") if file is not None else nullcontext():
+        return place(workload, engine, capacity, base)
+
+
+def capacity_of(machine: Machine) -> Capacity:
+    """What a machine offers to a program."""
     network = machine.network
-    capacity = Capacity(
+    return Capacity(
         placement=_placement(machine),
         device=machine.device.name,
         total_bytes=machine.device.memory_capacity_bytes,
@@ -109,10 +119,42 @@ def plan_on(
         devices=_most_devices(machine),
         inner_devices=network.levels[0].size if network.levels else 1,
     )
-    with file.blame("engine") if file is not None else nullcontext():
-        engine = load_engine(workload.engine, base)
-    with file.blame("model") if file is not None else nullcontext():
-        return place(workload, engine, capacity, base)
+
+
+def serve(
+    hardware: str,
+    workload: str | WorkloadSpec,
+    *,
+    set: Sequence[str] = (),
+    seed: int = 0,
+    progress: Callable[[Iterator[Any]], Iterable[Any]] = iter,
+) -> ServeResult:
+    """Serve a load request by request: latencies, goodput, queues and cache over time.
+
+    Args:
+        hardware: path or bundled name of a device or system file.
+        workload: path or bundled name of a workload file; its ``serving:`` part says when requests come, how long they
+            are and how they are scheduled.
+        set: ``path=value`` assignments on any field.
+        seed: seed of arrivals and lengths.
+        progress: wraps the requests while they arrive.
+
+    Raises:
+        SpecError, DataError: bad input, with its position.
+        DoesNotFitError: the model, or a cache beside it, does not fit.
+    """
+    from .serving.simulate import simulate
+
+    machine = load_machine(hardware, set)
+    file = open_workload(workload, set)
+    # Memory is judged by the cache that remains, not by a batch of full sequences: one sequence is placed.
+    single = file.spec.model_copy(update={"batch": type(file.spec.batch)(1)})
+    program = plan_on(machine, single, file.folder, file)
+    engine = load_engine(file.spec.engine, file.folder)
+    with file.blame("serving"):
+        return simulate(
+            machine, file.spec, engine, capacity_of(machine), program, file.folder, seed=seed, progress=progress
+        )
 
 
 @dataclass(frozen=True, slots=True)

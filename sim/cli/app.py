@@ -19,6 +19,7 @@ from . import (
     roofline,
     run,
     schema,
+    serve,
     validate,
 )
 
@@ -52,6 +53,7 @@ def _options(
 
 for name, function in (
     ("run", run.run),
+    ("serve", serve.serve),
     ("roofline", roofline.roofline),
     ("compare", compare.compare),
     ("explain", explain.explain),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sized
 from time import monotonic
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 PATIENCE_S = 1.0
 
 
-def progress(items: Sequence[T], *, label: str = "working", quiet: bool = False) -> Iterator[T]:
+def progress(items: Iterable[T], *, label: str = "working", quiet: bool = False) -> Iterator[T]:
     """Yield *items*; show how far they are once a second has passed."""
     if quiet or not sys.stderr.isatty():
         yield from items
@@ -27,7 +27,7 @@ def progress(items: Sequence[T], *, label: str = "working", quiet: bool = False)
 
                 bar = Progress(console=Console(stderr=True), transient=True)
                 bar.start()
-                task = bar.add_task(label, total=len(items))
+                task = bar.add_task(label, total=len(items) if isinstance(items, Sized) else None)
             if bar is not None and task is not None:
                 bar.update(task, completed=done + 1)
     finally:

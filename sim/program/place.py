@@ -35,13 +35,13 @@ class _Builder:
     model: ArchitectureSpec | None
     capacity: Capacity
 
-    def graph(self, degrees: Degrees, phase: str, q_len: int, kv_len: int) -> Graph:
-        """The graph that one device of a tensor group runs."""
+    def graph(self, degrees: Degrees, phase: str, q_len: int, kv_len: int, batch: int = 0, logits: int = 1) -> Graph:
+        """The graph that one device of a tensor group runs; *batch* 0 is the workload's, divided over its ranks."""
         if self.model is None:
             whole = explicit_graph(self.workload)
         else:
-            batch = -(-int(self.workload.batch) // (degrees.data * degrees.microbatches))
-            whole = model_graph(self.model, self.workload, phase, batch, q_len, kv_len)
+            batch = batch or -(-int(self.workload.batch) // (degrees.data * degrees.microbatches))
+            whole = model_graph(self.model, self.workload, phase, batch, q_len, kv_len, logits)
         if self.engine.fused_residual_norm and phase != "training":
             whole = fuse_residual_norm(whole)
         placement = self.capacity.placement
@@ -100,14 +100,8 @@ def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: 
         DoesNotFitError: it does not fit; says by how much and what would make it fit.
         UnsupportedError: the model cannot be divided as asked.
     """
-    model = None
-    if workload.model is not None:
-        model = truncated(load_model(workload.model, base), None if workload.layers is None else int(workload.layers))
-    if model is not None and model.patches is not None:
-        workload = _image_tokens(workload, model, model.patches.tokens)
-    if workload.attention is None and not engine.fused_attention:
-        workload = workload.model_copy(update={"attention": "unfused"})
-    builder = _Builder(workload, engine, model, capacity)
+    builder = _builder(workload, engine, capacity, base)
+    workload = builder.workload
     if workload.parallelism == "auto":
         degrees, memory, note = _smallest_fit(builder)
     else:
@@ -136,6 +130,39 @@ def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: 
         host_per_sequence_s=float(engine.host_per_sequence or 0.0),
         notes=notes,
     )
+
+
+def _builder(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: Path | None) -> _Builder:
+    model = None
+    if workload.model is not None:
+        model = truncated(load_model(workload.model, base), None if workload.layers is None else int(workload.layers))
+    if model is not None and model.patches is not None:
+        workload = _image_tokens(workload, model, model.patches.tokens)
+    if workload.attention is None and not engine.fused_attention:
+        workload = workload.model_copy(update={"attention": "unfused"})
+    return _Builder(workload, engine, model, capacity)
+
+
+StepGraph = Callable[[str, int, int, int, int], Graph]
+"""(phase, batch, q_len, kv_len, logit_tokens) → what one device runs for such a step."""
+
+
+def step_graphs(
+    workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, degrees: Degrees, base: Path | None = None
+) -> StepGraph:
+    """Graphs of any step of a served model, divided as *degrees* say.
+
+    Raises:
+        UnsupportedError: the workload has no model whose steps could vary.
+    """
+    builder = _builder(workload, engine, capacity, base)
+    if builder.model is None:
+        raise UnsupportedError(f"{workload.name}: a list of operators cannot be served; expected a 'model'")
+
+    def graph(phase: str, batch: int, q_len: int, kv_len: int, logits: int) -> Graph:
+        return builder.graph(degrees, phase, q_len, kv_len, batch, logits)
+
+    return graph
 
 
 def _image_tokens(workload: WorkloadSpec, model: ArchitectureSpec, tokens: int) -> WorkloadSpec:

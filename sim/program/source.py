@@ -48,7 +48,7 @@ def truncated(spec: ArchitectureSpec, layers: int | None) -> ArchitectureSpec:
 
 
 def model_graph(
-    spec: ArchitectureSpec, workload: WorkloadSpec, phase: str, batch: int, q_len: int, kv_len: int
+    spec: ArchitectureSpec, workload: WorkloadSpec, phase: str, batch: int, q_len: int, kv_len: int, logits: int = 1
 ) -> Graph:
     """The graph of one step of *workload*."""
     precision = workload.precision
@@ -62,6 +62,7 @@ def model_graph(
         group_size=precision.group_size,
         kv_dtype=precision.kv_cache or "",
         fused_attention=workload.attention != "unfused",
+        logit_tokens=logits,
     )
     return build_graph(spec, step)
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from .fields import Count, SpecModel
 from .hardware import DTypeName, Provenance
+from .serving import ServingSpec
 
 
 class Precision(SpecModel):
@@ -111,6 +112,7 @@ class WorkloadSpec(SpecModel):
     training: Training = Field(
         default_factory=lambda: Training(), description="what a training step keeps; for task training_step"
     )
+    serving: ServingSpec | None = Field(None, description="load and scheduler of 'effsim serve'")
 
     @model_validator(mode="after")
     def _one_source(self) -> WorkloadSpec:

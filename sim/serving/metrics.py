@@ -1,0 +1,115 @@
+"""What users felt and what it cost: percentiles, goodput, utilisation, queues."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .fleet import Served
+
+PERCENTILES = (50, 90, 95, 99)
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float] | None:
+    """Mean, percentiles (nearest rank) and the largest of *values*; None without any.
+
+    >>> percentiles([1.0, 2.0, 3.0, 4.0])["p50"]
+    2.0
+    """
+    if not values:
+        return None
+    held = sorted(values)
+    out = {"mean": sum(held) / len(held)}
+    for p in PERCENTILES:
+        out[f"p{p}"] = held[max(0, -(-p * len(held) // 100) - 1)]
+    out["max"] = held[-1]
+    return out
+
+
+def weighted_percentiles(counts: Mapping[int, int]) -> dict[str, float] | None:
+    """As :func:`percentiles`, of whole microseconds that occur so often; in seconds."""
+    total = sum(counts.values())
+    if not total:
+        return None
+    out = {"mean": sum(k * n for k, n in counts.items()) / total * 1e-6}
+    held, reached, wanted = sorted(counts), 0, list(PERCENTILES)
+    for key in held:
+        reached += counts[key]
+        while wanted and reached * 100 >= wanted[0] * total:
+            out[f"p{wanted.pop(0)}"] = key * 1e-6
+    out["max"] = held[-1] * 1e-6
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class ServeResult:
+    """Result of ``effsim serve``. Times in seconds; ``history`` is (time, waiting, running, share of pages in use)."""
+
+    hardware: str
+    workload: str
+    engine: str
+    devices: int
+    replicas: int
+    parallelism: Mapping[str, int]
+    requests: int
+    completed: int
+    refused: int
+    duration_s: float
+    ttft_s: Mapping[str, float] | None
+    tpot_s: Mapping[str, float] | None
+    itl_s: Mapping[str, float] | None
+    e2e_s: Mapping[str, float] | None
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    recomputed_tokens: int
+    preemptions: int
+    evicted_blocks: int
+    goodput_requests_per_s: float
+    slo: Mapping[str, float]
+    slo_attainment: float
+    utilisation: float
+    cache_tokens: int
+    peak_cache_fraction: float
+    steps: int
+    cost_usd: float | None
+    history: Sequence[Sequence[tuple[float, int, int, float]]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def output_tokens_per_s(self) -> float:
+        """Tokens generated a second, over the whole run."""
+        return self.output_tokens / self.duration_s if self.duration_s else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON of ``effsim serve --json``."""
+        names = [n for n in self.__slots__ if n not in ("history", "notes")]
+        out: dict[str, Any] = {"schema": "effsim/serving@1"} | {n: getattr(self, n) for n in names}
+        out["output_tokens_per_s"] = self.output_tokens_per_s
+        out["requests_per_s"] = self.completed / self.duration_s if self.duration_s else 0.0
+        out["history"] = [
+            [{"time_s": t, "waiting": w, "running": r, "cache_fraction": c} for t, w, r, c in replica]
+            for replica in self.history
+        ]
+        out["notes"] = list(self.notes)
+        return out
+
+
+def latencies(served: Served, ttft_slo_s: float, tpot_slo_s: float) -> dict[str, Any]:
+    """Latency fields of a result: percentiles, and how many requests kept both promises."""
+    tpot = [(r, r.tpot_s) for r in served.requests]
+    good = sum(r.ttft_s <= ttft_slo_s and (t is None or t <= tpot_slo_s) for r, t in tpot)
+    gaps: dict[int, int] = {}
+    for tally in served.tallies:
+        for gap, count in tally.gaps.items():
+            gaps[gap] = gaps.get(gap, 0) + count
+    done = len(served.requests)
+    return {
+        "ttft_s": percentiles([r.ttft_s for r in served.requests]),
+        "tpot_s": percentiles([t for _, t in tpot if t is not None]),
+        "itl_s": weighted_percentiles(gaps),
+        "e2e_s": percentiles([r.e2e_s for r in served.requests]),
+        "goodput_requests_per_s": good / served.end_s if served.end_s else 0.0,
+        "slo_attainment": good / (done + len(served.refused)) if done + len(served.refused) else 1.0,
+    }

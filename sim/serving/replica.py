@@ -1,0 +1,405 @@
+"""One replica: a scheduler that turns waiting requests into steps, as a process in simulated time.
+
+Sequences that generate advance together, so the replica counts steps instead of tokens: a request that joined at step
+``j`` has made ``s − j`` tokens at step ``s``, and the one that ends first is on top of a heap. Between two events (an
+arrival, an end, a page that runs out) the batch does not change, and all steps up to there are one event.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .kv_pool import KvPool
+from .request import Request
+from .step_cost import StepCost
+
+if TYPE_CHECKING:
+    import simpy
+
+POLICIES = ("static", "continuous", "chunked", "prefill_first", "decode_first")
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduling:
+    """How requests become steps.
+
+    Attributes:
+        policy: ``static`` runs a batch to its end before the next; ``continuous`` adds whole prompts to the steps of
+            those that generate; ``chunked`` does so in pieces; ``prefill_first`` runs whole prompts in steps of their
+            own before anything generates on; ``decode_first`` adds pieces only as large as keep a step within
+            ``step_target_s``.
+        order: ``fcfs`` or ``priority`` (then by arrival).
+        most_sequences, most_tokens: limits of a step.
+        preemption: what happens to the youngest sequence when pages run out: ``recompute`` or ``swap``.
+    """
+
+    policy: str = "chunked"
+    order: str = "fcfs"
+    most_sequences: int = 256
+    most_tokens: int = 2048
+    preemption: str = "recompute"
+    step_target_s: float = 0.05
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one replica did."""
+
+    busy_s: float = 0.0
+    steps: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    recomputed_tokens: int = 0
+    preemptions: int = 0
+    gaps: dict[int, int] = field(default_factory=dict)
+    """Tokens by the time since the one before, in whole microseconds."""
+    history: list[tuple[float, int, int, int]] = field(default_factory=list)
+    """(time, waiting, running, pages in use) after each event."""
+
+
+class Replica:
+    """A model on its devices, working through a queue.
+
+    Args:
+        env: simulated time.
+        index: its number in the fleet.
+        cost: time of its steps.
+        pool: its cache.
+        scheduling: how it forms steps.
+        horizon: time of the next arrival in the fleet; steps are not taken together beyond it.
+        finished: called with every request that ended.
+        swap_s: seconds to move one page to the host's memory or back (``preemption: swap``).
+        note_every_s: least time between two entries of the history.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        index: int,
+        cost: StepCost,
+        pool: KvPool,
+        scheduling: Scheduling,
+        horizon: Callable[[], float],
+        finished: Callable[[Request], None],
+        swap_s: float = 0.0,
+        note_every_s: float = 0.0,
+    ) -> None:
+        self.env, self.index, self.cost, self.pool, self.how = env, index, cost, pool, scheduling
+        self._horizon, self._finished, self._swap_s = horizon, finished, swap_s
+        self.tally = Tally()
+        self._note_every_s, self._next_note = note_every_s, 0.0
+        self._waiting: list[tuple[int, int, Request]] = []
+        self._prefilling: list[Request] = []
+        self._running: dict[int, Request] = {}
+        self._ends: list[tuple[int, int]] = []
+        self._joined: dict[int, int] = {}
+        self._held: dict[int, int] = {}
+        self._swapped: dict[int, int] = {}
+        self._step = 0
+        self._context = 0
+        self._phases = [0] * pool.page
+        self._debt_s = 0.0
+        self._sealed = False
+        self._wake: simpy.Event | None = None
+        self.process = env.process(self._work())
+
+    @property
+    def load(self) -> int:
+        """Requests that wait or run here."""
+        return len(self._waiting) + len(self._prefilling) + len(self._running)
+
+    def submit(self, request: Request) -> None:
+        """Put a request into the queue."""
+        request.replica = self.index
+        rank = request.priority if self.how.order == "priority" else 0
+        heapq.heappush(self._waiting, (rank, request.index, request))
+        if self._wake is not None and not self._wake.triggered:
+            self._wake.succeed()
+
+    def evict_all(self) -> list[Request]:
+        """Empty the replica (it failed): every request that was here, to be tried again elsewhere."""
+        here = [r for _, _, r in self._waiting] + self._prefilling + list(self._running.values())
+        for request in here:
+            request.done = request.made = 0
+            request.first_token_s = None
+            request.retries += 1
+        self._waiting, self._prefilling = [], []
+        for kept in (self._running, self._ends, self._joined, self._held, self._swapped):
+            kept.clear()
+        self._context, self._phases = 0, [0] * self.pool.page
+        self.pool = KvPool(self.pool.pages, self.pool.page, self.pool.block)
+        return sorted(here, key=lambda r: r.index)
+
+    # --- the process
+
+    def _work(self) -> Generator[Any, Any, None]:
+        while True:
+            if not (self._waiting or self._prefilling or self._running):
+                self._sealed = False
+                self._wake = self.env.event()
+                yield self._wake
+                self._wake = None
+            self._admit()
+            chunks = self._chunks()
+            started = self.env.now
+            if chunks:
+                seconds = self._start_mixed(chunks)
+                yield self.env.timeout(seconds)
+                self._end_mixed(chunks, seconds)
+            elif self._running:
+                steps, seconds = self._start_generating()
+                if steps:
+                    yield self.env.timeout(seconds)
+                    self._advance(steps, seconds)
+            self._note(started)
+
+    def _note(self, started: float) -> None:
+        now = self.env.now
+        self.tally.busy_s += now - started
+        if now >= self._next_note:
+            self._next_note = now + self._note_every_s
+            self.tally.history.append((now, len(self._waiting), len(self._running), self.pool.used))
+
+    # --- admission
+
+    def _admit(self) -> None:
+        """Move requests from the queue into the batch while their prompts fit."""
+        if self.how.policy == "static" and self._sealed:
+            if self._prefilling or self._running:
+                return
+            self._sealed = False
+        while self._waiting and len(self._prefilling) + len(self._running) < self.how.most_sequences:
+            request = self._waiting[0][2]
+            if not self._take_pages(request):
+                break
+            heapq.heappop(self._waiting)
+            request.admitted_s = self.env.now if request.admitted_s is None else request.admitted_s
+            if request.index in self._swapped:
+                self._debt_s += self._swapped.pop(request.index) * self._swap_s
+                self._join(request)
+            else:
+                self._prefilling.append(request)
+        self._sealed = True
+
+    def _take_pages(self, request: Request) -> bool:
+        """Pages for all of a request's context, of which cached blocks are shared."""
+        pool = self.pool
+        swapped = request.index in self._swapped
+        found = 0 if swapped else pool.match(request.blocks)
+        if found and found * pool.block >= request.context:
+            found -= 1  # at least one token has to be computed to know the next
+        names = request.blocks[:found]
+        pool.hold(names)
+        held = request.context - 1 if swapped else request.context  # the newest token is not in the cache yet
+        if not pool.take(pool.pages_of(held) - pool.pages_of_blocks(found)):
+            pool.drop(names)
+            return False
+        self._held[request.index] = found
+        if not swapped:
+            request.done = found * pool.block
+            if request.first_token_s is None:
+                request.cached = request.done
+            self.tally.cached_tokens += request.done
+        return True
+
+    # --- prompts
+
+    def _chunks(self) -> list[tuple[Request, int]]:
+        """Prompt pieces of the next step."""
+        policy, running = self.how.policy, len(self._running)
+        if not self._prefilling:
+            return []
+        if policy in ("continuous", "prefill_first", "static"):
+            beside = running if policy == "continuous" else 0
+            room, out = self.how.most_tokens - beside, list[tuple[Request, int]]()
+            for request in self._prefilling:
+                left = request.context - request.done
+                if out and left > room:
+                    break
+                out.append((request, left))
+                room -= left
+            return out
+        room = self.how.most_tokens - running
+        if policy == "decode_first" and running:
+            room = min(room, self._within_target())
+        out = []
+        for request in self._prefilling:
+            if room <= 0:
+                break
+            size = min(room, request.context - request.done)
+            out.append((request, size))
+            room -= size
+        return out
+
+    def _within_target(self) -> int:
+        """Prompt tokens that keep a step within the target; at least a page, so that prompts end."""
+        first = self._prefilling[0]
+        running, mean = len(self._running), self._mean_context()
+        low, high = self.pool.page, self.how.most_tokens
+        while high - low > self.pool.page:
+            middle = (low + high) // 2
+            if self.cost.mixed_s(running, mean, [(middle, first.done)], 1) <= self.how.step_target_s:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    @property
+    def _beside(self) -> bool:
+        """Whether sequences generate on in a step that has prompts."""
+        return self.how.policy not in ("prefill_first", "static")
+
+    def _start_mixed(self, chunks: list[tuple[Request, int]]) -> float:
+        """Seconds of a step with prompt pieces."""
+        if self._beside:
+            self._make_room(1)
+        running = len(self._running) if self._beside else 0
+        ending = sum(r.done + q >= r.context for r, q in chunks)
+        sizes = [(q, r.done) for r, q in chunks]
+        return self.cost.mixed_s(running, self._mean_context(), sizes, ending) + self._paid_debt()
+
+    def _end_mixed(self, chunks: list[tuple[Request, int]], seconds: float) -> None:
+        """What such a step leaves behind."""
+        self.tally.steps += 1
+        if self._running and self._beside:
+            self._advance(1, seconds)
+            self.tally.steps -= 1
+        still = []
+        for request, size in chunks:
+            request.done += size
+            self.tally.prompt_tokens += size
+            if request.first_token_s is not None:
+                self.tally.recomputed_tokens += size
+            if request.done < request.context:
+                still.append(request)
+        touched = {request.index for request, _ in chunks}
+        ended = [r for r, _ in chunks if r.done >= r.context]
+        self._prefilling = still + [r for r in self._prefilling if r.index not in touched]
+        for request in ended:
+            self._prompt_ended(request, self.env.now)
+
+    def _prompt_ended(self, request: Request, end: float) -> None:
+        """The step that ends a prompt also makes a token."""
+        pool = self.pool
+        whole = [n for n in range(len(request.blocks)) if (n + 1) * pool.block <= request.prompt] if pool.block else []
+        names = request.blocks[: len(whole)]
+        held = self._held[request.index]
+        self._held[request.index] = held + pool.publish(names, held)
+        request.made += 1
+        if request.first_token_s is None:
+            request.first_token_s = end
+        if request.made >= request.output:
+            self._end(request, end)
+        else:
+            self._join(request)
+
+    # --- generation
+
+    def _mean_context(self) -> float:
+        return self._context / len(self._running) if self._running else 0.0
+
+    def _join(self, request: Request) -> None:
+        """Begin to generate: the newest token is not in the cache yet."""
+        index = request.index
+        self._running[index] = request
+        self._joined[index] = self._step
+        heapq.heappush(self._ends, (self._step + request.output - request.made, index))
+        self._context += request.context
+        # The cache holds context − 1 tokens; a page is needed by the step that finds it full.
+        self._phases[(request.context - 1 - self._step) % self.pool.page] += 1
+
+    def _leave(self, request: Request) -> None:
+        """Stop generating, with the tokens made so far."""
+        index = request.index
+        del self._running[index]
+        self._context -= request.context + self._step - self._joined[index]
+        self._phases[(request.context - 1 - self._joined[index]) % self.pool.page] -= 1
+        request.made += self._step - self._joined.pop(index)
+
+    def _pages_needed(self, steps: int) -> int:
+        """Pages that the next *steps* steps of the batch open."""
+        page = self.pool.page
+        whole, rest = divmod(steps, page)
+        return whole * len(self._running) + sum(self._phases[-(self._step + j) % page] for j in range(rest))
+
+    def _make_room(self, steps: int) -> None:
+        """Take the pages of the next steps, sending the youngest sequence away while there are too few."""
+        while self._running and not self.pool.take(self._pages_needed(steps)):
+            self._preempt()
+
+    def _preempt(self) -> None:
+        youngest = max(self._running)
+        request = self._running[youngest]
+        self._leave(request)
+        pages = self.pool.pages_of(request.context - 1)
+        self._release(request, pages)
+        request.preemptions += 1
+        self.tally.preemptions += 1
+        request.done = 0
+        if self.how.preemption == "swap":
+            self._swapped[youngest] = pages
+            self._debt_s += pages * self._swap_s
+        rank = request.priority if self.how.order == "priority" else 0
+        heapq.heappush(self._waiting, (rank, request.index, request))
+
+    def _release(self, request: Request, pages: int) -> None:
+        """Give back what a request holds: *pages* of context, of which some belong to named blocks."""
+        held = self._held.pop(request.index, 0)
+        self.pool.give(pages - self.pool.pages_of_blocks(held))
+        self.pool.drop(request.blocks[:held])
+
+    def _paid_debt(self) -> float:
+        """Transfers of swapped pages, which the next step waits for."""
+        debt, self._debt_s = self._debt_s, 0.0
+        return debt
+
+    def _start_generating(self) -> tuple[int, float]:
+        """How many steps nothing interrupts, and their seconds; 0 where the last sequence had to leave."""
+        self._make_room(1)
+        if not self._running:
+            return 0, 0.0
+        sequences, mean = len(self._running), self._mean_context()
+        while self._ends[0][1] not in self._running or self._stale(self._ends[0]):
+            heapq.heappop(self._ends)
+        steps = self._ends[0][0] - self._step
+        until = self._horizon() - self.env.now
+        if math.isfinite(until):
+            steps = min(steps, max(1, math.ceil(until / self.cost.generate_s(sequences, mean))))
+        more = steps - 1
+        self._step += 1  # the pages of the first step are taken
+        while more and not self.pool.take(self._pages_needed(more)):
+            more //= 2
+        self._step -= 1
+        steps = 1 + more
+        return steps, steps * self.cost.generate_s(sequences, mean + (steps - 1) / 2) + self._paid_debt()
+
+    def _stale(self, entry: tuple[int, int]) -> bool:
+        """Whether an end was pushed before its sequence was sent away and came back."""
+        end, index = entry
+        request = self._running[index]
+        return end != self._joined[index] + request.output - request.made
+
+    def _advance(self, steps: int, seconds: float) -> None:
+        """Every sequence of the batch has made *steps* tokens."""
+        sequences = len(self._running)
+        self.tally.steps += steps
+        gap = round(1e6 * seconds / steps)
+        self.tally.gaps[gap] = self.tally.gaps.get(gap, 0) + steps * sequences
+        self._step += steps
+        self._context += steps * sequences
+        while self._ends and self._ends[0][0] <= self._step:
+            entry = heapq.heappop(self._ends)
+            if entry[1] not in self._running or self._stale(entry):
+                continue
+            request = self._running[entry[1]]
+            self._leave(request)
+            self._end(request, self.env.now)
+
+    def _end(self, request: Request, end: float) -> None:
+        request.finish_s = end
+        self._release(request, self.pool.pages_of(request.context - 1))
+        self._finished(request)

@@ -1,0 +1,63 @@
+"""A request, and what happened to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One request on its way through a fleet. Times are seconds of simulated time, None where not reached.
+
+    Attributes:
+        index: order of arrival.
+        arrival_s: when it arrives.
+        prompt, output: tokens of its prompt, tokens it will generate (at least 1).
+        priority: smaller is served first under the ``priority`` order.
+        blocks: names of the prompt's full blocks (``block`` tokens each), shared prefixes having equal names.
+        session: what prefix-affine routing keeps together; empty: nothing.
+        done: prompt tokens (and, after a preemption, generated ones) that are in the cache.
+        made: tokens generated.
+        cached: prompt tokens that a prefix cache spared.
+    """
+
+    index: int
+    arrival_s: float
+    prompt: int
+    output: int
+    priority: int = 0
+    blocks: tuple[int, ...] = ()
+    session: int = -1
+    done: int = 0
+    made: int = 0
+    cached: int = 0
+    first_token_s: float | None = None
+    finish_s: float | None = None
+    admitted_s: float | None = None
+    preemptions: int = 0
+    retries: int = 0
+    replica: int = -1
+
+    @property
+    def context(self) -> int:
+        """Tokens that must be in the cache before the next one is generated."""
+        return self.prompt + self.made
+
+    @property
+    def ttft_s(self) -> float:
+        """Arrival to first token."""
+        assert self.first_token_s is not None
+        return self.first_token_s - self.arrival_s
+
+    @property
+    def e2e_s(self) -> float:
+        """Arrival to last token."""
+        assert self.finish_s is not None
+        return self.finish_s - self.arrival_s
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Mean time between its tokens; None for a single token."""
+        assert self.finish_s is not None
+        assert self.first_token_s is not None
+        return (self.finish_s - self.first_token_s) / (self.output - 1) if self.output > 1 else None

@@ -1,0 +1,106 @@
+"""What a user writes to describe a load and how it is served: the ``serving:`` part of a workload."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .fields import Bandwidth, Count, SpecModel, Time
+
+Ratio = Annotated[float, Field(ge=0.0, le=100.0)]
+
+
+class ArrivalsSpec(SpecModel):
+    """When requests come."""
+
+    process: Literal["poisson", "gamma", "constant", "on_off", "diurnal", "trace"] = Field(
+        "poisson", description="random process of the arrivals, or 'trace': a recorded load"
+    )
+    rate: Annotated[float, Field(gt=0.0, le=1e6)] = Field(1.0, description="mean requests a second")
+    cv: Annotated[float, Field(gt=0.0, le=100.0)] = Field(
+        1.0, description="gamma: coefficient of variation of the gaps"
+    )
+    on: Time = Field("10 s", validate_default=True, description="on_off: seconds of arrivals")
+    off: Time = Field("10 s", validate_default=True, description="on_off: seconds without")
+    amplitude: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.5, description="diurnal: swing around the mean rate")
+    period: Time = Field("86400 s", validate_default=True, description="diurnal: length of a day")
+    requests: Count | None = Field(None, description="how many requests; 1000 if no duration either")
+    duration: Time | None = Field(None, description="how long requests come")
+    trace: str | None = Field(None, description="trace: file (Azure CSV, Mooncake JSONL, vllm bench JSON)")
+    speed: Annotated[float, Field(gt=0.0, le=1e6)] = Field(1.0, description="trace: times faster than recorded")
+
+    @model_validator(mode="after")
+    def _trace_file(self) -> ArrivalsSpec:
+        if (self.process == "trace") != (self.trace is not None):
+            raise ValueError("process 'trace' goes with a 'trace' file, every other process without")
+        return self
+
+
+class LengthSpec(SpecModel):
+    """How many tokens a request has."""
+
+    distribution: Literal["constant", "uniform", "lognormal"] = Field("constant", description="shape")
+    mean: Count | None = Field(None, description="mean tokens; the workload's 'prompt' or 'generate' if absent")
+    cv: Ratio = Field(0.0, description="standard deviation over mean")
+    longest: Count | None = Field(None, description="longer draws are cut to this")
+
+
+class PrefixSpec(SpecModel):
+    """Tokens that prompts share (system prompts): added in front of every prompt's own."""
+
+    tokens: Annotated[int, Field(ge=0, le=10**7)] = Field(0, description="shared tokens")
+    groups: Annotated[int, Field(ge=1, le=10**6)] = Field(1, description="different prefixes, drawn evenly")
+
+
+class CacheSpec(SpecModel):
+    """The paged key/value cache."""
+
+    page: Annotated[int, Field(ge=1, le=4096)] = Field(16, description="tokens a page")
+    block: Annotated[int, Field(ge=1, le=65536)] = Field(16, description="tokens of a block that prompts can share")
+    prefix: bool = Field(True, description="keep blocks of prompts for later prompts that start with them")
+    memory_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.9, description="share of device memory that the engine takes for weights, activations and cache"
+    )
+    swap_bandwidth: Bandwidth = Field("25 GB/s", validate_default=True, description="to host memory, each device")
+
+    @model_validator(mode="after")
+    def _whole_pages(self) -> CacheSpec:
+        if self.block % self.page:
+            raise ValueError(f"'block' is {self.block}; expected a multiple of 'page' ({self.page})")
+        return self
+
+
+class SchedulerSpec(SpecModel):
+    """How requests become steps."""
+
+    policy: Literal["static", "continuous", "chunked", "prefill_first", "decode_first"] = Field(
+        "chunked", description="how prompts and generation share steps"
+    )
+    order: Literal["fcfs", "priority"] = Field("fcfs", description="order of the queue")
+    max_sequences: Count = Field(256, validate_default=True, description="sequences of a batch")
+    max_tokens: Count = Field(2048, validate_default=True, description="tokens of a step")
+    preemption: Literal["recompute", "swap"] = Field("recompute", description="what frees pages when they run out")
+
+
+class SloSpec(SpecModel):
+    """What users were promised."""
+
+    ttft: Time = Field("1 s", validate_default=True, description="time to first token")
+    tpot: Time = Field("50 ms", validate_default=True, description="mean time a token after the first")
+
+
+class ServingSpec(SpecModel):
+    """A load, and how it is served."""
+
+    arrivals: ArrivalsSpec = Field(default_factory=lambda: ArrivalsSpec(), description="when requests come")
+    prompt: LengthSpec = Field(default_factory=lambda: LengthSpec(), description="tokens of a prompt")
+    output: LengthSpec = Field(default_factory=lambda: LengthSpec(), description="tokens generated")
+    prefix: PrefixSpec = Field(default_factory=lambda: PrefixSpec(), description="what prompts share")
+    cache: CacheSpec = Field(default_factory=lambda: CacheSpec(), description="the paged cache")
+    scheduler: SchedulerSpec = Field(default_factory=lambda: SchedulerSpec(), description="how steps are formed")
+    slo: SloSpec = Field(default_factory=lambda: SloSpec(), description="latencies promised")
+    replicas: Count = Field(1, validate_default=True, description="copies of the model, each on its own devices")
+    routing: Literal["round_robin", "least_loaded", "prefix_affinity"] = Field(
+        "least_loaded", description="which replica a request goes to"
+    )
