@@ -367,8 +367,11 @@ class Replica:
             heapq.heappop(self._ends)
         steps = self._ends[0][0] - self._step
         until = self._horizon() - self.env.now
-        if math.isfinite(until):
-            steps = min(steps, max(1, math.ceil(until / self.cost.generate_s(sequences, mean))))
+        one = self.cost.generate_s(sequences, mean)
+        if until < steps * one:
+            steps = max(1, math.ceil(until / one))
+        if steps == 1:
+            return 1, one + self._paid_debt()
         more = steps - 1
         self._step += 1  # the pages of the first step are taken
         while more and not self.pool.take(self._pages_needed(more)):

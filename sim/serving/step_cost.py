@@ -53,16 +53,24 @@ def grid(limit: int, per_octave: int = 4) -> tuple[int, ...]:
 class Line:
     """A function of one whole number, priced on a grid when first asked for and linear between its points."""
 
-    __slots__ = ("_at", "_points", "_price")
+    __slots__ = ("_at", "_kept", "_points", "_price")
 
     def __init__(self, points: Sequence[int], price: Callable[[int], float]) -> None:
         self._points, self._price = tuple(points), price
         self._at: list[float | None] = [None] * len(self._points)
+        self._kept: dict[int, float] = {}
 
     def _value(self, index: int) -> float:
         found = self._at[index]
         if found is None:
             found = self._at[index] = self._price(self._points[index])
+        return found
+
+    def whole(self, x: int) -> float:
+        """Seconds at a whole number, remembered."""
+        found = self._kept.get(x)
+        if found is None:
+            found = self._kept[x] = self(x)
         return found
 
     def __call__(self, x: float) -> float:
@@ -91,11 +99,12 @@ class Line:
 class Plane:
     """A function of two whole numbers: lines over the second for every point of the first that is asked for."""
 
-    __slots__ = ("_lines", "_points", "_price", "_second")
+    __slots__ = ("_lines", "_points", "_price", "_rows", "_second")
 
     def __init__(self, first: Sequence[int], second: Sequence[int], price: Callable[[int, int], float]) -> None:
         self._points, self._second, self._price = tuple(first), tuple(second), price
         self._lines: dict[int, Line] = {}
+        self._rows: dict[int, Line] = {}
 
     def _line(self, index: int) -> Line:
         found = self._lines.get(index)
@@ -104,21 +113,27 @@ class Plane:
             found = self._lines[index] = Line(self._second, lambda y: self._price(x, y))
         return found
 
-    def __call__(self, x: float, y: float) -> float:
+    def __call__(self, x: int, y: float) -> float:
         """Seconds at (*x*, *y*); beyond the last points, by the last slopes."""
+        found = self._rows.get(x)
+        if found is None:
+            found = self._rows[x] = self._row(x)
+        return found(y)
+
+    def _row(self, x: int) -> Line:
+        """The line over the second number at *x*: one of the grid's, or one between two of them."""
         points = self._points
-        i = bisect_right(points, x) - 1
-        if i < 0:
-            return self._line(0)(y)
-        if x == points[i]:
-            return self._line(i)(y)
+        i = max(0, bisect_right(points, x) - 1)
+        if x == points[i] or x < points[0]:
+            return self._line(i)
         if i == len(points) - 1:
             if i == 0:
-                return self._line(0)(y) * x / points[0]
+                only = self._line(0)
+                return Line(self._second, lambda y: only(y) * x / points[0])
             i -= 1
-        low, high = points[i], points[i + 1]
-        first = self._line(i)(y)
-        return first + (self._line(i + 1)(y) - first) * (x - low) / (high - low)
+        low, high = self._line(i), self._line(i + 1)
+        share = (x - points[i]) / (points[i + 1] - points[i])
+        return Line(self._second, lambda y: low(y) + (high(y) - low(y)) * share)
 
 
 class StepCost:
@@ -181,8 +196,8 @@ class StepCost:
     def generate_s(self, sequences: int, context: float) -> float:
         """A step in which *sequences* with *context* tokens each (on average) generate one token each."""
         return (
-            self.tokens(sequences)
-            + self.logits(sequences)
+            self.tokens.whole(sequences)
+            + self.logits.whole(sequences)
             + self.generation(sequences, context)
             + self.host.per_step_s
             + sequences * self.host.per_sequence_s
@@ -194,9 +209,9 @@ class StepCost:
         *finished* chunks are the last of their prompt: they yield the first token.
         """
         new = sum(q for q, _ in chunks)
-        seconds = self.tokens(sequences + new) + sum(self.context(q, past) for q, past in chunks)
+        seconds = self.tokens.whole(sequences + new) + sum(self.context(q, past) for q, past in chunks)
         if sequences:
             seconds += self.generation(sequences, context)
         if sequences + finished:
-            seconds += self.logits(sequences + finished)
+            seconds += self.logits.whole(sequences + finished)
         return seconds + self.host.per_step_s + (sequences + len(chunks)) * self.host.per_sequence_s
