@@ -190,6 +190,9 @@ class GemmKernels(SpecModel):
     cluster: Count | None = Field(
         None, description="blocks that load what they share once: 2 the second operand, 4 both; 1 if absent"
     )
+    pair: bool = Field(
+        False, description="two SMs execute one product: each stages half of the second operand (tcgen05, two blocks)"
+    )
     reduction: NonNegativeTime | None = Field(
         None, description="fixed cost of adding up a split k loop; launch and latencies of a small kernel if absent"
     )
