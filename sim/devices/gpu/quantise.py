@@ -1,4 +1,4 @@
-"""Quantising activations before an 8-bit product, as a framework does without fusion."""
+"""Quantising activations before a product in a narrow type: unfused in a framework, or by a library's kernel."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from .pointwise import PointwiseModel, Sweep
 
 WIDE: Final = 4.0
 """Bytes of the fp32 numbers in between."""
+SCALED_TOGETHER: Final = 16.0
+"""Elements that share a scale of one byte (NVFP4)."""
 REDUCED_AT_ONCE: Final = 4096.0
 """Bytes of a row that its block has on the way: 512 threads, four loads of one 16-bit number each."""
 
@@ -21,11 +23,14 @@ def quantise_kernels(
 ) -> tuple[Kernel, ...]:
     """Largest magnitude of every row, then the scaled, clamped and narrowed copy: one kernel an operation.
 
+    Types of less than a byte come with block scales, which frameworks have no operations for: one kernel of a library
+    reads the wide numbers and writes narrow ones and their scales.
+
     Passes (bytes an element read, written): magnitude, maximum, widen to fp32, divide by the scale, clamp, narrow.
     """
     a, b = size_of(source), size_of(target)
     elements = float(rows) * columns
-    passes = (
+    passes: tuple[tuple[str, float, float, int], ...] = (
         ("quantise: magnitude", a, a, 0),
         ("quantise: maximum", a, 0.0, rows),
         ("quantise: widen", a, WIDE, 0),
@@ -33,6 +38,8 @@ def quantise_kernels(
         ("quantise: clamp", WIDE, WIDE, 0),
         ("quantise: narrow", WIDE, b, 0),
     )
+    if b < 1.0:
+        passes = (("quantise: blocks", a, b + 1.0 / SCALED_TOGETHER, 0),)
     kernels = []
     for name, read, write, reduced in passes:
         read_bytes, write_bytes = elements * read, elements * write + reduced * WIDE

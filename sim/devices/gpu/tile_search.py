@@ -126,11 +126,8 @@ def _search(
             count = base * split
             depth = min(steps * bk, float(k))
             matrix_s = 2.0 * bm * bn * steps * bk / problem[P_RATE]
-            if device[D_FROM_SHARED] > 0.0:
-                shared = steps * stage_bytes
-            else:
-                shared = steps * bk * (bm * wn * ea + bn * wm * eb)
-            l1_s = (shared + steps * stage_bytes) / device[D_L1_BW]
+            read = stage_bytes if device[D_FROM_SHARED] > 0.0 else bk * (bm * wn * ea + bn * wm * eb)
+            l1_s = steps * (read + stage_bytes) / device[D_L1_BW]
             vector_s = problem[P_DEQUANT] * bn * depth
             if max(matrix_s, l1_s) * count >= out[TIME] * units:
                 continue  # the processors alone take longer than the best so far
