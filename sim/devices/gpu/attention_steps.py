@@ -90,8 +90,8 @@ class StepModel:
         Products take ``2·rows·keys·(d_qk + d_v)`` FLOP at the SM's rate. Where operands come from registers, every warp
         reads all keys and values of the step from shared memory, which may take longer. The softmax is
         :data:`SOFTMAX_OPS` vector operations and one exponential a score, and a rescale of the output a step. Two
-        groups of warps that take turns hide the softmax behind the products; otherwise they follow each other. Where each of
-        two query tiles has softmax warps of its own, one's exponentials run under the other's vector operations.
+        groups of warps that take turns hide the softmax behind the products; otherwise they follow each other. Where
+        two query tiles have softmax warps of their own, one's exponentials run under the other's vector operations.
         """
         p = self._p
         rows, keys = tiling.rows, tiling.keys
