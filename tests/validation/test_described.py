@@ -68,6 +68,12 @@ def test_fp4_weights_carry_block_scales_and_16_bit_activations() -> None:
     assert [k.name.partition(" ")[0] for k in kernels] == ["quantise:", "gemm"]
 
 
+def test_activations_are_narrowed_in_one_kernel_or_step_by_step() -> None:
+    cells = {"m": 64, "n": 1024, "k": 1024, "dtype": "fp8"}
+    counts = {name: len(gpu(name).lower(from_row("linear", cells)).kernels) for name in ("gpu_b200", "gpu_l40s")}
+    assert counts == {"gpu_b200": 2, "gpu_l40s": 7}
+
+
 def test_a_scheme_leaves_what_the_row_says() -> None:
     row = {"m": 1, "n": 256, "k": 256, "dtype": "int4_wo", "group_size": 64}
     assert getattr(from_row("linear", row), "group_size") == 64  # noqa: B009

@@ -186,7 +186,8 @@ class GpuDevice(Device):
         kernel = self._gemm.kernel(product)
         if not op.quantises:
             return (kernel,)
-        before = quantise_kernels(self.parameters, self._pointwise, op.m, op.k, op.activation_dtype, op.dtype)
+        at_once = self.spec.kernels.gemm.quantise_at_once
+        before = quantise_kernels(self.parameters, self._pointwise, op.m, op.k, op.activation_dtype, op.dtype, at_once)
         return (*before, kernel)
 
     def _gradient(self, op: MatmulGradient, fused: bool) -> tuple[Kernel, ...]:

@@ -19,12 +19,18 @@ REDUCED_AT_ONCE: Final = 4096.0
 
 
 def quantise_kernels(
-    p: GpuParameters, pointwise: PointwiseModel, rows: int, columns: int, source: str, target: str
+    p: GpuParameters,
+    pointwise: PointwiseModel,
+    rows: int,
+    columns: int,
+    source: str,
+    target: str,
+    at_once: bool = False,
 ) -> tuple[Kernel, ...]:
     """Largest magnitude of every row, then the scaled, clamped and narrowed copy: one kernel an operation.
 
-    Types of less than a byte come with block scales, which frameworks have no operations for: one kernel of a library
-    reads the wide numbers and writes narrow ones and their scales.
+    *at_once*: one kernel of a library reads the wide numbers and writes narrow ones and their scales. Types of less
+    than a byte are always narrowed so: they come with block scales, which frameworks have no operations for.
 
     Passes (bytes an element read, written): magnitude, maximum, widen to fp32, divide by the scale, clamp, narrow.
     """
@@ -38,8 +44,9 @@ def quantise_kernels(
         ("quantise: clamp", WIDE, WIDE, 0),
         ("quantise: narrow", WIDE, b, 0),
     )
-    if b < 1.0:
-        passes = (("quantise: blocks", a, b + 1.0 / SCALED_TOGETHER, 0),)
+    if at_once or b < 1.0:
+        scales = 1.0 / SCALED_TOGETHER if b < 1.0 else 0.0
+        passes = (("quantise: at once", a, b + scales, 0),)
     kernels = []
     for name, read, write, reduced in passes:
         read_bytes, write_bytes = elements * read, elements * write + reduced * WIDE
