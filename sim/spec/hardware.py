@@ -243,9 +243,6 @@ class AttentionKernels(SpecModel):
         4, description="warps that divide a tile's rows; each reads all keys where operands come from registers"
     )
     overlap_softmax: bool = Field(description="exponentials of one tile run under the matrix unit's work on another")
-    softmax_overlap: bool = Field(
-        False, description="exponentials and vector operations run side by side, too: two query tiles with own warps"
-    )
     blocks_per_sm: Count = Field(description="thread blocks of the fused kernel that share an SM")
     step_latency: NonNegativeTime = Field(0.0, description="added to an inner step's work: barriers, dependent reads")
     tile_latency: NonNegativeTime = Field(

@@ -90,8 +90,7 @@ class StepModel:
         Products take ``2·rows·keys·(d_qk + d_v)`` FLOP at the SM's rate. Where operands come from registers, every warp
         reads all keys and values of the step from shared memory, which may take longer. The softmax is
         :data:`SOFTMAX_OPS` vector operations and one exponential a score, and a rescale of the output a step. Two
-        groups of warps that take turns hide the softmax behind the products; otherwise they follow each other. Where
-        two query tiles have softmax warps of their own, one's exponentials run under the other's vector operations.
+        groups of warps that take turns hide the softmax behind the products; otherwise they follow each other.
         """
         p = self._p
         rows, keys = tiling.rows, tiling.keys
@@ -103,9 +102,6 @@ class StepModel:
             matrix_s = max(matrix_s, read / p.l1_bytes_per_s)
         scores = float(rows) * keys
         narrow = float(self._habits.narrow_operations) if self.product_type(op) != op.dtype else 0.0
-        vector_s = ((SOFTMAX_OPS + narrow) * scores + rows * op.v_dim) / p.vector_op_rate()
-        special_s = scores / p.special_ops
-        aside = tiling.grouped and self._habits.softmax_overlap
-        softmax_s = max(vector_s, special_s) if aside else vector_s + special_s
+        softmax_s = ((SOFTMAX_OPS + narrow) * scores + rows * op.v_dim) / p.vector_op_rate() + scores / p.special_ops
         work = max(matrix_s, softmax_s) if tiling.grouped else matrix_s + softmax_s
         return work + tiling.step_latency_s
