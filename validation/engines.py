@@ -42,6 +42,7 @@ DTYPES: dict[str, dict[str, Any]] = {
     "fp8": {"dtype": "fp8"},
     # Scales of 128 × 128 blocks are 0.02 % of the weights: left out.
     "fp8_block": {"dtype": "fp8"},
+    "nvfp4": {"dtype": "fp4"},
     "sq": {"dtype": "int8"},
     "int8_wo": {"dtype": "bf16", "weight_dtype": "int8"},
     "int4_wo": {"dtype": "bf16", "weight_dtype": "int4", "group_size": 128},

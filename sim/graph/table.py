@@ -18,11 +18,28 @@ from .operators.moe import Experts, TopK
 from .operators.pointwise import RECIPES, Pointwise
 from .operators.scan import GatedDelta, SelectiveScan, SSDScan
 
+SCHEMES: Mapping[str, Mapping[str, Any]] = {
+    "fp8_block": {"dtype": "fp8"},
+    "sq": {"dtype": "int8"},
+    "int8_wo": {"dtype": "bf16", "weight_dtype": "int8"},
+    "int4_wo": {"dtype": "bf16", "weight_dtype": "int4", "group_size": 128},
+    "w4afp8": {"dtype": "fp8", "weight_dtype": "int4", "group_size": 128},
+    "w4a16_mxfp4": {"dtype": "bf16", "weight_dtype": "fp4", "group_size": 64},
+    "w4a8_mxfp4_mxfp8": {"dtype": "fp8", "weight_dtype": "fp4", "group_size": 64},
+}
+"""What engines call their quantised products, as the columns it stands for (scales of fp8_block are 0.02 %)."""
+
+FP4_GROUP = 32
+"""fp4 exists with block scales only: a byte for 16 elements (NVFP4) is a scale of two bytes for twice as many."""
+
 
 class Row:
     """Typed access to the cells of one row; errors name the column. ``timed``: a kernel of a table, timed by itself."""
 
     def __init__(self, kind: str, cells: Mapping[str, Any], timed: bool = True) -> None:
+        scheme = SCHEMES.get(str(cells.get("dtype", "")).strip().lower()) if timed else None
+        if scheme is not None:
+            cells = {**cells, **{k: v for k, v in scheme.items() if k == "dtype" or cells.get(k) in (None, "")}}
         self.kind, self._cells, self.read, self.timed = kind, cells, {"kind"}, timed
 
     def _cell(self, name: str) -> Any:
@@ -91,16 +108,16 @@ class Row:
 
 
 def _linear(r: Row) -> Operator:
-    """In a table, 8-bit floating point takes 16-bit activations and returns them, unless the row says otherwise."""
+    """In a table, narrow floating point takes 16-bit activations and returns them, unless the row says otherwise."""
     dtype, alone = r.dtype(), r.flag("alone", r.timed)
-    wide = "bf16" if alone and dtype == "fp8" else ""
+    wide = "bf16" if alone and dtype in ("fp8", "fp4") else ""
     return Linear(
         m=r.whole("m"),
         n=r.whole("n"),
         k=r.whole("k"),
         dtype=dtype,
         weight_dtype=r.dtype("weight_dtype", ""),
-        group_size=r.whole("group_size", 0),
+        group_size=r.whole("group_size", FP4_GROUP if dtype == "fp4" else 0),
         accumulate_dtype=r.dtype("accumulate_dtype", "fp32"),
         bias=r.flag("bias", False),
         output_dtype=r.dtype("output_dtype", wide),
@@ -150,15 +167,16 @@ def _latent(r: Row) -> Operator:
 
 
 def _moe(r: Row) -> Operator:
+    dtype = r.dtype()
     return Experts(
         tokens=r.whole("tokens"),
         hidden=r.whole("hidden"),
         intermediate=r.whole("intermediate"),
         experts=r.whole("experts"),
         top_k=r.whole("top_k"),
-        dtype=r.dtype(),
+        dtype=dtype,
         weight_dtype=r.dtype("weight_dtype", ""),
-        group_size=r.whole("group_size", 0),
+        group_size=r.whole("group_size", FP4_GROUP if dtype == "fp4" else 0),
         gated=r.flag("gated", True),
         distribution=r.text("distribution", "uniform"),
     )

@@ -190,6 +190,12 @@ class GemmKernels(SpecModel):
     cluster: Count | None = Field(
         None, description="blocks that load what they share once: 2 the second operand, 4 both; 1 if absent"
     )
+    quantise_at_once: bool = Field(
+        False, description="a product called alone narrows its activations in one kernel of a library, not step by step"
+    )
+    pair: bool = Field(
+        False, description="two SMs execute one product: each stages half of the second operand (tcgen05, two blocks)"
+    )
     reduction: NonNegativeTime | None = Field(
         None, description="fixed cost of adding up a split k loop; launch and latencies of a small kernel if absent"
     )

@@ -38,6 +38,11 @@ SAMPLING_PASSES = 3
 """Passes over the logits when sampling: softmax, selection (sort or threshold), draw."""
 
 
+REPLAYED_LAYERS = 6
+"""Layers of one shape that take turns where a kernel table times one alone, so that weights do not simply stay in L2
+(ai-dynamo/aiconfigurator, collectors of matrix products: six, or five, in one captured graph)."""
+
+
 class GpuDevice(Device):
     """A GPU built from its file; *network* joins it to its peers."""
 
@@ -160,8 +165,9 @@ class GpuDevice(Device):
         a = float(op.m) * op.k * word
         c = float(op.m) * op.n * size_of(op.output_dtype or op.dtype)
         kept = self.parameters.kept(a + c)
-        # Called over and over, a product finds its operands where it left them; two partitions each lose the other's.
-        replayed = self.parameters.kept(op.bytes_moved) if op.alone and self.spec.l2.unified else 0.0
+        # Timed alone, layers with weights of their own take turns; two partitions each lose the other's operands.
+        around = a + REPLAYED_LAYERS * (op.bytes_moved - a)
+        replayed = self.parameters.kept(around) if op.alone and self.spec.l2.unified else 0.0
         extra = op.weight_storage_bytes - float(op.n) * op.k * size_of(op.stored_dtype)
         product = Product(
             m=op.m,
@@ -180,7 +186,8 @@ class GpuDevice(Device):
         kernel = self._gemm.kernel(product)
         if not op.quantises:
             return (kernel,)
-        before = quantise_kernels(self.parameters, self._pointwise, op.m, op.k, op.activation_dtype, op.dtype)
+        at_once = self.spec.kernels.gemm.quantise_at_once
+        before = quantise_kernels(self.parameters, self._pointwise, op.m, op.k, op.activation_dtype, op.dtype, at_once)
         return (*before, kernel)
 
     def _gradient(self, op: MatmulGradient, fused: bool) -> tuple[Kernel, ...]:

@@ -90,6 +90,7 @@ class GemmModel:
             float(habits.step_sync or 0.0),
             self._load_bytes_per_s,
             float(habits.cluster or 1),
+            float(habits.pair),
         ]
         self._fetch = float(habits.fetch or 0.0)
         self._tables: dict[tuple[float, float], list[list[float]]] = {}

@@ -1,4 +1,4 @@
-"""Quantising activations before an 8-bit product, as a framework does without fusion."""
+"""Quantising activations before a product in a narrow type: unfused in a framework, or by a library's kernel."""
 
 from __future__ import annotations
 
@@ -12,20 +12,31 @@ from .pointwise import PointwiseModel, Sweep
 
 WIDE: Final = 4.0
 """Bytes of the fp32 numbers in between."""
+SCALED_TOGETHER: Final = 16.0
+"""Elements that share a scale of one byte (NVFP4)."""
 REDUCED_AT_ONCE: Final = 4096.0
 """Bytes of a row that its block has on the way: 512 threads, four loads of one 16-bit number each."""
 
 
 def quantise_kernels(
-    p: GpuParameters, pointwise: PointwiseModel, rows: int, columns: int, source: str, target: str
+    p: GpuParameters,
+    pointwise: PointwiseModel,
+    rows: int,
+    columns: int,
+    source: str,
+    target: str,
+    at_once: bool = False,
 ) -> tuple[Kernel, ...]:
     """Largest magnitude of every row, then the scaled, clamped and narrowed copy: one kernel an operation.
+
+    *at_once*: one kernel of a library reads the wide numbers and writes narrow ones and their scales. Types of less
+    than a byte are always narrowed so: they come with block scales, which frameworks have no operations for.
 
     Passes (bytes an element read, written): magnitude, maximum, widen to fp32, divide by the scale, clamp, narrow.
     """
     a, b = size_of(source), size_of(target)
     elements = float(rows) * columns
-    passes = (
+    passes: tuple[tuple[str, float, float, int], ...] = (
         ("quantise: magnitude", a, a, 0),
         ("quantise: maximum", a, 0.0, rows),
         ("quantise: widen", a, WIDE, 0),
@@ -33,6 +44,9 @@ def quantise_kernels(
         ("quantise: clamp", WIDE, WIDE, 0),
         ("quantise: narrow", WIDE, b, 0),
     )
+    if at_once or b < 1.0:
+        scales = 1.0 / SCALED_TOGETHER if b < 1.0 else 0.0
+        passes = (("quantise: at once", a, b + scales, 0),)
     kernels = []
     for name, read, write, reduced in passes:
         read_bytes, write_bytes = elements * read, elements * write + reduced * WIDE

@@ -36,7 +36,8 @@ RESULT_SIZE = 16
     D_SYNC,
     D_LOAD_BW,
     D_CLUSTER,
-) = range(18)
+    D_PAIR,
+) = range(19)
 
 # Slots of a tile: shape, pipeline stages, warps, and the memory bandwidth that its loads of either operand reach.
 T_M, T_N, T_K, T_STAGES, T_WARPS_M, T_WARPS_N, T_A_BW, T_B_BW = range(8)
@@ -106,7 +107,9 @@ def _search(
         wm, wn = tile[T_WARPS_M], tile[T_WARPS_N]
         tm, tn = math.ceil(m / bm), math.ceil(n / bn)
         threads = wm * wn * WARP_THREADS
-        stage_bytes = bk * (bm * ea + bn * eb)
+        # Two processors that multiply as one each stage half of the second operand.
+        staged_n = bn * 0.5 if device[D_PAIR] > 0.0 and tm > 1 else bn
+        stage_bytes = bk * (bm * ea + staged_n * eb)
         slots: float = math.floor(device[D_SHARED] / (stages * stage_bytes))
         if slots < 1.0:
             continue
@@ -123,11 +126,8 @@ def _search(
             count = base * split
             depth = min(steps * bk, float(k))
             matrix_s = 2.0 * bm * bn * steps * bk / problem[P_RATE]
-            if device[D_FROM_SHARED] > 0.0:
-                shared = steps * bk * (bm * ea + bn * eb)
-            else:
-                shared = steps * bk * (bm * wn * ea + bn * wm * eb)
-            l1_s = (shared + steps * stage_bytes) / device[D_L1_BW]
+            read = stage_bytes if device[D_FROM_SHARED] > 0.0 else bk * (bm * wn * ea + bn * wm * eb)
+            l1_s = steps * (read + stage_bytes) / device[D_L1_BW]
             vector_s = problem[P_DEQUANT] * bn * depth
             if max(matrix_s, l1_s) * count >= out[TIME] * units:
                 continue  # the processors alone take longer than the best so far
