@@ -119,7 +119,15 @@ class Launch(SpecModel):
     dispatch: NonNegativeTime = Field(
         description="host time of one eager framework operator; hidden while the device is behind"
     )
-    eager: NonNegativeTime = Field(description="cost of one isolated, synchronised eager operator beyond its kernel")
+    eager: NonNegativeTime = Field(
+        description="cost of one isolated, synchronised eager operator beyond its kernel: a product of a library"
+    )
+    eager_native: NonNegativeTime | None = Field(
+        None, description="the same of the framework's own kernels (activation, softmax, norm); as eager if absent"
+    )
+    eager_compiled: NonNegativeTime | None = Field(
+        None, description="the same of a function that the framework compiled: guards and wrapper; as eager if absent"
+    )
 
 
 class PowerEnvelope(SpecModel):
