@@ -142,7 +142,7 @@ def test_longer_sequences_never_take_less(gpu: str, batch: int, length: int, cha
 def test_a_small_state_update_is_its_round_trips() -> None:
     for gpu, trip, setup in (("gpu_a100", 1.5e-6, 1.4e-6), ("gpu_h100", 0.8e-6, 1.2e-6)):
         found = device(gpu).lower(GatedDelta(1, 1, 1, 128, 128, 64, "bf16"))
-        assert found.analytic_s == pytest.approx(setup + 2 * trip, rel=0.2)
+        assert found.analytic_s == pytest.approx(setup + 2 * trip, rel=0.3)
 
 
 # --- row kernels ------------------------------------------------------------------------------------------------------

@@ -29,10 +29,22 @@ from .attention_call import AttentionCallModel
 from .experts import ExpertsModel
 from .gemm import GemmModel, Product
 from .parameters import GpuParameters
-from .pointwise import ROW_THREADS, PointwiseModel, Sweep
+from .pointwise import (
+    ROW_THREADS,
+    SWEPT_SOFTMAX_INSTRUCTIONS,
+    SWEPT_SOFTMAX_PASSES,
+    WARP_SOFTMAX_COLS,
+    WARP_SOFTMAX_INSTRUCTIONS,
+    PointwiseModel,
+    Sweep,
+    row_loop,
+    swept_softmax_threads,
+)
 from .power import PowerBudget
 from .quantise import quantise_kernels
 from .sequence import SequenceModel
+
+SOFTMAX = ("softmax", "log_softmax")
 
 SAMPLING_PASSES = 3
 """Passes over the logits when sampling: softmax, selection (sort or threshold), draw."""
@@ -238,10 +250,33 @@ class GpuDevice(Device):
 
     def _pointwise_op(self, op: Pointwise, fused: bool) -> tuple[Kernel, ...]:
         r = recipe(op.op)
-        if fused and r.passes_eager > 1:  # no framework kernel does it at once: an engine's own
+        if fused and r.passes_eager > 1 and not op.compiled:  # no framework kernel does it at once: an engine's own
             return self._row_kernel(op, r)
-        passes = 1 if fused else r.passes_eager
-        return self._sweep(op, op.kind, rows=op.rows if r.reduces else 0, passes=passes)
+        passes = 1 if fused or op.compiled else r.passes_eager
+        swept = self._sweep(op, op.kind, rows=op.rows if r.reduces else 0, passes=passes)
+        return swept if op.compiled or op.op not in SOFTMAX else (self._softmax(op, r),)
+
+    def _softmax(self, op: Pointwise, r: Recipe) -> Kernel:
+        """A framework's softmax: short rows in the registers of a warp, long ones swept three times by a block.
+
+        The second and third time a row is in L2 as far as the rows in work fit there together.
+        """
+        p, work, elements = self.parameters, op.arithmetic(), op.elements
+        moved, read = op.bytes_moved, op.bytes_moved * r.reads / (r.reads + r.writes)
+        memory = moved * (1.0 - p.kept(moved))
+        if op.cols <= WARP_SOFTMAX_COLS:
+            sweep = Sweep(read, moved - read, memory, work.vector, work.special)
+            instructions = WARP_SOFTMAX_INSTRUCTIONS
+        else:
+            blocks = p.units * max(1, p.max_threads // swept_softmax_threads(op.cols))
+            in_work = min(op.rows, blocks) * read / op.rows
+            again = (SWEPT_SOFTMAX_PASSES - 1.0) * read
+            memory += again * (1.0 - p.kept(min(in_work, moved)))
+            sweep = Sweep(read, moved - read, memory, work.vector, work.special, rows=op.rows, again_bytes=again)
+            instructions = SWEPT_SOFTMAX_INSTRUCTIONS
+        kernel = self._pointwise.kernel(replace(sweep, instructions=instructions * elements), op.kind)
+        bound = ("memory", moved * (1.0 - p.kept_at_best(moved)) / p.memory_peak_bytes_per_s)
+        return _with_term(kernel, bound)
 
     def _row_kernel(self, op: Pointwise, r: Recipe) -> tuple[Kernel, ...]:
         """An engine's row kernel. One that reduces reads its row again, but from L1: little beside the first time."""
@@ -256,7 +291,7 @@ class GpuDevice(Device):
             special_ops=work.special,
             rows=op.rows,
             cols=op.cols,
-            accesses=float(op.rows) * op.cols * (r.reads + r.writes),
+            loop=row_loop(op.kind, r),
             chain_s=2.0 * math.log2(ROW_THREADS) * p.l1_latency_s if r.reduces else 0.0,
         )
         bound = ("memory", moved * (1.0 - p.kept_at_best(moved)) / p.memory_peak_bytes_per_s)
