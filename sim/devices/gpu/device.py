@@ -31,8 +31,10 @@ from .gemm import GemmModel, Product
 from .parameters import GpuParameters
 from .pointwise import (
     ROW_THREADS,
+    SWEPT_SOFTMAX_ACCESSES,
     SWEPT_SOFTMAX_INSTRUCTIONS,
     SWEPT_SOFTMAX_PASSES,
+    WARP_SOFTMAX_ACCESSES,
     WARP_SOFTMAX_COLS,
     WARP_SOFTMAX_INSTRUCTIONS,
     PointwiseModel,
@@ -45,6 +47,9 @@ from .quantise import quantise_kernels
 from .sequence import SequenceModel
 
 SOFTMAX = ("softmax", "log_softmax")
+
+RESIDUAL_ACCESSES = {"add": 2.0, "add_rmsnorm": 1.0, "add_layernorm": 1.0}
+"""How often what an operator writes is the size of its traffic in the residual stream: once in, once out."""
 
 SAMPLING_PASSES = 3
 """Passes over the logits when sampling: softmax, selection (sort or threshold), draw."""
@@ -266,15 +271,16 @@ class GpuDevice(Device):
         memory = moved * (1.0 - p.kept(moved))
         if op.cols <= WARP_SOFTMAX_COLS:
             sweep = Sweep(read, moved - read, memory, work.vector, work.special)
-            instructions = WARP_SOFTMAX_INSTRUCTIONS
+            instructions, accesses = WARP_SOFTMAX_INSTRUCTIONS, WARP_SOFTMAX_ACCESSES
         else:
             blocks = p.units * max(1, p.max_threads // swept_softmax_threads(op.cols))
             in_work = min(op.rows, blocks) * read / op.rows
             again = (SWEPT_SOFTMAX_PASSES - 1.0) * read
             memory += again * (1.0 - p.kept(min(in_work, moved)))
             sweep = Sweep(read, moved - read, memory, work.vector, work.special, rows=op.rows, again_bytes=again)
-            instructions = SWEPT_SOFTMAX_INSTRUCTIONS
-        kernel = self._pointwise.kernel(replace(sweep, instructions=instructions * elements), op.kind)
+            instructions, accesses = SWEPT_SOFTMAX_INSTRUCTIONS, SWEPT_SOFTMAX_ACCESSES
+        sweep = replace(sweep, instructions=instructions * elements, accesses=accesses * elements)
+        kernel = self._pointwise.kernel(sweep, op.kind)
         bound = ("memory", moved * (1.0 - p.kept_at_best(moved)) / p.memory_peak_bytes_per_s)
         return _with_term(kernel, bound)
 
@@ -316,11 +322,15 @@ class GpuDevice(Device):
         read = sum(a.bytes_moved for a in op.accesses() if not a.write)
         write = op.bytes_moved - read
         share = 1.0 if persistent else 1.0 - p.kept(op.bytes_moved)
+        # The residual stream was written before the last block's weights passed through L2, and lives on: it is read
+        # from memory and its sum written back; only the other operand is fresh.
+        stream = RESIDUAL_ACCESSES.get(op.kind, 0.0) * write
+        memory = stream + max(0.0, read + write - stream) * share
         learned = sum(a.bytes_moved for a in op.accesses() if a.role is Role.WEIGHT and not a.write)
         sweep = Sweep(
             read_bytes=read,
             write_bytes=write,
-            memory_bytes=(read + write) * share,
+            memory_bytes=memory,
             vector_ops=work.vector / passes,
             special_ops=work.special / passes,
             rows=rows,

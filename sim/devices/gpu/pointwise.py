@@ -19,9 +19,13 @@ PAIR_THREADS = 512
 WARP_SOFTMAX_COLS = 1024
 """Longest row that a framework's softmax holds in the registers of one warp; it sweeps longer ones three times."""
 
-WARP_SOFTMAX_INSTRUCTIONS, SWEPT_SOFTMAX_INSTRUCTIONS = 34.5, 38.5
-"""Instructions an element: the same algorithms in CUDA C++ compiled for compute capability 8.0, instructions on the
-path taken counted. Full-precision exponential (8), once or twice, and division (11); the rest converts and compares."""
+WARP_SOFTMAX_INSTRUCTIONS, SWEPT_SOFTMAX_INSTRUCTIONS = 27.5, 32.5
+"""Instructions an element for the arithmetic pipes: the same algorithms in CUDA C++ compiled for compute capability
+8.0, counted on the path taken without memory accesses, branches and special functions. Full-precision exponentials (7
+each, two where a row is swept) and a division (7); the rest converts, compares and adds."""
+
+WARP_SOFTMAX_ACCESSES, SWEPT_SOFTMAX_ACCESSES = 2.0, 0.5
+"""Loads and stores an element: single elements, or eight at a time in each of three sweeps and the store."""
 
 SWEPT_SOFTMAX_PASSES = 3
 """Maximum, sum, result: each reads the row."""
@@ -31,8 +35,8 @@ SWEPT_SOFTMAX_PASSES = 3
 class RowLoop:
     """What a row kernel of an engine does for one element: every thread loops over single elements, nothing unrolled.
 
-    ``instructions`` and ``accesses`` (loads and stores) of all loops over the row, ``trips`` loads that wait for one
-    another. ``pair``: the loop takes two elements a turn.
+    ``instructions`` for the arithmetic pipes and ``accesses`` (loads and stores) of all loops over the row, ``trips``
+    loads that wait for one another. ``pair``: the loop takes two elements a turn.
     """
 
     instructions: float
@@ -42,15 +46,15 @@ class RowLoop:
 
 
 ROW_LOOPS = {
-    "rmsnorm": RowLoop(24.0, 4.0, 2),
-    "silu_mul": RowLoop(43.0, 3.0, 1),
-    "rope": RowLoop(26.0, 3.0, 1, pair=True),
+    "rmsnorm": RowLoop(18.0, 4.0, 2),
+    "silu_mul": RowLoop(34.0, 3.0, 1),
+    "rope": RowLoop(22.5, 3.0, 1, pair=True),
 }
 """vllm-project/vllm 0.2 csrc (layernorm, activation, pos_encoding kernels): loops of that form compiled for compute
-capability 8.0 (nvcc 13), instructions counted: nothing is unrolled. Rotary embedding divides integers for each pair."""
+capability 8.0 (nvcc 13) and counted as above: nothing is unrolled. Rotary embedding divides integers for each pair."""
 
-LOOP_INSTRUCTIONS, ACCESS_INSTRUCTIONS, SPECIAL_INSTRUCTIONS = 3.0, 5.0, 10.0
-"""Of other such loops, after those above: loop count and branch, 64-bit address and access, exponential or division."""
+LOOP_INSTRUCTIONS, ACCESS_INSTRUCTIONS, SPECIAL_INSTRUCTIONS = 2.0, 4.0, 7.0
+"""Of other such loops, after those above: loop count, 64-bit address, exponential or division."""
 
 
 def swept_softmax_threads(cols: int) -> int:
@@ -85,7 +89,7 @@ class Sweep:
     ``run_bytes``: what is read lies in pieces of that size at unrelated places. ``shared_bytes`` of what is read serve
     every row (learned numbers).
     ``loop`` makes it a row kernel of an engine: a block for each of ``rows`` rows of ``cols`` elements, a thread for
-    each element, up to ROW_THREADS. ``instructions`` are issued in all, where that was counted.
+    each element, up to ROW_THREADS. ``instructions`` are issued and ``accesses`` made in all, where that was counted.
     """
 
     read_bytes: float
@@ -102,6 +106,7 @@ class Sweep:
     cols: int = 0
     loop: RowLoop | None = None
     instructions: float = 0.0
+    accesses: float = 0.0
 
 
 class PointwiseModel:
@@ -161,15 +166,14 @@ class PointwiseModel:
         away = min(1.0, sweep.memory_bytes / ((sweep.read_bytes + sweep.write_bytes) or 1.0))
         trip_s = loop.trips * p.l2_latency_s + away * p.memory_latency_s  # a second load of the row finds it in L2
         elements = float(sweep.rows) * sweep.cols
-        busy_s = elements * (loop.instructions / self._instructions + loop.accesses / self._accesses)
-        return self._build(sweep, name, sweep.rows, slots, turns * trip_s + sweep.chain_s, math.inf, busy_s)
+        counted = replace(sweep, instructions=loop.instructions * elements, accesses=loop.accesses * elements)
+        return self._build(counted, name, sweep.rows, slots, turns * trip_s + sweep.chain_s, math.inf)
 
-    def _build(
-        self, sweep: Sweep, name: str, blocks: int, slots: int, serial_s: float, flight: float, issue_s: float = 0.0
-    ) -> Kernel:
+    def _build(self, sweep: Sweep, name: str, blocks: int, slots: int, serial_s: float, flight: float) -> Kernel:
         p = self._p
         total = sweep.read_bytes + sweep.write_bytes
-        vector_s = max(sweep.vector_ops / p.vector_op_rate(), issue_s, sweep.instructions / self._instructions)
+        issue_s = sweep.instructions / self._instructions + sweep.accesses / self._accesses
+        vector_s = max(sweep.vector_ops / p.vector_op_rate(), issue_s)
         special_s = sweep.special_ops / p.special_ops
         l1_s = (total + sweep.again_bytes) / p.l1_bytes_per_s
         tile = TileClass(
