@@ -135,7 +135,7 @@ def _moe(row: Mapping[str, Any]) -> Converted | None:
 def _linear_attention(row: Mapping[str, Any]) -> Converted | None:
     source = str(row["kernel_source"])
     batch, length = whole(row, "batch_size"), whole(row, "seq_len")
-    base = {"batch": batch, "length": length, "dtype": "bf16"}
+    base = {"batch": batch, "length": length, "dtype": "bf16", "phase": str(row["phase"])}
     if source.startswith("causal_conv1d"):
         cells = {**base, "channels": _convolved(row), "kernel": whole(row, "d_conv")}
         return f"conv1d {row['phase']}", "conv1d", cells

@@ -208,7 +208,26 @@ def _batched(r: Row) -> Operator:
 
 def _pointwise(r: Row) -> Operator:
     learned = r.whole("parameter_cols") if "parameter_cols" in r else -1
-    return Pointwise(r.kind, r.whole("rows"), r.whole("cols"), r.dtype(), learned)
+    compiled = r.flag("compiled", False)
+    return Pointwise(r.kind, r.whole("rows"), r.whole("cols"), r.dtype(), learned, compiled=compiled)
+
+
+def _gated_delta(r: Row) -> Operator:
+    """A timed call is given a state in the activations' type and returns it in fp32, unless the row says otherwise."""
+    alone = r.flag("alone", r.timed)
+    return GatedDelta(
+        r.whole("batch"),
+        r.whole("length"),
+        r.whole("heads"),
+        r.whole("key_dim"),
+        r.whole("value_dim"),
+        r.whole("chunk", 64),
+        r.dtype(),
+        state_dtype=r.dtype("state_dtype", "fp32"),
+        initial_state_dtype=r.dtype("initial_state_dtype", r.dtype() if alone else ""),
+        alone=alone,
+        context=r.text("phase", "") == "context",
+    )
 
 
 READERS: dict[str, Callable[[Row], Operator]] = {
@@ -230,16 +249,9 @@ READERS: dict[str, Callable[[Row], Operator]] = {
         r.whole("groups", 1),
         r.whole("chunk", 256),
         r.dtype(),
+        context=r.text("phase", "") == "context",
     ),
-    "gated_delta": lambda r: GatedDelta(
-        r.whole("batch"),
-        r.whole("length"),
-        r.whole("heads"),
-        r.whole("key_dim"),
-        r.whole("value_dim"),
-        r.whole("chunk", 64),
-        r.dtype(),
-    ),
+    "gated_delta": _gated_delta,
     "conv1d": lambda r: CausalConv1d(
         r.whole("batch"),
         r.whole("length"),
@@ -247,6 +259,7 @@ READERS: dict[str, Callable[[Row], Operator]] = {
         r.whole("kernel", 4),
         r.dtype(),
         r.flag("bias", True),
+        context=r.text("phase", "") == "context",
     ),
     "conv2d": _conv2d,
     "fft_conv": lambda r: FFTConv(r.whole("batch"), r.whole("length"), r.whole("channels"), r.dtype()),

@@ -182,7 +182,7 @@ def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) 
             continue
         shares = {label: seconds * times for label, seconds in (lowered.bounds if bound_only else lowered.shares)}
         if not bound_only:
-            launch = operator_launch_s(costs, mode, len(lowered.seconds), lowered.seconds) * times
+            launch = operator_launch_s(costs, mode, len(lowered.seconds), lowered.seconds, lowered.launched) * times
             if launch:
                 shares["launch"] = launch
             host += host_s(costs, mode, len(lowered.seconds)) * times

@@ -144,7 +144,7 @@ def _interleaved(program: Program, run: Execution, device: Device, rows: Rows) -
     durations, launches = {}, {}
     for name, low in lowered.items():
         own = tuple(kernel_seconds(kernel) for kernel in low.kernels)
-        launches[name] = operator_launch_s(device.launch, program.launch, len(own), own)
+        launches[name] = operator_launch_s(device.launch, program.launch, len(own), own, low.launched)
         durations[name] = round((sum(own) + launches[name]) * PS)
     wall_ps, busy = simulate_interleaved(stream, durations, _Mark, run.interleave)
     seconds = wall_ps / PS * run.times
@@ -253,7 +253,7 @@ def _host(state: _Run, run: Execution, queue: simpy.Store) -> Generator[simpy.Ev
             last = index == len(total.lowered.kernels) - 1
             item = _Launch(name, kernel, weight, total, last)
             if mode == "isolated":
-                cost = launch.isolated_s if index == 0 else launch.dispatch_s
+                cost = launch.alone_s(total.lowered.launched) if index == 0 else launch.dispatch_s
                 yield state.env.timeout(round(cost * PS))
                 finished = item.ready = state.env.event()
             elif mode == "eager":

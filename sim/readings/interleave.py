@@ -40,7 +40,8 @@ def factors(program: Program, run: Execution, device: Device, *, bound_only: boo
     for _, node, count in run.graph.walk():
         lowered = device.lower(node.op, program.fused_pointwise)
         own = lowered.seconds
-        seconds = lowered.analytic_s + operator_launch_s(device.launch, program.launch, len(own), own)
+        launch = operator_launch_s(device.launch, program.launch, len(own), own, lowered.launched)
+        seconds = lowered.analytic_s + launch
         group = group_of(node)
         busy[group] = busy.get(group, 0.0) + (lowered.roofline_s if bound_only else seconds) * count
     busiest = max(busy, key=lambda group: busy[group])

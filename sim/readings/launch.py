@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..devices.device import LaunchCosts, Lowered
+from ..graph.operator import Launched
 
 MODES = ("graph", "stream", "eager", "isolated")
 
@@ -12,8 +13,10 @@ def device_gap_s(costs: LaunchCosts, mode: str) -> float:
     return costs.gap_s if mode == "graph" else costs.stream_gap_s
 
 
-def operator_launch_s(costs: LaunchCosts, mode: str, kernels: int, times: tuple[float, ...]) -> float:
-    """Launch time of one operator that shows, given its kernels' own *times*.
+def operator_launch_s(
+    costs: LaunchCosts, mode: str, kernels: int, times: tuple[float, ...], launched: Launched = "library"
+) -> float:
+    """Launch time of one operator that shows, given its kernels' own *times* and its launch class.
 
     ``graph``, ``stream``: a gap a kernel. ``eager``: the gap only; the host is compared with the device for a whole
     phase (:func:`host_s`). ``isolated``: the full latency of one synchronised operator, and behind it the host's
@@ -24,7 +27,7 @@ def operator_launch_s(costs: LaunchCosts, mode: str, kernels: int, times: tuple[
     if mode != "isolated":
         return kernels * device_gap_s(costs, mode)
     later = sum(max(costs.dispatch_s - t, costs.stream_gap_s) for t in times[:-1])
-    return costs.isolated_s + later
+    return costs.alone_s(launched) + later
 
 
 def host_s(costs: LaunchCosts, mode: str, kernels: int) -> float:
@@ -35,4 +38,4 @@ def host_s(costs: LaunchCosts, mode: str, kernels: int) -> float:
 def single_launch_s(costs: LaunchCosts, mode: str, lowered: Lowered) -> float:
     """Launch time of one operator timed alone (a row of a kernel table): ``graph`` or ``eager``."""
     times = tuple(t.total_s for t in lowered.times)
-    return operator_launch_s(costs, "isolated" if mode == "eager" else "graph", len(times), times)
+    return operator_launch_s(costs, "isolated" if mode == "eager" else "graph", len(times), times, lowered.launched)

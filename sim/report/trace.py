@@ -205,7 +205,7 @@ def _host(pid: int, runs: list[Run], device: Device, program: Program) -> Iterat
                 begin, length = max(dispatched, blocked), costs.dispatch_s * _PS
             elif mode == "isolated":
                 begin = ended if run.index == 0 else dispatched
-                length = (costs.isolated_s if run.index == 0 else costs.dispatch_s) * _PS
+                length = (costs.alone_s(run.node.op.launched) if run.index == 0 else costs.dispatch_s) * _PS
             elif run.node.overlap:
                 continue
             else:

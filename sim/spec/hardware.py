@@ -119,7 +119,15 @@ class Launch(SpecModel):
     dispatch: NonNegativeTime = Field(
         description="host time of one eager framework operator; hidden while the device is behind"
     )
-    eager: NonNegativeTime = Field(description="cost of one isolated, synchronised eager operator beyond its kernel")
+    eager: NonNegativeTime = Field(
+        description="cost of one isolated, synchronised eager operator beyond its kernel: a product of a library"
+    )
+    eager_native: NonNegativeTime | None = Field(
+        None, description="the same of the framework's own kernels (activation, softmax, norm); as eager if absent"
+    )
+    eager_compiled: NonNegativeTime | None = Field(
+        None, description="the same of a function that the framework compiled: guards and wrapper; as eager if absent"
+    )
 
 
 class PowerEnvelope(SpecModel):
@@ -290,8 +298,8 @@ class PointwiseKernels(SpecModel):
     loads_in_flight: Count = Field(description="independent vector loads a thread issues before it waits")
     accesses: OpPerCycle | None = Field(
         None,
-        description="single elements that one SM loads and stores in a clock in the engines' row kernels (norm, gated "
-        "activation, rotary embedding), which give a row to a block and an element to a thread; free if absent",
+        description="single elements that the load/store path of one SM takes in a clock, in the engines' row kernels "
+        "(norm, gated activation, rotary embedding), which load and store them one by one; free if absent",
     )
 
 

@@ -29,10 +29,27 @@ from .attention_call import AttentionCallModel
 from .experts import ExpertsModel
 from .gemm import GemmModel, Product
 from .parameters import GpuParameters
-from .pointwise import ROW_THREADS, PointwiseModel, Sweep
+from .pointwise import (
+    ROW_THREADS,
+    SWEPT_SOFTMAX_ACCESSES,
+    SWEPT_SOFTMAX_INSTRUCTIONS,
+    SWEPT_SOFTMAX_PASSES,
+    WARP_SOFTMAX_ACCESSES,
+    WARP_SOFTMAX_COLS,
+    WARP_SOFTMAX_INSTRUCTIONS,
+    PointwiseModel,
+    Sweep,
+    row_loop,
+    swept_softmax_threads,
+)
 from .power import PowerBudget
 from .quantise import quantise_kernels
 from .sequence import SequenceModel
+
+SOFTMAX = ("softmax", "log_softmax")
+
+RESIDUAL_ACCESSES = {"add": 2.0, "add_rmsnorm": 1.0, "add_layernorm": 1.0}
+"""How often what an operator writes is the size of its traffic in the residual stream: once in, once out."""
 
 SAMPLING_PASSES = 3
 """Passes over the logits when sampling: softmax, selection (sort or threshold), draw."""
@@ -59,6 +76,8 @@ class GpuDevice(Device):
             stream_gap_s=max(0.0, float(launch.stream) - p.memory_latency_s),
             dispatch_s=float(launch.dispatch),
             isolated_s=float(launch.eager),
+            native_s=-1.0 if launch.eager_native is None else float(launch.eager_native),
+            compiled_s=-1.0 if launch.eager_compiled is None else float(launch.eager_compiled),
         )
         self.memory_capacity_bytes = float(spec.memory.capacity)
         self.memory_reserved_bytes = float(spec.memory.reserved)
@@ -243,10 +262,34 @@ class GpuDevice(Device):
 
     def _pointwise_op(self, op: Pointwise, fused: bool) -> tuple[Kernel, ...]:
         r = recipe(op.op)
-        if fused and r.passes_eager > 1:  # no framework kernel does it at once: an engine's own
+        if fused and r.passes_eager > 1 and not op.compiled:  # no framework kernel does it at once: an engine's own
             return self._row_kernel(op, r)
-        passes = 1 if fused else r.passes_eager
-        return self._sweep(op, op.kind, rows=op.rows if r.reduces else 0, passes=passes)
+        passes = 1 if fused or op.compiled else r.passes_eager
+        swept = self._sweep(op, op.kind, rows=op.rows if r.reduces else 0, passes=passes)
+        return swept if op.compiled or op.op not in SOFTMAX else (self._softmax(op, r),)
+
+    def _softmax(self, op: Pointwise, r: Recipe) -> Kernel:
+        """A framework's softmax: short rows in the registers of a warp, long ones swept three times by a block.
+
+        The second and third time a row is in L2 as far as the rows in work fit there together.
+        """
+        p, work, elements = self.parameters, op.arithmetic(), op.elements
+        moved, read = op.bytes_moved, op.bytes_moved * r.reads / (r.reads + r.writes)
+        memory = moved * (1.0 - p.kept(moved))
+        if op.cols <= WARP_SOFTMAX_COLS:
+            sweep = Sweep(read, moved - read, memory, work.vector, work.special)
+            instructions, accesses = WARP_SOFTMAX_INSTRUCTIONS, WARP_SOFTMAX_ACCESSES
+        else:
+            blocks = p.units * max(1, p.max_threads // swept_softmax_threads(op.cols))
+            in_work = min(op.rows, blocks) * read / op.rows
+            again = (SWEPT_SOFTMAX_PASSES - 1.0) * read
+            memory += again * (1.0 - p.kept(min(in_work, moved)))
+            sweep = Sweep(read, moved - read, memory, work.vector, work.special, rows=op.rows, again_bytes=again)
+            instructions, accesses = SWEPT_SOFTMAX_INSTRUCTIONS, SWEPT_SOFTMAX_ACCESSES
+        sweep = replace(sweep, instructions=instructions * elements, accesses=accesses * elements)
+        kernel = self._pointwise.kernel(sweep, op.kind)
+        bound = ("memory", moved * (1.0 - p.kept_at_best(moved)) / p.memory_peak_bytes_per_s)
+        return _with_term(kernel, bound)
 
     def _row_kernel(self, op: Pointwise, r: Recipe) -> tuple[Kernel, ...]:
         """An engine's row kernel. One that reduces reads its row again, but from L1: little beside the first time."""
@@ -261,7 +304,7 @@ class GpuDevice(Device):
             special_ops=work.special,
             rows=op.rows,
             cols=op.cols,
-            accesses=float(op.rows) * op.cols * (r.reads + r.writes),
+            loop=row_loop(op.kind, r),
             chain_s=2.0 * math.log2(ROW_THREADS) * p.l1_latency_s if r.reduces else 0.0,
         )
         bound = ("memory", moved * (1.0 - p.kept_at_best(moved)) / p.memory_peak_bytes_per_s)
@@ -286,11 +329,15 @@ class GpuDevice(Device):
         read = sum(a.bytes_moved for a in op.accesses() if not a.write)
         write = op.bytes_moved - read
         share = 1.0 if persistent else 1.0 - p.kept(op.bytes_moved)
+        # The residual stream was written before the last block's weights passed through L2, and lives on: it is read
+        # from memory and its sum written back; only the other operand is fresh.
+        stream = RESIDUAL_ACCESSES.get(op.kind, 0.0) * write
+        memory = stream + max(0.0, read + write - stream) * share
         learned = sum(a.bytes_moved for a in op.accesses() if a.role is Role.WEIGHT and not a.write)
         sweep = Sweep(
             read_bytes=read,
             write_bytes=write,
-            memory_bytes=(read + write) * share,
+            memory_bytes=memory,
             vector_ops=work.vector / passes,
             special_ops=work.special / passes,
             rows=rows,
