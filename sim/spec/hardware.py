@@ -332,6 +332,12 @@ class CollectiveProtocols(SpecModel):
     in_network_efficiency: NonNegativeRatio = Field(
         0.0, description="share of the payload rate that in-network reduction reaches; 0 where there is none"
     )
+    peer_setup: NonNegativeTime | None = Field(
+        None, description="start of a point-to-point transfer in the full-bandwidth protocol; between both if absent"
+    )
+    peer_channels: Count | None = Field(
+        None, description="thread blocks among which a point-to-point transfer is divided; channels if absent"
+    )
     ll128: bool = Field(True, description="the middle protocol is safe on these links (NVLink, not PCIe)")
     direct_setup: NonNegativeTime = Field(description="start and barriers of one shot of an engine's own all-reduce")
     direct_efficiency: Ratio = Field(description="share of the link that reads of peers' memory reach")

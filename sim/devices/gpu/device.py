@@ -352,6 +352,8 @@ def _protocol_costs(protocols: CollectiveProtocols | None) -> ProtocolCosts | No
         direct_limit_bytes=float(protocols.direct_limit),
         direct_devices=int(protocols.direct_devices),
         ll128=protocols.ll128,
+        peer_setup_s=None if protocols.peer_setup is None else float(protocols.peer_setup),
+        peer_channels=None if protocols.peer_channels is None else int(protocols.peer_channels),
     )
 
 
