@@ -23,7 +23,7 @@ from pathlib import Path
 from effsim.devices.gpu.device import GpuDevice
 from effsim.devices.registry import load_machine
 from effsim.explore.kernel_table import Score
-from effsim.graph.table import from_row
+from effsim.graph.operators.communication import Collective
 from effsim.network.topology import Network, NetworkLevel
 from effsim.readings.launch import single_launch_s
 
@@ -62,8 +62,7 @@ class Case:
     def predicted_s(self) -> float:
         """Time in a CUDA graph, by the library alone."""
         device = device_of(self.machine, self.levels)
-        cells = {"op": self.op, "bytes": int(self.size_bytes), "devices": self.devices, "dtype": self.dtype}
-        op = replace(from_row("collective", {**cells, "runtime": "nccl"}), stride=self.stride)
+        op = Collective(self.op, self.size_bytes, self.devices, self.stride, self.dtype, "nccl")
         lowered = device.lower(op)
         return lowered.analytic_s + single_launch_s(device.launch, "graph", lowered)
 

@@ -89,8 +89,8 @@ class EnergyScore:
 def readings(watts: float) -> int:
     """How many readings of whole milliwatts a mean was taken of; 0 where no small number fits.
 
-    >>> readings(136.831), readings(583.392833), readings(691.8169)
-    (1, 12, 10)
+    >>> readings(136.831), readings(691.8169), readings(583.0 + 1 / 12e3)
+    (1, 10, 12)
     """
     for count in range(1, MOST_READINGS + 1):
         total = 1e3 * watts * count
