@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import UnsupportedError
-from .protocols import ProtocolCosts, Ring, direct_all_reduce
+from .protocols import NodeRings, ProtocolCosts, Ring, direct_all_reduce
 from .topology import Network, NetworkLevel
 
 
@@ -78,7 +78,8 @@ def plan(
 
     ``adds``: switches that reduce can add numbers of this type.
 
-    Over several levels an all-reduce is reduce-scatter inside, all-reduce outside on what is left, all-gather inside;
+    With ``protocols`` and a network between nodes, the library's rings and trees through all of them. Otherwise, over
+    several levels, an all-reduce is reduce-scatter inside, all-reduce outside on what is left, all-gather inside;
     gathers and scatters shrink or grow the same way; an all-to-all sends to each level its share of the partners.
 
     >>> net = Network((NetworkLevel("n", "switch", 8, 100e9, 1e-6),))
@@ -91,6 +92,10 @@ def plan(
     spans = network.spans(devices, stride)
     if costs.protocols is not None and len(spans) == 1 and spans[0][0] is network.levels[0]:
         return _inside_node(spans[0][0], spans[0][1], costs, costs.protocols, op, size_bytes, by, adds)
+    if costs.protocols is not None and len(network.levels) == 2 and spans[-1][0] is network.levels[1]:
+        through = _through_nodes(network, spans, costs, costs.protocols, op, size_bytes)
+        if through is not None:
+            return through
     if op == "all_reduce" and len(spans) > 1:
         return _hierarchical_all_reduce(spans, costs, size_bytes)
     parts: list[CollectivePlan] = []
@@ -132,6 +137,26 @@ def _inside_node(
     else:
         raise UnsupportedError(f"no algorithm for collective {op!r}")
     return CollectivePlan(f"{best.name} ({level.name})", best.setup_s + best.latency_s, best.transfer_s, best.steps)
+
+
+def _through_nodes(
+    network: Network,
+    spans: list[tuple[NetworkLevel, int]],
+    costs: CollectiveCosts,
+    protocols: ProtocolCosts,
+    op: str,
+    size: float,
+) -> CollectivePlan | None:
+    """Over nodes joined by a network: the library's rings and trees; None for what goes from one to one or all."""
+    inner = spans[0][1] if len(spans) == 2 else 1
+    near, (far, nodes) = network.levels[0], spans[-1]
+    if op not in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all"):
+        return None
+    ring = Ring(protocols, costs.setup_s, costs.step_s, costs.efficiency * near.bytes_per_s, near.latency_s)
+    rings = NodeRings(ring, inner, nodes, far.bytes_per_s, far.latency_s)
+    best = rings.exchange(size) if op == "all_to_all" else rings.collective(op, size)
+    where = f"{near.name} + {far.name}" if inner > 1 else far.name
+    return CollectivePlan(f"{best.name} ({where})", best.setup_s + best.latency_s, best.transfer_s, best.steps)
 
 
 def _hierarchical_all_reduce(

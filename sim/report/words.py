@@ -160,7 +160,7 @@ def memory_line(result: RunResult) -> str:
 def energy_line(result: RunResult) -> str:
     """The energy, or why it is unknown and what it cannot exceed."""
     if result.energy_j is not None:
-        return f"energy {format_quantity(result.energy_j, 'energy')}"
+        return f"energy {format_quantity(result.energy_j, 'energy')} (devices alone, without host and links)"
     reason = "energy unknown (per-operation energies are not in the hardware file)"
     if result.energy_limit_j is None:
         return f"{reason}; no power limit is given either"

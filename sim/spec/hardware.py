@@ -134,10 +134,25 @@ class PowerEnvelope(SpecModel):
     """Electrical limits."""
 
     limit: Power = Field(description="board power limit (TDP)")
-    idle: Power | None = Field(None, description="power of the idle board; unknown if absent")
-    held: Power | None = Field(
-        None, description="power to which clocks come down in long runs of matrix products; absent: none is modelled"
+    idle: Power | None = Field(
+        None, description="power of the board at its clocks while nothing runs; energy is unknown if absent"
     )
+    active: Power | None = Field(
+        None,
+        description="what processors that hold work draw beyond that, all of them together: clocks, schedulers, "
+        "registers; contained in the energies if absent",
+    )
+    held: Power | None = Field(
+        None,
+        description="power to which clocks come down in long runs of matrix products; absent: runs are too short",
+    )
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> PowerEnvelope:
+        standing = float(self.idle or 0.0) + float(self.active or 0.0)
+        if standing >= min(float(self.limit), float(self.held or self.limit)):
+            raise ValueError("'power.idle' and 'power.active' leave nothing of 'power.limit' (or 'power.held')")
+        return self
 
 
 class Energy(SpecModel):
@@ -330,6 +345,12 @@ class CollectiveProtocols(SpecModel):
     )
     in_network_efficiency: NonNegativeRatio = Field(
         0.0, description="share of the payload rate that in-network reduction reaches; 0 where there is none"
+    )
+    peer_setup: NonNegativeTime | None = Field(
+        None, description="start of a point-to-point transfer in the full-bandwidth protocol; between both if absent"
+    )
+    peer_channels: Count | None = Field(
+        None, description="thread blocks among which a point-to-point transfer is divided; channels if absent"
     )
     ll128: bool = Field(True, description="the middle protocol is safe on these links (NVLink, not PCIe)")
     direct_setup: NonNegativeTime = Field(description="start and barriers of one shot of an engine's own all-reduce")

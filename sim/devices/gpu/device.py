@@ -42,7 +42,7 @@ from .pointwise import (
     row_loop,
     swept_softmax_threads,
 )
-from .power import PowerBudget
+from .power import PowerModel
 from .quantise import quantise_kernels
 from .sequence import SequenceModel
 
@@ -85,13 +85,14 @@ class GpuDevice(Device):
         self.power_limit_w = float(spec.power.limit)
         self.price_usd_per_hour = None if spec.price.hourly is None else float(spec.price.hourly)
         habits = spec.kernels
+        self._power = PowerModel.of(spec)
         self._gemm = GemmModel(
             p,
             habits.gemm,
             float(habits.setup),
             self.launch.gap_s,
             spec.name,
-            PowerBudget.of(spec),
+            self._power,
         )
         self._pointwise = PointwiseModel(p, habits.pointwise)
         from_shared = habits.gemm.operands_from_shared_memory
@@ -159,19 +160,11 @@ class GpuDevice(Device):
         return None if self.spec.power.idle is None else float(self.spec.power.idle)
 
     def energy_j(self, op: Operator, lowered: Lowered) -> float | None:
-        """Operations and moved bytes times their energies; None where an energy that is needed is unknown."""
-        work, e = op.arithmetic(), self.spec.energy
-        dtype = str(getattr(op, "dtype", "fp32"))
-        matrix = (e.matrix or {}).get(dtype)  # type: ignore[call-overload]
-        terms = (
-            (work.matrix, matrix),
-            (work.vector + work.special, e.vector),
-            (sum(k.memory_bytes for k in lowered.kernels), e.memory),
-            (sum(k.l2_bytes for k in lowered.kernels), e.l2),
-        )
-        if any(amount and energy is None for amount, energy in terms):
-            return None
-        return sum(amount * float(energy) for amount, energy in terms if energy is not None)
+        """Operations, moved bytes and busy processors; None where an energy that is needed is unknown.
+
+        What crosses links and what the host draws is not in it.
+        """
+        return None if self._power is None else self._power.energy_j(op, lowered.kernels, lowered.times)
 
     def more_roofs(self) -> tuple[tuple[str, str, float], ...]:
         """Vector and L2 roofs."""
@@ -413,6 +406,8 @@ def _protocol_costs(protocols: CollectiveProtocols | None) -> ProtocolCosts | No
         direct_limit_bytes=float(protocols.direct_limit),
         direct_devices=int(protocols.direct_devices),
         ll128=protocols.ll128,
+        peer_setup_s=None if protocols.peer_setup is None else float(protocols.peer_setup),
+        peer_channels=None if protocols.peer_channels is None else int(protocols.peer_channels),
     )
 
 

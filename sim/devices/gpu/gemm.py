@@ -11,7 +11,7 @@ from ...spec.hardware import GemmKernels
 from ..kernel import Kernel, TileClass
 from . import tile_search as ts
 from .parameters import GpuParameters, tile_table
-from .power import PowerBudget
+from .power import PowerModel
 
 DEQUANT_OPS = 1.5
 """Vector operations to widen one weight: extract, convert, scale, for two weights of a register at once."""
@@ -55,7 +55,7 @@ class GemmModel:
         setup_s: float,
         launch_gap_s: float,
         device: str,
-        power: PowerBudget | None = None,
+        power: PowerModel | None = None,
     ) -> None:
         p = parameters
         self._power = power
@@ -147,7 +147,7 @@ class GemmModel:
         )
         if self._power is None:
             return kernel
-        return self._power.apply(kernel, 2.0 * x.m * x.n * x.k * x.batch, x.dtype)
+        return self._power.held(kernel, 2.0 * x.m * x.n * x.k * x.batch, x.dtype)
 
     def _table(self, ea: float, eb: float) -> list[list[float]]:
         """Tiles for operands of *ea* and *eb* bytes an element, with the bandwidth their loads reach.
