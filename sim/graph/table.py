@@ -127,6 +127,7 @@ def _attention(r: Row) -> Operator:
         value_dim=r.whole("value_dim", 0),
         cached=r.flag("cached", True),
         call=r.flag("call", r.timed),
+        appends=r.flag("appends", True),
     )
 
 
@@ -146,6 +147,7 @@ def _latent(r: Row) -> Operator:
         v_dim=r.whole("v_dim", 128),
         causal=r.flag("causal", True),
         call=r.flag("call", r.timed),
+        module=r.flag("module", False) if "module" in r else None,
     )
 
 

@@ -202,7 +202,20 @@ class LatentKernels(SpecModel):
     rows: Count = Field(description="query heads of one tile")
     keys: Count = Field(description="keys of one inner step")
     splits: Count = Field(description="pieces into which every sequence is cut, whatever the batch")
-    step_latency: NonNegativeTime = Field(description="added to the work of one inner step: loads that nothing hides")
+    trips: Count = Field(description="loads of a step that wait for each other and that nothing hides")
+
+
+class AttentionTile(SpecModel):
+    """Tiles of heads up to a size, where they are not those of head size 128 with its keys scaled."""
+
+    head_dim: Count = Field(description="widest key this applies to; the first entry that fits is taken")
+    narrow: bool = Field(False, description="for products in an 8-bit type")
+    context_m: Count | None = Field(None, description="query rows of a context tile")
+    context_n: Count | None = Field(None, description="keys of one inner step")
+    paged_m: Count | None = Field(None, description="query rows of a tile over a paged cache")
+    paged_n: Count | None = Field(None, description="keys of one step over a paged cache")
+    generation_m: Count | None = Field(None, description="rows of a split-KV tile")
+    generation_n: Count | None = Field(None, description="keys of one split-KV step")
 
 
 class AttentionCall(SpecModel):
@@ -214,6 +227,11 @@ class AttentionCall(SpecModel):
     regroup_copies: Count | None = Field(
         None, description="copies that bring grouped queries and outputs of generation into the kernel's order"
     )
+    latent_module: bool = Field(
+        True,
+        description="a table row of latent attention is the engine's whole module, launched by the host; else a captured "
+        "graph of the attention alone; a row may say itself which (``module``)",
+    )
     latent_host: NonNegativeTime = Field(
         0.0, description="host time of the latent-attention module, which the framework launches kernel by kernel"
     )
@@ -221,11 +239,16 @@ class AttentionCall(SpecModel):
         0.0, description="host time more where the cache is narrower than the queries: scales and conversions"
     )
     latent_absorbed: Count = Field(1, description="longest prompt that latent attention computes in the absorbed form")
+    latent_absorbed_narrow: Count | None = Field(
+        None, description="the same where the cache is narrower than the queries; as above if absent"
+    )
     latent_padded: bool = Field(False, description="the kernel has no narrower value: it is padded to the key's width")
 
 
 class AttentionKernels(SpecModel):
-    """Fused-attention kernels of a generation. Tiles are those of head size 128; others keep the bytes of a step."""
+    """Fused-attention kernels of a generation. Tiles are those of head size 128; others keep the bytes of a step,
+    unless ``tiles`` has them.
+    """
 
     context_m: Count = Field(description="query rows of a context tile")
     context_n: Count = Field(description="keys of one inner step")
@@ -238,6 +261,10 @@ class AttentionKernels(SpecModel):
     )
     overlap_softmax: bool = Field(description="exponentials of one tile run under the matrix unit's work on another")
     blocks_per_sm: Count = Field(description="thread blocks of the fused kernel that share an SM")
+    tiles: list[AttentionTile] = Field(default_factory=list, description="tiles of other head sizes and narrow types")
+    prefetch: bool = Field(
+        False, description="a persistent block loads for its next tile while it works on one: no latency between tiles"
+    )
     step_latency: NonNegativeTime = Field(0.0, description="added to an inner step's work: barriers, dependent reads")
     tile_latency: NonNegativeTime = Field(
         0.0, description="start and end of a tile: scheduling, page table, first loads, last rescale, store"
@@ -249,7 +276,9 @@ class AttentionKernels(SpecModel):
     )
     split_ungrouped: bool = Field(True, description="keys are split where every query head has its own keys, too")
     max_splits: Count = Field(128, description="most pieces of one sequence's keys")
-    merge_latency: NonNegativeTime = Field(0.0, description="start of the kernel that merges splits, beyond a launch")
+    merge_waits: bool = Field(
+        False, description="the kernel that merges splits is launched early and waits ready: its start is hidden"
+    )
     stored_type_products: bool = Field(False, description="products run in the type of a narrower cache")
     narrow_operations: NonNegativeCount = Field(
         0,

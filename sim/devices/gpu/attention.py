@@ -71,6 +71,10 @@ class AttentionModel:
         )
         return terms, fresh + moved * (1.0 - p.kept(moved))
 
+    def _resident(self, tiling: Tiling) -> int:
+        """Tiles that an SM has under way: a block that prefetches has its next one beside the one it works on."""
+        return max(2, tiling.slots) if self._habits.prefetch else tiling.slots
+
     def _tile(
         self, op: Attention, tiling: Tiling, step_s: float, steps: float, count: int, l2: float, memory: float
     ) -> TileClass:
@@ -111,7 +115,7 @@ class AttentionModel:
             name=f"attention context {bm}x{bn}",
             classes=tuple(reversed(classes)),
             units=p.units,
-            slots=tiling.slots,
+            slots=self._resident(tiling),
             l2_bytes_per_s=p.l2_bytes_per_s,
             memory_bytes_per_s=p.memory_bytes_per_s,
             terms=terms,
@@ -141,7 +145,7 @@ class AttentionModel:
 
     def _split(self, op: Attention, tiling: Tiling, tiles: int) -> int:
         """Pieces of every sequence's keys."""
-        h, steps = self._habits, math.ceil(op.keys_read / tiling.keys)
+        h, steps = self._habits, _blocks(op, tiling.keys)
         if op.shared_value and h.latent is not None:
             return min(steps, int(h.latent.splits))
         most = min(int(h.max_splits), steps)
@@ -157,17 +161,20 @@ class AttentionModel:
         p = self._p
         partial = float(op.batch) * op.q_len * op.heads * split * (op.v_dim + 1) * ACCUMULATOR_BYTES
         out = float(op.batch) * op.q_len * op.heads * op.v_dim * size_of(op.dtype)
-        chain = float(self._habits.merge_latency) + split * p.l2_latency_s
+        # The weights of the pieces come first, then the pieces one by one.
+        chain = (split + 1) * p.l2_latency_s
         operations = 2.0 * partial / ACCUMULATOR_BYTES
         sweep = Sweep(partial, out, memory_bytes=0.0, vector_ops=operations, chain_s=chain)
         merge = self._pointwise.kernel(sweep, "attention merge")
+        if not self._habits.merge_waits:
+            merge = replace(merge, setup_s=self._setup_s)
         # Splitting is a choice of this schedule: the bound of the whole operator stands on the first kernel.
         return replace(merge, terms=tuple((label, 0.0) for label, _ in merge.terms))
 
     def _generation_kernel(self, op: Attention, tiling: Tiling, pieces: int, split: int) -> Kernel:
         p = self._p
         count = op.batch * op.kv_heads * pieces * split
-        steps = math.ceil(math.ceil(op.keys_read / tiling.keys) / split)
+        steps = math.ceil(_blocks(op, tiling.keys) / split)
         rows = op.q_len * (op.heads // op.kv_heads)
         kv = float(op.keys_read) / split * op.kv_width * size_of(op.stored_dtype)
         own = rows / pieces * (op.head_dim + op.v_dim) * size_of(op.dtype)
@@ -178,7 +185,7 @@ class AttentionModel:
             name=f"attention generation split {split}",
             classes=(self._tile(op, tiling, step_s, steps, count, kv + own, memory),),
             units=p.units,
-            slots=tiling.slots,
+            slots=self._resident(tiling),
             l2_bytes_per_s=p.l2_bytes_per_s,
             memory_bytes_per_s=p.memory_bytes_per_s,
             terms=terms,
@@ -209,6 +216,12 @@ def occupancy_split(tiles: int, steps: int, places: int, most: int) -> int:
     return next(split for split, fill in fills if fill >= GOOD_ENOUGH * best)
 
 
+def _blocks(op: Attention, keys: int) -> int:
+    """Blocks of *keys* that the keys of a sequence touch; a window rarely starts where a block does."""
+    first = max(0, op.kv_len - op.q_len - op.window) if op.window else 0
+    return (op.kv_len - 1) // keys - first // keys + 1
+
+
 def _mean_steps(op: Attention, first: int, last: int, bm: int, bn: int, packed: int) -> float:
     """Inner steps of a tile of query rows, averaged over tiles [first, last); *packed* heads share a tile's rows."""
     if not op.causal:
@@ -219,7 +232,6 @@ def _mean_steps(op: Attention, first: int, last: int, bm: int, bn: int, packed: 
     for i in range(count):
         tile = first + (2 * i + 1) * (last - first) // (2 * count)
         seen = op.kv_len - op.q_len + min(-(-(tile + 1) * bm // packed), op.q_len)
-        if op.window:
-            seen = min(seen, op.window + -(-bm // packed))
-        total += -(-seen // bn)
+        unseen = max(0, seen - -(-bm // packed) - op.window) if op.window else 0
+        total += (seen - 1) // bn - unseen // bn + 1
     return total / count

@@ -35,10 +35,7 @@ class AttentionCallModel:
         self._append = cache(self._new_append)
 
     def dense(self, op: Attention) -> tuple[Kernel, ...]:
-        """Cache write, copies of grouped queries where the library needs them, attention kernels.
-
-        The first kernel carries the start of the graph that holds the operator.
-        """
+        """Cache write if the call contains it, copies of grouped queries where the library needs them, attention."""
         group = op.heads // op.kv_heads
         copies = 0
         if group > 1 and op.q_len == 1 and self._habits.regroup_copies is not None:
@@ -49,25 +46,43 @@ class AttentionCallModel:
             size = float(op.batch) * op.heads * op.v_dim * size_of(op.dtype)
             copied = [self._sweep("regroup", size, size)] * copies
         key, width = op.kv_heads * op.head_dim, op.kv_heads * op.kv_width
-        append = self._append(op.batch * op.q_len, key, width, op.dtype, op.stored_dtype, self._replay)
-        return (append, *copied, *self._attention.kernels(op))
+        kernels = [*copied, *self._attention.kernels(op)]
+        if op.appends:
+            kernels.insert(0, self._append(op.batch * op.q_len, key, width, op.dtype, op.stored_dtype))
+        return self._replayed(kernels)
+
+    def _replayed(self, kernels: list[Kernel]) -> tuple[Kernel, ...]:
+        """The first kernel carries the start of the graph."""
+        first = kernels[0]
+        return (replace(first, setup_s=first.setup_s + self._replay), *kernels[1:])
 
     def latent(self, op: LatentAttention) -> tuple[Kernel, ...]:
-        """The module of an engine: projections between latent and heads, cache write, attention.
+        """Cache write and attention; the whole module of an engine projects between latent and heads, too.
 
-        Absorbed (generation, and prompts up to ``latent_absorbed`` tokens): queries are taken to the latent space, the
-        result back. Expanded: keys and values are projected, and the shared rotary key is copied to every head. The
-        host launches the kernels one by one; where it takes longer than they do, its time shows behind the last.
+        Absorbed (generation, and a module's prompts up to ``latent_absorbed`` tokens): queries are taken to the latent
+        space, the result back. Expanded: keys and values are projected, and the shared rotary key is copied to every
+        head. The host launches a module's kernels one by one; where it takes longer than they do, its time shows behind
+        the last.
         """
-        absorbed = op.phase == "generation" or op.q_len <= int(self._habits.latent_absorbed)
+        h = self._habits
         width = op.kv_lora_rank + op.rope_dim
-        append = self._append(op.batch * op.q_len, width, width, op.dtype, op.kv_dtype or op.dtype, 0.0)
+        append = self._append(op.batch * op.q_len, width, width, op.dtype, op.kv_dtype or op.dtype)
+        if not (h.latent_module if op.module is None else op.module):
+            core = op.equivalent if op.phase == "generation" else self._expanded_core(op)
+            return self._replayed([append, *self._attention.kernels(replace(core, call=True))])
+        narrow = bool(op.kv_dtype) and size_of(op.kv_dtype) < size_of(op.dtype)
+        longest = h.latent_absorbed_narrow if narrow and h.latent_absorbed_narrow else h.latent_absorbed
+        absorbed = op.phase == "generation" or op.q_len <= int(longest)
         work = self._absorbed(op) if absorbed else self._expanded(op)
         device_s = sum(kernel_time(k).total_s + self._gap_s for k in (append, *work))
-        narrow = bool(op.kv_dtype) and size_of(op.kv_dtype) < size_of(op.dtype)
-        host_s = float(self._habits.latent_host) + narrow * float(self._habits.latent_host_narrow)
+        host_s = float(h.latent_host) + narrow * float(h.latent_host_narrow)
         waiting = host_s - device_s - self._gap_s
         return (append, *work, *([self._host(waiting)] if waiting > 0.0 else []))
+
+    @staticmethod
+    def _expanded_core(op: LatentAttention) -> Attention:
+        """Attention over keys and values that were just computed: as wide as the queries, in no cache."""
+        return replace(op.equivalent, cached=False, kv_dtype="")
 
     def _host(self, waiting_s: float) -> Kernel:
         """The device waits for the host: nothing runs."""
@@ -98,7 +113,7 @@ class AttentionCallModel:
 
     def _expanded(self, op: LatentAttention) -> tuple[Kernel, ...]:
         tokens, word = op.batch * op.kv_len, size_of(op.dtype)
-        core = replace(op.equivalent, cached=False, kv_dtype="")  # just computed: as wide as the queries
+        core = self._expanded_core(op)
         keys = float(tokens) * op.heads * core.head_dim * word
         values = float(tokens) * op.heads * op.v_dim * word
         wide = op.heads * (op.nope_dim + op.v_dim)
@@ -127,7 +142,7 @@ class AttentionCallModel:
         memory = (read + write) * (1.0 - self._p.kept(read + write))
         return _unbound(self._pointwise.kernel(Sweep(read, write, memory), name))
 
-    def _new_append(self, tokens: int, key: int, width: int, dtype: str, stored: str, start_s: float) -> Kernel:
+    def _new_append(self, tokens: int, key: int, width: int, dtype: str, stored: str) -> Kernel:
         """Cache write, a block a token: address arithmetic of all its threads, then a dependent read and the copy.
 
         *key* elements are keys, *width* keys and values. Short blocks with much integer work: ``append_threads``
@@ -156,7 +171,6 @@ class AttentionCallModel:
             memory_bytes_per_s=p.memory_bytes_per_s,
             terms=(("memory", traffic * best / p.memory_peak_bytes_per_s),),
             binding="vector",
-            setup_s=start_s,
             detail=(("threads", threads), ("tokens", tokens)),
         )
 
