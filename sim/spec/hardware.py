@@ -218,6 +218,14 @@ class AttentionTile(SpecModel):
     generation_n: Count | None = Field(None, description="keys of one split-KV step")
 
 
+class SequenceWalk(SpecModel):
+    """A tile scheduler that finds its tiles by walking through the sequences of a batch."""
+
+    sequences: Count = Field(description="sequences it looks at in one go")
+    most: Count = Field(description="largest batch that it walks through; larger ones are dealt in order")
+    look: NonNegativeTime = Field(description="one look: lengths and splits of the sequences, sums over them")
+
+
 class AttentionCall(SpecModel):
     """What an inference engine's attention operator does around the kernel; rows of kernel tables time all of it."""
 
@@ -269,6 +277,7 @@ class AttentionKernels(SpecModel):
     tile_latency: NonNegativeTime = Field(
         0.0, description="start and end of a tile: scheduling, page table, first loads, last rescale, store"
     )
+    walk: SequenceWalk | None = Field(None, description="how tiles are found in a batch; at no cost if absent")
     pack_groups: bool = Field(False, description="short prompts put the query heads of a group into one tile")
     split: Literal["occupancy", "even"] = Field(
         "even",

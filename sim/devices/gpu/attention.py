@@ -76,19 +76,38 @@ class AttentionModel:
         return max(2, tiling.slots) if self._habits.prefetch else tiling.slots
 
     def _tile(
-        self, op: Attention, tiling: Tiling, step_s: float, steps: float, count: int, l2: float, memory: float
+        self,
+        op: Attention,
+        tiling: Tiling,
+        step_s: float,
+        steps: float,
+        count: int,
+        keys_bytes: float,
+        own: float,
+        memory: float,
+        own_bytes_per_s: float,
     ) -> TileClass:
-        """A tile of *steps* inner steps."""
+        """A tile of *steps* inner steps; its own queries and outputs are *own* bytes.
+
+        A block alone on its SM does nothing else while they pass, at its share of the bandwidth.
+        """
         p = self._p
+        own_s = 0.0 if tiling.slots > 1 else own * min(count, p.units) / own_bytes_per_s
         staged = tiling.keys * op.kv_width * size_of(op.stored_dtype)
         return TileClass(
             count=count,
-            busy_s=steps * step_s + tiling.tile_s,
+            busy_s=steps * step_s + tiling.tile_s + own_s,
             serial_s=2.0 * p.memory_latency_s + p.l2_latency_s,
-            l2_bytes=l2,
+            l2_bytes=keys_bytes + own,
             memory_bytes=memory,
             flow_bytes_per_s=p.flow(staged),
         )
+
+    def _own_bytes_per_s(self, size_bytes: float) -> float:
+        """Rate at which queries come and outputs leave: that of memory, of L2 as far as they stay there."""
+        p = self._p
+        kept = p.kept(size_bytes)
+        return 1.0 / (kept / p.l2_bytes_per_s + (1.0 - kept) / p.memory_bytes_per_s)
 
     def _context(self, op: Attention) -> Kernel:
         p, tiling = self._p, self._steps.context(op)
@@ -104,11 +123,13 @@ class AttentionModel:
         memory = traffic / total_tiles
         word, stored = size_of(op.dtype), op.kv_width * size_of(op.stored_dtype)
         own = min(bm, op.q_len * packed) * (op.head_dim + op.v_dim) * word
+        own_rate = self._own_bytes_per_s(own * total_tiles)
         classes, start = [], 0
         for g in range(groups):
             stop = tiles_q * (g + 1) // groups
             steps = _mean_steps(op, start, stop, bm, bn, packed)
-            tile = self._tile(op, tiling, step_s, steps, (stop - start) * heads, steps * bn * stored + own, memory)
+            count = (stop - start) * heads
+            tile = self._tile(op, tiling, step_s, steps, count, steps * bn * stored, own, memory, own_rate)
             classes.append(tile)
             start = stop
         return Kernel(
@@ -120,9 +141,16 @@ class AttentionModel:
             memory_bytes_per_s=p.memory_bytes_per_s,
             terms=terms,
             binding="matrix",
-            setup_s=self._setup_s + self._tail_s(classes, total_tiles),
+            setup_s=self._setup_s + self._walk_s(op.batch) + self._tail_s(classes, total_tiles),
             detail=(("tile", f"{bm}x{bn}"), ("query_tiles", tiles_q), ("heads", heads), ("step_s", step_s)),
         )
+
+    def _walk_s(self, batch: int) -> float:
+        """Every SM's scheduler walks through the whole batch once, and waits for each look."""
+        walk = self._habits.walk
+        if walk is None or batch > int(walk.most):
+            return 0.0
+        return batch / int(walk.sequences) * float(walk.look)
 
     def _tail_s(self, classes: list[TileClass], tiles: int) -> float:
         """Idle time at the end: heads follow each other, so a long tile may be among the last to start.
@@ -180,17 +208,18 @@ class AttentionModel:
         own = rows / pieces * (op.head_dim + op.v_dim) * size_of(op.dtype)
         terms, traffic = self._terms(op)
         memory = traffic / count
+        rate = self._own_bytes_per_s(own * count)
         step_s = self._steps.step_s(op, tiling)
         return Kernel(
             name=f"attention generation split {split}",
-            classes=(self._tile(op, tiling, step_s, steps, count, kv + own, memory),),
+            classes=(self._tile(op, tiling, step_s, steps, count, kv, own, memory, rate),),
             units=p.units,
             slots=self._resident(tiling),
             l2_bytes_per_s=p.l2_bytes_per_s,
             memory_bytes_per_s=p.memory_bytes_per_s,
             terms=terms,
             binding="matrix",
-            setup_s=self._setup_s,
+            setup_s=self._setup_s + self._walk_s(op.batch),
             detail=(("splits", split), ("query_rows", rows), ("steps", steps), ("step_s", step_s)),
         )
 

@@ -15,6 +15,10 @@ from .parameters import WARP_THREADS, GpuParameters
 from .pointwise import PointwiseModel, Sweep
 
 
+NARROW_STORE_OPS = 5.0
+"""Operations on an element that is stored narrower: unpack, divide by the scale, clamp, convert, pack."""
+
+
 class AttentionCallModel:
     """Lowers attention as an engine calls it, for one GPU."""
 
@@ -147,15 +151,16 @@ class AttentionCallModel:
 
         *key* elements are keys, *width* keys and values. Short blocks with much integer work: ``append_threads``
         threads, fewer where the key is narrower, execute ``append_operations`` integer operations each, whatever there
-        is to copy.
+        is to copy; elements stored narrower are converted one by one.
         """
         p, h = self._p, self._habits
         threads = max(WARP_THREADS, min(int(h.append_threads), key))
         read, write = float(width) * size_of(dtype), float(width) * size_of(stored)
+        operations = int(h.append_operations) * threads + (NARROW_STORE_OPS * width if write < read else 0.0)
         traffic = tokens * (read + write)
         tile = TileClass(
             count=tokens,
-            busy_s=int(h.append_operations) * threads / (p.vector_rate("int32") / 2.0),
+            busy_s=operations / (p.vector_rate("int32") / 2.0),
             serial_s=2.0 * p.memory_latency_s + p.l2_latency_s,
             l2_bytes=read + write,
             memory_bytes=(read + write) * (1.0 - p.kept(traffic)),

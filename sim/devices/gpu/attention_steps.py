@@ -23,8 +23,8 @@ REFERENCE_WIDTH = 256
 MATRIX_ROWS = 16
 """Rows of a warp's smallest matrix instruction."""
 
-REFERENCE_ROWS = 64
-"""Query rows for which the hardware files give what a tile adds."""
+GROUP_ROWS = 64
+"""Query rows of one group of warps, which has no other to take turns with."""
 
 KEY_GRANULE, MOST_KEYS = 32, 192
 """Keys of a step come in these multiples, and few kernels go beyond 192."""
@@ -65,15 +65,14 @@ class StepModel:
         h = self._habits
         if op.shared_value and h.latent is not None:
             rows = int(h.latent.rows)
-            return Tiling(rows, int(h.latent.keys), 1, False, self._trips_s(op), self._tile_s(op, rows))
+            return Tiling(rows, int(h.latent.keys), 1, False, self._trips_s(op), self._tile_s(op))
         narrow = self._is_narrow(op)
         value = 0 if op.shared_value else op.v_dim
         most = self._shape(op.head_dim, value, narrow, "paged")[0]
         least, keys = self._shape(op.head_dim, value, narrow, "generation")
         wanted = op.q_len * (op.heads // op.kv_heads)
         rows = least if wanted <= least else min(max(most, least), math.ceil(wanted / least) * least)
-        # A tile of the smallest height belongs to one group of warps, which has no other to take turns with.
-        return self._tiling(op, rows, keys, h.overlap_softmax and rows > REFERENCE_ROWS)
+        return self._tiling(op, rows, keys, h.overlap_softmax and rows > GROUP_ROWS)
 
     def _shape_of(self, width: int, value: int, narrow: bool, use: str) -> tuple[int, int]:
         """Rows and keys of a tile by head size: as listed, else with the bytes of a step at head size 128."""
@@ -94,7 +93,7 @@ class StepModel:
         if slots > 1:  # queries, keys and values of a step lie in shared memory
             staged = (rows * op.head_dim + keys * op.kv_width) * size_of(op.dtype)
             slots = max(1, min(slots, int(self._p.shared_bytes // staged)))
-        return Tiling(rows, keys, slots, grouped, self._step_latency_s, self._tile_s(op, rows))
+        return Tiling(rows, keys, slots, grouped, self._step_latency_s, self._tile_s(op))
 
     def _trips_s(self, op: Attention) -> float:
         """Loads of a step that is not pipelined: each waits for the one before, and all pass the SM's port to L2."""
@@ -103,15 +102,9 @@ class StepModel:
         moved = int(latent.keys) * (op.head_dim + op.v_dim) * size_of(op.stored_dtype)
         return int(latent.trips) * p.memory_latency_s + moved / (PORT_BYTES_PER_CLOCK * p.clock_hz)
 
-    def _tile_s(self, op: Attention, rows: int) -> float:
-        """Start and end of a tile: its queries come and its outputs go through the SM's port to L2.
-
-        Narrow values are transposed on chip first, which is one stage more to fill.
-        """
-        stage = self._step_latency_s if self._is_narrow(op) else 0.0
-        held = min(rows, op.q_len * (op.heads // op.kv_heads) if op.phase == "generation" else op.q_len)
-        own = held * (op.head_dim + op.v_dim) * size_of(op.dtype)
-        return self._tile_latency_s + own / (PORT_BYTES_PER_CLOCK * self._p.clock_hz) + stage
+    def _tile_s(self, op: Attention) -> float:
+        """Start and end of a tile; narrow values are transposed on chip first, which is one stage more to fill."""
+        return self._tile_latency_s + (self._step_latency_s if self._is_narrow(op) else 0.0)
 
     def _is_narrow(self, op: Attention) -> bool:
         return self.product_type(op) != op.dtype
