@@ -209,6 +209,7 @@ class AttentionTile(SpecModel):
     """Tiles of heads up to a size, where they are not those of head size 128 with its keys scaled."""
 
     head_dim: Count = Field(description="widest key this applies to; the first entry that fits is taken")
+    value_dim: Count | None = Field(None, description="widest value this applies to; the key's width if absent")
     narrow: bool = Field(False, description="for products in an 8-bit type")
     context_m: Count | None = Field(None, description="query rows of a context tile")
     context_n: Count | None = Field(None, description="keys of one inner step")

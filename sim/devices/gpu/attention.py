@@ -175,7 +175,7 @@ class AttentionModel:
         """Pieces of every sequence's keys."""
         h, steps = self._habits, _blocks(op, tiling.keys)
         if op.shared_value and h.latent is not None:
-            return min(steps, int(h.latent.splits))
+            return min(op.keys_read, int(h.latent.splits))
         most = min(int(h.max_splits), steps)
         if most <= 1 or (op.heads == op.kv_heads and not h.split_ungrouped):
             return 1
@@ -187,12 +187,13 @@ class AttentionModel:
     def _merge(self, op: Attention, split: int) -> Kernel:
         """A second kernel that scales and adds the pieces; each thread walks its pieces one after another."""
         p = self._p
-        partial = float(op.batch) * op.q_len * op.heads * split * (op.v_dim + 1) * ACCUMULATOR_BYTES
+        partial = float(op.batch) * op.q_len * op.heads * split * _piece_bytes(op)
         out = float(op.batch) * op.q_len * op.heads * op.v_dim * size_of(op.dtype)
         # The weights of the pieces come first, then the pieces one by one.
         chain = (split + 1) * p.l2_latency_s
         operations = 2.0 * partial / ACCUMULATOR_BYTES
-        sweep = Sweep(partial, out, memory_bytes=0.0, vector_ops=operations, chain_s=chain)
+        spilled = partial * (1.0 - p.kept(partial))
+        sweep = Sweep(partial, out, memory_bytes=spilled, vector_ops=operations, chain_s=chain)
         merge = self._pointwise.kernel(sweep, "attention merge")
         if not self._habits.merge_waits:
             merge = replace(merge, setup_s=self._setup_s)
@@ -202,11 +203,18 @@ class AttentionModel:
     def _generation_kernel(self, op: Attention, tiling: Tiling, pieces: int, split: int) -> Kernel:
         p = self._p
         count = op.batch * op.kv_heads * pieces * split
-        steps = math.ceil(_blocks(op, tiling.keys) / split)
+        if op.shared_value and self._habits.latent is not None:  # every sequence is cut by its keys, not by blocks
+            steps = math.ceil(math.ceil(op.keys_read / split) / tiling.keys)
+        else:
+            steps = math.ceil(_blocks(op, tiling.keys) / split)
         rows = op.q_len * (op.heads // op.kv_heads)
         kv = float(op.keys_read) / split * op.kv_width * size_of(op.stored_dtype)
-        own = rows / pieces * (op.head_dim + op.v_dim) * size_of(op.dtype)
+        word = size_of(op.dtype)
+        own = rows / pieces * (op.head_dim * word + (op.v_dim * word if split == 1 else _piece_bytes(op)))
         terms, traffic = self._terms(op)
+        if split > 1:
+            partial = float(count) * rows / pieces * _piece_bytes(op)
+            traffic += partial * (1.0 - p.kept(partial))
         memory = traffic / count
         rate = self._own_bytes_per_s(own * count)
         step_s = self._steps.step_s(op, tiling)
@@ -243,6 +251,11 @@ def occupancy_split(tiles: int, steps: int, places: int, most: int) -> int:
         best = max(best, fill)
         fills.append((split, fill))
     return next(split for split, fill in fills if fill >= GOOD_ENOUGH * best)
+
+
+def _piece_bytes(op: Attention) -> float:
+    """What a piece of one query leaves: its output and its sum, in fp32."""
+    return (op.v_dim + 1) * ACCUMULATOR_BYTES
 
 
 def _blocks(op: Attention, keys: int) -> int:

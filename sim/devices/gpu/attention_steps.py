@@ -77,7 +77,14 @@ class StepModel:
     def _shape_of(self, width: int, value: int, narrow: bool, use: str) -> tuple[int, int]:
         """Rows and keys of a tile by head size: as listed, else with the bytes of a step at head size 128."""
         h = self._habits
-        own = next((t for t in h.tiles if t.narrow == narrow and width <= int(t.head_dim)), None)
+        own = next(
+            (
+                t
+                for t in h.tiles
+                if t.narrow == narrow and width <= int(t.head_dim) and value <= int(t.value_dim or t.head_dim)
+            ),
+            None,
+        )
         rows, keys = (None, None) if own is None else (getattr(own, f"{use}_m"), getattr(own, f"{use}_n"))
         if rows is None:
             rows = getattr(h, f"{use}_m") or h.context_m
@@ -100,7 +107,8 @@ class StepModel:
         p, latent = self._p, self._habits.latent
         assert latent is not None
         moved = int(latent.keys) * (op.head_dim + op.v_dim) * size_of(op.stored_dtype)
-        return int(latent.trips) * p.memory_latency_s + moved / (PORT_BYTES_PER_CLOCK * p.clock_hz)
+        trips_s = int(latent.trips) * p.memory_latency_s
+        return trips_s + moved / (PORT_BYTES_PER_CLOCK * p.clock_hz) + self._step_latency_s
 
     def _tile_s(self, op: Attention) -> float:
         """Start and end of a tile; narrow values are transposed on chip first, which is one stage more to fill."""
