@@ -130,8 +130,8 @@ class StepModel:
         Products take ``2·rows·keys·(d_qk + d_v)`` FLOP at the SM's rate. Where operands come from registers, every warp
         reads all keys and values of the step from shared memory, which may take longer. The softmax is
         :data:`SOFTMAX_OPS` vector operations and one exponential a score, and a rescale of the output a step; a window
-        adds its mask. Two groups of warps that take turns hide the softmax behind the products; otherwise they follow
-        each other.
+        adds its mask. Two groups of warps that take turns hide the softmax behind the products, and of three or more
+        one does vector operations while another does exponentials; otherwise all follow each other.
         """
         p = self._p
         rows, keys = tiling.rows, tiling.keys
@@ -148,6 +148,10 @@ class StepModel:
             operations += self._narrow_operations
         if op.window and op.window < op.kv_len:
             operations += MASK_OPS
-        softmax_s = (operations * scores + rows * op.v_dim) / p.vector_op_rate() + scores / p.special_ops
-        work = max(matrix_s, softmax_s) if tiling.grouped else matrix_s + softmax_s
-        return work + tiling.step_latency_s
+        vector_s = (operations * scores + rows * op.v_dim) / p.vector_op_rate()
+        special_s = scores / p.special_ops
+        if not tiling.grouped:
+            return matrix_s + vector_s + special_s + tiling.step_latency_s
+        many = rows > 2 * GROUP_ROWS
+        softmax_s = max(vector_s, special_s) if many else vector_s + special_s
+        return max(matrix_s, softmax_s) + tiling.step_latency_s
