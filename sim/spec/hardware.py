@@ -251,6 +251,11 @@ class AttentionCall(SpecModel):
     latent_absorbed_narrow: Count | None = Field(
         None, description="the same where the cache is narrower than the queries; as above if absent"
     )
+    latent_joined: bool = Field(
+        True,
+        description="absorbed queries and their rotary part are copied into one tensor for the kernel; narrow caches "
+        "always have that copy, which converts",
+    )
     latent_padded: bool = Field(False, description="the kernel has no narrower value: it is padded to the key's width")
 
 

@@ -204,9 +204,11 @@ class AttentionModel:
         p = self._p
         count = op.batch * op.kv_heads * pieces * split
         if op.shared_value and self._habits.latent is not None:  # every sequence is cut by its keys, not by blocks
-            steps = math.ceil(math.ceil(op.keys_read / split) / tiling.keys)
+            steps = float(math.ceil(math.ceil(op.keys_read / split) / tiling.keys))
+        elif op.q_len > 1 and op.causal and split == 1:  # earlier queries see fewer keys
+            steps = _mean_steps(op, 0, pieces, tiling.rows, tiling.keys, op.heads // op.kv_heads)
         else:
-            steps = math.ceil(_blocks(op, tiling.keys) / split)
+            steps = float(math.ceil(_blocks(op, tiling.keys) / split))
         rows = op.q_len * (op.heads // op.kv_heads)
         kv = float(op.keys_read) / split * op.kv_width * size_of(op.stored_dtype)
         word = size_of(op.dtype)

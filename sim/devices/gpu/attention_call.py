@@ -77,7 +77,7 @@ class AttentionCallModel:
         narrow = bool(op.kv_dtype) and size_of(op.kv_dtype) < size_of(op.dtype)
         longest = h.latent_absorbed_narrow if narrow and h.latent_absorbed_narrow else h.latent_absorbed
         absorbed = op.phase == "generation" or op.q_len <= int(longest)
-        work = self._absorbed(op) if absorbed else self._expanded(op)
+        work = self._absorbed(op, narrow) if absorbed else self._expanded(op)
         device_s = sum(kernel_time(k).total_s + self._gap_s for k in (append, *work))
         host_s = float(h.latent_host) + narrow * float(h.latent_host_narrow)
         waiting = host_s - device_s - self._gap_s
@@ -103,14 +103,14 @@ class AttentionCallModel:
             fixed_label="host",
         )
 
-    def _absorbed(self, op: LatentAttention) -> tuple[Kernel, ...]:
+    def _absorbed(self, op: LatentAttention, narrow: bool) -> tuple[Kernel, ...]:
         tokens, rank = op.batch * op.q_len, op.kv_lora_rank
         core = replace(op, phase="generation", call=False).equivalent
-        word = size_of(op.dtype)
-        queries = float(tokens) * op.heads * (rank + op.rope_dim) * word
+        queries = float(tokens) * op.heads * (rank + op.rope_dim) * size_of(op.dtype)
+        joined = [self._sweep("join queries", queries, queries)] if narrow or self._habits.latent_joined else []
         return (
             self._product(tokens, rank, op.nope_dim, op.heads, op.dtype, "absorb queries"),
-            self._sweep("join queries", queries, queries),
+            *joined,
             *self._attention.kernels(replace(core, call=True)),
             self._product(tokens, op.v_dim, rank, op.heads, op.dtype, "project values"),
         )
