@@ -59,7 +59,7 @@ COMPOSITE = ("linear fp8",)
 """Labels whose rows time more than the operator (see above)."""
 
 OUTSIDE_WRITE = (0, 15)
-"""From this version on vLLM's attention operator leaves the cache write to the model (``forward_includes_kv_cache_update``)."""
+"""From this version on vLLM's attention leaves the cache write to the model (``forward_includes_kv_cache_update``)."""
 
 Converted = tuple[str, str, dict[str, Any]]
 """Label, kind and cells of one row."""

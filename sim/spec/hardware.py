@@ -238,8 +238,8 @@ class AttentionCall(SpecModel):
     )
     latent_module: bool = Field(
         True,
-        description="a table row of latent attention is the engine's whole module, launched by the host; else a captured "
-        "graph of the attention alone; a row may say itself which (``module``)",
+        description="a table row of latent attention is the engine's whole module, launched by the host; otherwise a "
+        "captured graph of the attention alone; a row may say itself which (``module``)",
     )
     latent_host: NonNegativeTime = Field(
         0.0, description="host time of the latent-attention module, which the framework launches kernel by kernel"

@@ -14,7 +14,6 @@ from .gemm import GemmModel, Product
 from .parameters import WARP_THREADS, GpuParameters
 from .pointwise import PointwiseModel, Sweep
 
-
 NARROW_STORE_OPS = 5.0
 """Operations on an element that is stored narrower: unpack, divide by the scale, clamp, convert, pack."""
 

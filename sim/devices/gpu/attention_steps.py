@@ -29,9 +29,6 @@ GROUP_ROWS = 64
 KEY_GRANULE, MOST_KEYS = 32, 192
 """Keys of a step come in these multiples, and few kernels go beyond 192."""
 
-PORT_BYTES_PER_CLOCK = 64.0
-"""What one SM takes from L2 in a clock (te42kyfo/gpu-benches, NVIDIA and AMD tuning guides)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
@@ -103,12 +100,12 @@ class StepModel:
         return Tiling(rows, keys, slots, grouped, self._step_latency_s, self._tile_s(op))
 
     def _trips_s(self, op: Attention) -> float:
-        """Loads of a step that is not pipelined: each waits for the one before, and all pass the SM's port to L2."""
+        """Loads of a step that is not pipelined: each waits for the last, at the SM's share of the L2 bandwidth."""
         p, latent = self._p, self._habits.latent
         assert latent is not None
         moved = int(latent.keys) * (op.head_dim + op.v_dim) * size_of(op.stored_dtype)
         trips_s = int(latent.trips) * p.memory_latency_s
-        return trips_s + moved / (PORT_BYTES_PER_CLOCK * p.clock_hz) + self._step_latency_s
+        return trips_s + moved * p.units / p.l2_bytes_per_s + self._step_latency_s
 
     def _tile_s(self, op: Attention) -> float:
         """Start and end of a tile; narrow values are transposed on chip first, which is one stage more to fill."""
