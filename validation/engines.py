@@ -107,8 +107,7 @@ def _attention(row: Mapping[str, Any]) -> Converted | None:
         "kv_dtype": cache["dtype"],
         "window": int(row.get("window_size") or 0),
     }
-    if _vllm(row) >= OUTSIDE_WRITE:
-        cells["appends"] = False
+    cells["appends"] = _vllm(row) < OUTSIDE_WRITE
     quantised = " fp8 cache" if cache["dtype"] == "fp8" else ""
     return f"attention {phase}{quantised}", "attention", cells
 

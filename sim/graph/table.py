@@ -127,7 +127,7 @@ def _attention(r: Row) -> Operator:
         value_dim=r.whole("value_dim", 0),
         cached=r.flag("cached", True),
         call=r.flag("call", r.timed),
-        appends=r.flag("appends", True),
+        appends=r.flag("appends", True) if "appends" in r else None,
     )
 
 

@@ -231,6 +231,11 @@ class AttentionCall(SpecModel):
     """What an inference engine's attention operator does around the kernel; rows of kernel tables time all of it."""
 
     replay: NonNegativeTime = Field(0.0, description="start of a captured graph that holds this operator alone")
+    appends: bool = Field(
+        True,
+        description="a table row of attention contains the write of the new tokens to the cache; a row may say itself "
+        "(``appends``)",
+    )
     append_threads: Count = Field(512, description="threads of a block that writes one token's keys and values")
     append_operations: Count = Field(1, description="integer operations of one such thread: addresses, loop control")
     regroup_copies: Count | None = Field(

@@ -50,7 +50,7 @@ class AttentionCallModel:
             copied = [self._sweep("regroup", size, size)] * copies
         key, width = op.kv_heads * op.head_dim, op.kv_heads * op.kv_width
         kernels = [*copied, *self._attention.kernels(op)]
-        if op.appends:
+        if self._habits.appends if op.appends is None else op.appends:
             kernels.insert(0, self._append(op.batch * op.q_len, key, width, op.dtype, op.stored_dtype))
         return self._replayed(kernels)
 
