@@ -16,9 +16,11 @@ What the columns mean, where it had to be settled from the data:
   8192 × 64 × 65536 takes 5855 us, in bf16 365 us; ``fp8_block`` on H200 never takes less than 50 us, whatever the size.
   These rows are marked ``composite``.
 - Attention rows are replays of a graph that holds one engine operator: the write of the new tokens to the paged cache
-  (not in vLLM 0.22 any more), copies, the attention kernel and its merge. Latent attention was launched from the
-  framework, with its up-projections: it never takes less than 100 us (H100) or 240 us (A100). Kernel rows of both kinds
-  mean that whole operator.
+  (vLLM writes it outside of the operator from 0.15 on), copies, the attention kernel and its merge. Latent attention of
+  vLLM was launched from the framework, with its up-projections: it never takes less than 100 us (H100) or 240 us
+  (A100), and one row in ten is two to ten times as slow as its neighbours, at random: six runs were timed, and the host
+  was interrupted. Those of TensorRT-LLM and SGLang are graphs of the attention alone. Kernel rows of both kinds mean
+  that whole operator.
 - On H100 (vLLM 0.14) generation with 1, 2 or 4 key heads and long caches takes nearly as long as with 8, as if keys
   were split for eight key heads whatever their number. H200 (0.22) does not show it; it is not modelled.
 - ``num_heads`` of attention and latent attention is what one device holds (the division is made);
@@ -27,6 +29,7 @@ What the columns mean, where it had to be settled from the data:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +59,9 @@ UNCLEAR_EXPERTS = frozenset({1856})
 COMPOSITE = ("linear fp8",)
 """Labels whose rows time more than the operator (see above)."""
 
+OUTSIDE_WRITE = (0, 15)
+"""From this version on vLLM's attention leaves the cache write to the model (``forward_includes_kv_cache_update``)."""
+
 Converted = tuple[str, str, dict[str, Any]]
 """Label, kind and cells of one row."""
 
@@ -63,6 +69,17 @@ Converted = tuple[str, str, dict[str, Any]]
 def whole(row: Mapping[str, Any], name: str) -> int:
     """A whole number of a row."""
     return int(number(row, name, "table"))
+
+
+def _vllm(row: Mapping[str, Any]) -> tuple[int, ...]:
+    """Major and minor version where the row is of vLLM; empty for other engines.
+
+    >>> _vllm({"framework": "VLLM", "version": "0.14.0"}), _vllm({"framework": "TRTLLM", "version": "1.0.0rc3"})
+    ((0, 14), ())
+    """
+    if str(row.get("framework", "")).lower() != "vllm":
+        return ()
+    return tuple(int(part) for part in re.findall(r"\d+", str(row.get("version", "")))[:2])
 
 
 def _gemm(row: Mapping[str, Any]) -> Converted | None:
@@ -91,6 +108,7 @@ def _attention(row: Mapping[str, Any]) -> Converted | None:
         "kv_dtype": cache["dtype"],
         "window": int(row.get("window_size") or 0),
     }
+    cells["appends"] = _vllm(row) < OUTSIDE_WRITE
     quantised = " fp8 cache" if cache["dtype"] == "fp8" else ""
     return f"attention {phase}{quantised}", "attention", cells
 
@@ -111,6 +129,7 @@ def _latent(row: Mapping[str, Any]) -> Converted | None:
         "rope_dim": ROPE_DIM,
         "dtype": types["dtype"],
         "kv_dtype": cache["dtype"],
+        "module": bool(_vllm(row)),
     }
     quantised = " fp8 cache" if cache["dtype"] == "fp8" else ""
     return f"latent_attention {phase}{quantised}", "latent_attention", cells

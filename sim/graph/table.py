@@ -144,6 +144,7 @@ def _attention(r: Row) -> Operator:
         value_dim=r.whole("value_dim", 0),
         cached=r.flag("cached", True),
         call=r.flag("call", r.timed),
+        appends=r.flag("appends", True) if "appends" in r else None,
     )
 
 
@@ -163,6 +164,7 @@ def _latent(r: Row) -> Operator:
         v_dim=r.whole("v_dim", 128),
         causal=r.flag("causal", True),
         call=r.flag("call", r.timed),
+        module=r.flag("module", False) if "module" in r else None,
     )
 
 

@@ -231,17 +231,49 @@ class LatentKernels(SpecModel):
     rows: Count = Field(description="query heads of one tile")
     keys: Count = Field(description="keys of one inner step")
     splits: Count = Field(description="pieces into which every sequence is cut, whatever the batch")
-    step_latency: NonNegativeTime = Field(description="added to the work of one inner step: loads that nothing hides")
+    trips: Count = Field(description="loads of a step that wait for each other and that nothing hides")
+
+
+class AttentionTile(SpecModel):
+    """Tiles of heads up to a size, where they are not those of head size 128 with its keys scaled."""
+
+    head_dim: Count = Field(description="widest key this applies to; the first entry that fits is taken")
+    value_dim: Count | None = Field(None, description="widest value this applies to; the key's width if absent")
+    narrow: bool = Field(False, description="for products in an 8-bit type")
+    context_m: Count | None = Field(None, description="query rows of a context tile")
+    context_n: Count | None = Field(None, description="keys of one inner step")
+    paged_m: Count | None = Field(None, description="query rows of a tile over a paged cache")
+    paged_n: Count | None = Field(None, description="keys of one step over a paged cache")
+    generation_m: Count | None = Field(None, description="rows of a split-KV tile")
+    generation_n: Count | None = Field(None, description="keys of one split-KV step")
+
+
+class SequenceWalk(SpecModel):
+    """A tile scheduler that finds its tiles by walking through the sequences of a batch."""
+
+    sequences: Count = Field(description="sequences it looks at in one go")
+    most: Count = Field(description="largest batch that it walks through; larger ones are dealt in order")
+    look: NonNegativeTime = Field(description="one look: lengths and splits of the sequences, sums over them")
 
 
 class AttentionCall(SpecModel):
     """What an inference engine's attention operator does around the kernel; rows of kernel tables time all of it."""
 
     replay: NonNegativeTime = Field(0.0, description="start of a captured graph that holds this operator alone")
+    appends: bool = Field(
+        True,
+        description="a table row of attention contains the write of the new tokens to the cache; a row may say itself "
+        "(``appends``)",
+    )
     append_threads: Count = Field(512, description="threads of a block that writes one token's keys and values")
     append_operations: Count = Field(1, description="integer operations of one such thread: addresses, loop control")
     regroup_copies: Count | None = Field(
         None, description="copies that bring grouped queries and outputs of generation into the kernel's order"
+    )
+    latent_module: bool = Field(
+        True,
+        description="a table row of latent attention is the engine's whole module, launched by the host; otherwise a "
+        "captured graph of the attention alone; a row may say itself which (``module``)",
     )
     latent_host: NonNegativeTime = Field(
         0.0, description="host time of the latent-attention module, which the framework launches kernel by kernel"
@@ -250,11 +282,21 @@ class AttentionCall(SpecModel):
         0.0, description="host time more where the cache is narrower than the queries: scales and conversions"
     )
     latent_absorbed: Count = Field(1, description="longest prompt that latent attention computes in the absorbed form")
+    latent_absorbed_narrow: Count | None = Field(
+        None, description="the same where the cache is narrower than the queries; as above if absent"
+    )
+    latent_joined: bool = Field(
+        True,
+        description="absorbed queries and their rotary part are copied into one tensor for the kernel; narrow caches "
+        "always have that copy, which converts",
+    )
     latent_padded: bool = Field(False, description="the kernel has no narrower value: it is padded to the key's width")
 
 
 class AttentionKernels(SpecModel):
-    """Fused-attention kernels of a generation. Tiles are those of head size 128; others keep the bytes of a step."""
+    """Fused-attention kernels of a generation. Tiles are those of head size 128; others keep the bytes of a step,
+    unless ``tiles`` has them.
+    """
 
     context_m: Count = Field(description="query rows of a context tile")
     context_n: Count = Field(description="keys of one inner step")
@@ -267,10 +309,15 @@ class AttentionKernels(SpecModel):
     )
     overlap_softmax: bool = Field(description="exponentials of one tile run under the matrix unit's work on another")
     blocks_per_sm: Count = Field(description="thread blocks of the fused kernel that share an SM")
+    tiles: list[AttentionTile] = Field(default_factory=list, description="tiles of other head sizes and narrow types")
+    prefetch: bool = Field(
+        False, description="a persistent block loads for its next tile while it works on one: no latency between tiles"
+    )
     step_latency: NonNegativeTime = Field(0.0, description="added to an inner step's work: barriers, dependent reads")
     tile_latency: NonNegativeTime = Field(
         0.0, description="start and end of a tile: scheduling, page table, first loads, last rescale, store"
     )
+    walk: SequenceWalk | None = Field(None, description="how tiles are found in a batch; at no cost if absent")
     pack_groups: bool = Field(False, description="short prompts put the query heads of a group into one tile")
     split: Literal["occupancy", "even"] = Field(
         "even",
@@ -278,7 +325,9 @@ class AttentionKernels(SpecModel):
     )
     split_ungrouped: bool = Field(True, description="keys are split where every query head has its own keys, too")
     max_splits: Count = Field(128, description="most pieces of one sequence's keys")
-    merge_latency: NonNegativeTime = Field(0.0, description="start of the kernel that merges splits, beyond a launch")
+    merge_waits: bool = Field(
+        False, description="the kernel that merges splits is launched early and waits ready: its start is hidden"
+    )
     stored_type_products: bool = Field(False, description="products run in the type of a narrower cache")
     narrow_operations: NonNegativeCount = Field(
         0,

@@ -215,7 +215,7 @@ def test_better_hardware_never_takes_longer(what: str, factor: float) -> None:
     check()
 
 
-ATTENTION_TIMES = ("step_latency", "tile_latency", "merge_latency", "replay", "latent_host", "latent_host_narrow")
+ATTENTION_TIMES = ("step_latency", "tile_latency", "look", "replay", "latent_host", "latent_host_narrow")
 
 
 @cache

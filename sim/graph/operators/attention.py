@@ -43,7 +43,8 @@ class Attention(Operator):
     Keys and values are read once per *kv* head, whatever the number of query heads. ``shared_value``: the value is a
     part of the key (a latent cache) and takes no bytes of its own. ``call``: as an inference engine runs it, with the
     write of the new tokens to the cache, by itself and again and again on the same tensors (a row of a kernel table);
-    work and bytes stay those of the attention.
+    work and bytes stay those of the attention. ``appends``: the call contains that write; None:
+    as the hardware file says.
     """
 
     kind: ClassVar[str] = "attention"
@@ -63,6 +64,7 @@ class Attention(Operator):
     cached: bool = True
     shared_value: bool = False
     call: bool = False
+    appends: bool | None = None
 
     def __post_init__(self) -> None:
         positive(self, "batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim")
@@ -197,8 +199,9 @@ class LatentAttention(Operator):
     ``generation`` runs in the absorbed form: every head attends to the latent (``kv_lora_rank`` + ``rope_dim`` wide)
     and returns a latent. ``context`` runs expanded: heads of ``nope_dim`` + ``rope_dim`` keys and ``v_dim`` values.
     The up-projections are linear operators of their own. The cache holds (kv_lora_rank + rope_dim) a token.
-    ``call``: as an inference engine's module runs it (a row of a kernel table): with the up-projections, the write to
-    the cache and the host that launches them; work and bytes stay those of the attention.
+    ``call``: as an inference engine runs it (a row of a kernel table), with the write to the cache; work and bytes stay
+    those of the attention. ``module``: the call is the engine's whole module, with the up-projections and the host that
+    launches its kernels one by one; otherwise a captured graph of the attention alone. None: as the hardware file says.
     """
 
     kind: ClassVar[str] = "latent_attention"
@@ -215,6 +218,7 @@ class LatentAttention(Operator):
     v_dim: int = 128
     causal: bool = True
     call: bool = False
+    module: bool | None = None
 
     def __post_init__(self) -> None:
         positive(self, "batch", "q_len", "kv_len", "heads", "kv_lora_rank", "rope_dim")
