@@ -24,6 +24,7 @@ from .fields import (
     MoneyRate,
     NonNegativeBytes,
     NonNegativeCount,
+    NonNegativeCycles,
     NonNegativeRatio,
     NonNegativeTime,
     OpPerCycle,
@@ -176,17 +177,26 @@ class GemmKernels(SpecModel):
     split_k: Annotated[list[Count], Field(min_length=1)] = Field(
         description="pieces into which the k loop may be cut; contains 1"
     )
-    issue_latency: NonNegativeTime = Field(description="from operands in shared memory to the result of one k step")
-    setup: NonNegativeTime | None = Field(
+    issue_latency: NonNegativeCycles = Field(
+        description="from operands in shared memory to the result of one k step, where nothing overlaps it"
+    )
+    start: NonNegativeCycles | None = Field(
         None, description="start of a matrix product before its first load; kernels.setup if absent"
     )
     module_setup: NonNegativeTime | None = Field(
         None, description="what a runtime adds to a product with integer weights that is called alone, not in a model"
     )
-    step_sync: NonNegativeTime | None = Field(
+    step_sync: NonNegativeCycles | None = Field(
         None, description="matrix unit idle in every k step: barrier, wait for the stage, first operands; 0 if absent"
     )
-    l2_fraction: Ratio | None = Field(None, description="share of the L2 bandwidth that tile loads reach; 1 if absent")
+    l2_fills: Count | None = Field(
+        None,
+        description="writes into L2 of a line that comes from memory, each in the place of a read: 2 where both "
+        "partitions keep a copy; free if absent",
+    )
+    vector_kernel: bool = Field(
+        False, description="products of one row run in a matrix-vector kernel, without steps of the matrix unit"
+    )
     cluster: Count | None = Field(
         None, description="blocks that load what they share once: 2 the second operand, 4 both; 1 if absent"
     )

@@ -59,10 +59,9 @@ class GemmModel:
     ) -> None:
         p = parameters
         self._power = power
-        self._setup_s = setup_s if habits.setup is None else float(habits.setup)
+        self._setup_s = setup_s if habits.start is None else float(habits.start) / p.clock_hz
         self._module_setup_s = float(habits.module_setup or 0.0)
         tiles = tile_table(habits)
-        self._load_bytes_per_s = p.l2_bytes_per_s * float(habits.l2_fraction or 1.0)
         reduction = habits.reduction
         if reduction is None:  # a second kernel: its launch, one load and one store
             reduction_s = launch_gap_s + p.l2_latency_s * 2.0 + p.memory_latency_s
@@ -79,7 +78,7 @@ class GemmModel:
             p.l2_capacity_bytes,
             p.memory_latency_s,
             p.l2_latency_s,
-            float(habits.issue_latency),
+            float(habits.issue_latency) / p.clock_hz,
             p.shared_bytes,
             p.register_bytes,
             p.max_threads,
@@ -87,9 +86,10 @@ class GemmModel:
             1.0 if habits.operands_from_shared_memory else 0.0,
             reduction_s,
             p.memory_peak_bytes_per_s * p.shares.write,
-            float(habits.step_sync or 0.0),
-            self._load_bytes_per_s,
+            float(habits.step_sync or 0.0) / p.clock_hz,
+            float(habits.l2_fills or 0),
             float(habits.cluster or 1),
+            1.0 if habits.vector_kernel else 0.0,
         ]
         self._fetch = float(habits.fetch or 0.0)
         self._tables: dict[tuple[float, float], list[list[float]]] = {}
@@ -173,7 +173,7 @@ class GemmModel:
         index, split, tiles = int(out[ts.TILE]), int(out[ts.SPLIT]), int(out[ts.TILES])
         matrix_s, shared_s, vector_s, busy = out[ts.MATRIX_S], out[ts.L1_S], out[ts.VECTOR_S], out[ts.BUSY]
         _, label = max((matrix_s, "matrix"), (shared_s, "l1"), (vector_s, "vector"))
-        issue_s, sync_s = self._device[ts.D_ISSUE] * narrow, self._device[ts.D_SYNC]
+        issue_s, sync_s = self._device[ts.D_ISSUE] * narrow, self._device[ts.D_SYNC] * narrow
         if out[ts.STEPS] * (issue_s - sync_s) > max(matrix_s + vector_s, shared_s):
             label = "latency"
         tile = TileClass(
@@ -190,7 +190,7 @@ class GemmModel:
             classes=(tile,),
             units=p.units,
             slots=int(out[ts.SLOTS]),
-            l2_bytes_per_s=self._load_bytes_per_s,
+            l2_bytes_per_s=out[ts.L2_RATE],
             memory_bytes_per_s=out[ts.RATE],
             terms=terms,
             binding=label,
