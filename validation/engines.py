@@ -13,8 +13,11 @@ What the columns mean, where it had to be settled from the data:
   something of fixed width; it is taken as the one width all models share, 16 key heads of 128, which agrees with the
   memory's bandwidth at the long end (6144 channels would exceed it).
 - ``fp8`` and ``fp8_block`` of the GEMM tables include the quantisation of the activations, unfused: on H100
-  8192 × 64 × 65536 takes 5855 us, in bf16 365 us; ``fp8_block`` on H200 never takes less than 50 us, whatever the size.
-  These rows are marked ``composite``.
+  8192 × 64 × 65536 takes 5855 us, in bf16 365 us. vLLM 0.14 quantises by framework operations, and so do the rows of
+  other versions in ``fp8``; other engines have a kernel for it. These rows are marked ``composite``.
+- vLLM's collector uses no graph for ``fp8_block`` from 0.17 on: on H200 a row takes 50 us (up to some tens of tokens) or
+  75 us (more), whatever its size, which is the host. Rows of less than 90 us are left out; the others quantise in one
+  kernel.
 - Attention rows are replays of a graph that holds one engine operator: the write of the new tokens to the paged cache
   (not in vLLM 0.22 any more), copies, the attention kernel and its merge. Latent attention was launched from the
   framework, with its up-projections: it never takes less than 100 us (H100) or 240 us (A100). Kernel rows of both kinds
@@ -40,8 +43,8 @@ DTYPES: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bf16"},
     "float16": {"dtype": "fp16"},
     "fp8": {"dtype": "fp8"},
-    # Scales of 128 × 128 blocks are 0.02 % of the weights: left out.
-    "fp8_block": {"dtype": "fp8"},
+    "fp8_block": {"dtype": "fp8", "group_size": 128 * 128},
+    "nvfp4": {"dtype": "fp4", "group_size": 16},
     "sq": {"dtype": "int8"},
     "int8_wo": {"dtype": "bf16", "weight_dtype": "int8"},
     "int4_wo": {"dtype": "bf16", "weight_dtype": "int4", "group_size": 128},
@@ -55,6 +58,9 @@ UNCLEAR_EXPERTS = frozenset({1856})
 COMPOSITE = ("linear fp8",)
 """Labels whose rows time more than the operator (see above)."""
 
+HOST_BOUND_MS, UNGRAPHED_SINCE = 0.09, (0, 17)
+"""Rows of block-scaled products below this time are host time, from this version of vLLM on (see above)."""
+
 Converted = tuple[str, str, dict[str, Any]]
 """Label, kind and cells of one row."""
 
@@ -64,11 +70,22 @@ def whole(row: Mapping[str, Any], name: str) -> int:
     return int(number(row, name, "table"))
 
 
+def _ungraphed(row: Mapping[str, Any]) -> bool:
+    """Whether the collector launched this engine's block-scaled products one by one, without a graph."""
+    major, minor = (int(part) for part in str(row.get("version", "0.0")).split(".")[:2])
+    return str(row.get("framework", "")) == "VLLM" and (major, minor) >= UNGRAPHED_SINCE
+
+
 def _gemm(row: Mapping[str, Any]) -> Converted | None:
     types = DTYPES.get(str(row["gemm_dtype"]))
     if types is None:
         return None
     cells = {"m": whole(row, "m"), "n": whole(row, "n"), "k": whole(row, "k"), **types}
+    launched = row["gemm_dtype"] == "fp8_block" and _ungraphed(row)
+    if launched and number(row, "latency", "table") < HOST_BOUND_MS:
+        return None
+    if types["dtype"] == "fp8" and (launched or str(row.get("framework", "")) != "VLLM"):
+        cells["quantiser"] = "kernel"
     return f"linear {row['gemm_dtype']}", "linear", cells
 
 

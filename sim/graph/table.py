@@ -19,6 +19,11 @@ from .operators.pointwise import RECIPES, Pointwise
 from .operators.scan import GatedDelta, SelectiveScan, SSDScan
 
 
+REPLAYED_WEIGHTS = 6
+"""Weights that take turns in a timing loop unless a row says otherwise, so that L2 does not serve them all: five or six
+in ai-dynamo/aiconfigurator's collectors of GEMM tables."""
+
+
 class Row:
     """Typed access to the cells of one row; errors name the column. ``timed``: a kernel of a table, timed by itself."""
 
@@ -93,7 +98,7 @@ class Row:
 def _linear(r: Row) -> Operator:
     """In a table, 8-bit floating point takes 16-bit activations and returns them, unless the row says otherwise."""
     dtype, alone = r.dtype(), r.flag("alone", r.timed)
-    wide = "bf16" if alone and dtype == "fp8" else ""
+    wide = "bf16" if alone and dtype in ("fp8", "fp4") else ""
     return Linear(
         m=r.whole("m"),
         n=r.whole("n"),
@@ -106,6 +111,8 @@ def _linear(r: Row) -> Operator:
         output_dtype=r.dtype("output_dtype", wide),
         activation_dtype=r.dtype("activation_dtype", wide),
         alone=alone,
+        copies=r.whole("copies", REPLAYED_WEIGHTS if alone else 1),
+        quantiser=r.text("quantiser", "kernel" if dtype == "fp4" else "passes"),
     )
 
 

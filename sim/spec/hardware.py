@@ -281,8 +281,14 @@ class ExpertKernels(SpecModel):
         default_factory=lambda: GemmTile(m=64, n=64, k=32, stages=3, warps_m=2, warps_n=2),
         description="tile for more tokens",
     )
-    gather: OpPerCycle | None = Field(
-        None, description="elements of both operands that one SM takes in a clock through gathered rows; free if absent"
+    scaled: GemmTile = Field(
+        default_factory=lambda: GemmTile(m=64, n=128, k=128, stages=3, warps_m=2, warps_n=2),
+        description="tile for weights with a scale for every block of them, whatever the tokens",
+    )
+    step_wait: NonNegativeCycles = Field(
+        0.0,
+        description="a block's k step beside its products: addresses and masks of gathered rows, barrier, wait for "
+        "the stage",
     )
 
 

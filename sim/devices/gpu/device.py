@@ -31,11 +31,14 @@ from .gemm import GemmModel, Product
 from .parameters import GpuParameters
 from .pointwise import ROW_THREADS, PointwiseModel, Sweep
 from .power import PowerBudget
-from .quantise import quantise_kernels
+from .quantise import quantise_kernel, quantise_kernels
 from .sequence import SequenceModel
 
 SAMPLING_PASSES = 3
 """Passes over the logits when sampling: softmax, selection (sort or threshold), draw."""
+
+QUANTISED_GROUP = 128
+"""Elements of a row that share a scale where blocks of the weights have their own."""
 
 
 class GpuDevice(Device):
@@ -160,8 +163,10 @@ class GpuDevice(Device):
         a = float(op.m) * op.k * word
         c = float(op.m) * op.n * size_of(op.output_dtype or op.dtype)
         kept = self.parameters.kept(a + c)
-        # Called over and over, a product finds its operands where it left them; two partitions each lose the other's.
-        replayed = self.parameters.kept(op.bytes_moved) if op.alone and self.spec.l2.unified else 0.0
+        # Called over and over, a product finds its operands where it left them, if all copies of its weights fit beside
+        # its activations; two partitions each lose the other's.
+        turns = a + c + op.copies * op.weight_storage_bytes
+        replayed = self.parameters.kept(turns) if op.alone and self.spec.l2.unified else 0.0
         extra = op.weight_storage_bytes - float(op.n) * op.k * size_of(op.stored_dtype)
         product = Product(
             m=op.m,
@@ -180,8 +185,10 @@ class GpuDevice(Device):
         kernel = self._gemm.kernel(product)
         if not op.quantises:
             return (kernel,)
-        before = quantise_kernels(self.parameters, self._pointwise, op.m, op.k, op.activation_dtype, op.dtype)
-        return (*before, kernel)
+        what = (self.parameters, self._pointwise, op.m, op.k, op.activation_dtype, op.dtype)
+        if op.quantiser == "kernel":
+            return (quantise_kernel(*what), kernel)
+        return (*quantise_kernels(*what, group=QUANTISED_GROUP if op.group_size else 0), kernel)
 
     def _gradient(self, op: MatmulGradient, fused: bool) -> tuple[Kernel, ...]:
         return (self._gemm.kernel(Product(m=op.m, n=op.n, k=op.k, dtype=op.dtype), "gradient gemm"),)
