@@ -15,9 +15,8 @@ What the columns mean, where it had to be settled from the data:
 - ``fp8`` and ``fp8_block`` of the GEMM tables include the quantisation of the activations, unfused: on H100
   8192 × 64 × 65536 takes 5855 us, in bf16 365 us. vLLM 0.14 quantises by framework operations, and so do the rows of
   other versions in ``fp8``; other engines have a kernel for it. These rows are marked ``composite``.
-- vLLM's collector uses no graph for ``fp8_block`` from 0.17 on: on H200 a row takes 50 us (up to some tens of tokens) or
-  75 us (more), whatever its size, which is the host. Rows of less than 90 us are left out; the others quantise in one
-  kernel.
+- vLLM's collector uses no graph for ``fp8_block`` from 0.17 on: on H200 a row takes 50 us (few tokens) or 75 us (more),
+  whatever its size: the host. Rows of less than 90 us are left out; the others quantise in one kernel.
 - Attention rows are replays of a graph that holds one engine operator: the write of the new tokens to the paged cache
   (not in vLLM 0.22 any more), copies, the attention kernel and its merge. Latent attention was launched from the
   framework, with its up-projections: it never takes less than 100 us (H100) or 240 us (A100). Kernel rows of both kinds

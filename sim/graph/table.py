@@ -18,7 +18,6 @@ from .operators.moe import Experts, TopK
 from .operators.pointwise import RECIPES, Pointwise
 from .operators.scan import GatedDelta, SelectiveScan, SSDScan
 
-
 REPLAYED_WEIGHTS = 6
 """Weights that take turns in a timing loop unless a row says otherwise, so that L2 does not serve them all: five or six
 in ai-dynamo/aiconfigurator's collectors of GEMM tables."""

@@ -181,6 +181,7 @@ class GpuDevice(Device):
             best_resident=self.parameters.kept_at_best(a + c),
             b_extra_bytes=extra,
             module=op.alone and (op.weight_only or op.dtype == "int8"),
+            block_scaled=op.dtype == "fp8" and op.group_size > 0,
         )
         kernel = self._gemm.kernel(product)
         if not op.quantises:

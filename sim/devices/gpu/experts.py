@@ -162,8 +162,8 @@ class ExpertsModel:
         columns, steps = math.ceil(x.n / tile.n), math.ceil(x.k / tile.k)
         count = max(1, round(blocks * columns))
         widened = eb < ea
-        # A step's products wait for its rows and the next step for them. Compact weights have a kernel of their own that
-        # overlaps both; they are widened in registers, where a matrix unit that reads shared memory works at half rate.
+        # A step's products wait for its rows and the next step for them. Compact weights have a kernel that overlaps
+        # both; they are widened in registers, where a matrix unit that reads shared memory works at half its rate.
         matrix_s = 2.0 * tile.m * tile.n * steps * tile.k / p.matrix_rate(op.dtype, x.name)
         if widened and self._from_shared:
             matrix_s *= 2.0

@@ -16,6 +16,9 @@ from .power import PowerBudget
 DEQUANT_OPS = 1.5
 """Vector operations to widen one weight: extract, convert, scale, for two weights of a register at once."""
 
+SCALED_STEP = 128.0
+"""Elements of k that share a scale where blocks of the operands have one: sums are then scaled and added in fp32."""
+
 
 @dataclass(frozen=True, slots=True)
 class Product:
@@ -25,7 +28,8 @@ class Product:
     of activations that a cache of this size could hold, for the lower bound. ``shared_b``: one second operand
     serves the whole batch. ``b_dtype`` narrower than ``dtype`` is widened on the way. ``a_compulsory_bytes``
     replaces the size of the first operand in memory where it is smaller (convolution patches). ``module``: a
-    library's module with integer weights, called by itself: its kernels do not cut the k loop.
+    library's module with integer weights, called by itself: its kernels do not cut the k loop. ``block_scaled``: blocks
+    of both operands have scales.
     """
 
     m: int
@@ -43,6 +47,7 @@ class Product:
     shared_b: bool = False
     a_compulsory_bytes: float = -1.0
     module: bool = False
+    block_scaled: bool = False
 
 
 class GemmModel:
@@ -126,6 +131,7 @@ class GemmModel:
             1.0 - x.c_resident,
             1.0 if x.shared_b else 0.0,
             0.0 if x.module else 1.0,
+            1.0 / (SCALED_STEP * p.vector_op_rate()) if x.block_scaled else 0.0,
         ]
         ts.search(problem, self._device, self._table(ea, eb), self._splits, out)
         if out[ts.TIME] == math.inf:

@@ -27,7 +27,7 @@ def quantise_kernels(
     """
     a, b = size_of(source), size_of(target)
     elements = float(rows) * columns
-    passes = (
+    passes: tuple[tuple[str, float, float, int], ...] = (
         ("quantise: magnitude", a, a, 0),
         ("quantise: maximum", a, 0.0, rows),
         ("quantise: widen", a, WIDE, 0),

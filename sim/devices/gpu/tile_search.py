@@ -58,7 +58,8 @@ T_M, T_N, T_K, T_STAGES, T_WARPS_M, T_WARPS_N, T_A_BW, T_B_BW = range(8)
     P_C_MEM,
     P_B_SHARED,
     P_SPLITS,
-) = range(14)
+    P_RESCALE,
+) = range(15)
 
 MAX_RASTER = 32
 """Largest number of tile rows that consecutive blocks walk before they move one column on."""
@@ -132,7 +133,7 @@ def _search(
             else:
                 shared = steps * bk * (bm * wn * ea + bn * wm * eb)
             l1_s = (shared + steps * stage_bytes) / device[D_L1_BW]
-            vector_s = problem[P_DEQUANT] * bn * depth
+            vector_s = (problem[P_DEQUANT] * bn + problem[P_RESCALE] * bm * bn) * depth
             if max(matrix_s, l1_s) * count >= out[TIME] * units:
                 continue  # the processors alone take longer than the best so far
             c_bytes = used_m * used_n * ec
