@@ -13,8 +13,10 @@ What the columns mean, where it had to be settled from the data:
   something of fixed width; it is taken as the one width all models share, 16 key heads of 128, which agrees with the
   memory's bandwidth at the long end (6144 channels would exceed it).
 - ``fp8`` and ``fp8_block`` of the GEMM tables include the quantisation of the activations, unfused: on H100
-  8192 × 64 × 65536 takes 5855 us, in bf16 365 us; ``fp8_block`` on H200 never takes less than 50 us, whatever the size.
-  These rows are marked ``composite``.
+  8192 × 64 × 65536 takes 5855 us, in bf16 365 us. vLLM 0.14 quantises by framework operations, and so do the rows of
+  other versions in ``fp8``; other engines have a kernel for it. These rows are marked ``composite``.
+- vLLM's collector uses no graph for ``fp8_block`` from 0.17 on: on H200 a row takes 50 us (few tokens) or 75 us (more),
+  whatever its size: the host. Rows of less than 90 us are left out; the others quantise in one kernel.
 - Attention rows are replays of a graph that holds one engine operator: the write of the new tokens to the paged cache
   (vLLM writes it outside of the operator from 0.15 on), copies, the attention kernel and its merge. Latent attention of
   vLLM was launched from the framework, with its up-projections: it never takes less than 100 us (H100) or 240 us
@@ -43,8 +45,7 @@ DTYPES: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bf16"},
     "float16": {"dtype": "fp16"},
     "fp8": {"dtype": "fp8"},
-    # Scales of 128 × 128 blocks are 0.02 % of the weights: left out.
-    "fp8_block": {"dtype": "fp8"},
+    "fp8_block": {"dtype": "fp8", "group_size": 128 * 128},
     "nvfp4": {"dtype": "fp4"},
     "sq": {"dtype": "int8"},
     "int8_wo": {"dtype": "bf16", "weight_dtype": "int8"},
@@ -61,6 +62,8 @@ COMPOSITE = ("linear fp8",)
 
 OUTSIDE_WRITE = (0, 15)
 """From this version on vLLM's attention leaves the cache write to the model (``forward_includes_kv_cache_update``)."""
+HOST_BOUND_MS, UNGRAPHED_SINCE = 0.09, (0, 17)
+"""Rows of block-scaled products below this time are host time, from this version of vLLM on (see above)."""
 
 Converted = tuple[str, str, dict[str, Any]]
 """Label, kind and cells of one row."""
@@ -82,11 +85,21 @@ def _vllm(row: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", str(row.get("version", "")))[:2])
 
 
+def _ungraphed(row: Mapping[str, Any]) -> bool:
+    """Whether the collector launched this engine's block-scaled products one by one, without a graph."""
+    return _vllm(row) >= UNGRAPHED_SINCE
+
+
 def _gemm(row: Mapping[str, Any]) -> Converted | None:
     types = DTYPES.get(str(row["gemm_dtype"]))
     if types is None:
         return None
     cells = {"m": whole(row, "m"), "n": whole(row, "n"), "k": whole(row, "k"), **types}
+    launched = row["gemm_dtype"] == "fp8_block" and _ungraphed(row)
+    if launched and number(row, "latency", "table") < HOST_BOUND_MS:
+        return None
+    if types["dtype"] == "fp8" and (launched or str(row.get("framework", "")) != "VLLM"):
+        cells["quantiser"] = "kernel"
     return f"linear {row['gemm_dtype']}", "linear", cells
 
 

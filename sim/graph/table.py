@@ -19,7 +19,7 @@ from .operators.pointwise import RECIPES, Pointwise
 from .operators.scan import GatedDelta, SelectiveScan, SSDScan
 
 SCHEMES: Mapping[str, Mapping[str, Any]] = {
-    "fp8_block": {"dtype": "fp8"},
+    "fp8_block": {"dtype": "fp8", "group_size": 128 * 128},
     "sq": {"dtype": "int8"},
     "int8_wo": {"dtype": "bf16", "weight_dtype": "int8"},
     "int4_wo": {"dtype": "bf16", "weight_dtype": "int4", "group_size": 128},
@@ -27,10 +27,14 @@ SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "w4a16_mxfp4": {"dtype": "bf16", "weight_dtype": "fp4", "group_size": 64},
     "w4a8_mxfp4_mxfp8": {"dtype": "fp8", "weight_dtype": "fp4", "group_size": 64},
 }
-"""What engines call their quantised products, as the columns it stands for (scales of fp8_block are 0.02 %)."""
+"""What engines call their quantised products, as the columns it stands for."""
 
 FP4_GROUP = 32
 """fp4 exists with block scales only: a byte for 16 elements (NVFP4) is a scale of two bytes for twice as many."""
+
+REPLAYED_WEIGHTS = 6
+"""Weights that take turns in a timing loop unless a row says otherwise, so that L2 does not serve them all: five or six
+in ai-dynamo/aiconfigurator's collectors of GEMM tables."""
 
 
 class Row:
@@ -123,6 +127,8 @@ def _linear(r: Row) -> Operator:
         output_dtype=r.dtype("output_dtype", wide),
         activation_dtype=r.dtype("activation_dtype", wide),
         alone=alone,
+        copies=r.whole("copies", REPLAYED_WEIGHTS if alone else 1),
+        quantiser=r.text("quantiser", "kernel" if dtype == "fp4" else ""),
     )
 
 

@@ -24,6 +24,7 @@ from .fields import (
     MoneyRate,
     NonNegativeBytes,
     NonNegativeCount,
+    NonNegativeCycles,
     NonNegativeRatio,
     NonNegativeTime,
     OpPerCycle,
@@ -199,17 +200,26 @@ class GemmKernels(SpecModel):
     split_k: Annotated[list[Count], Field(min_length=1)] = Field(
         description="pieces into which the k loop may be cut; contains 1"
     )
-    issue_latency: NonNegativeTime = Field(description="from operands in shared memory to the result of one k step")
-    setup: NonNegativeTime | None = Field(
+    issue_latency: NonNegativeCycles = Field(
+        description="from operands in shared memory to the result of one k step, where nothing overlaps it"
+    )
+    start: NonNegativeCycles | None = Field(
         None, description="start of a matrix product before its first load; kernels.setup if absent"
     )
     module_setup: NonNegativeTime | None = Field(
         None, description="what a runtime adds to a product with integer weights that is called alone, not in a model"
     )
-    step_sync: NonNegativeTime | None = Field(
+    step_sync: NonNegativeCycles | None = Field(
         None, description="matrix unit idle in every k step: barrier, wait for the stage, first operands; 0 if absent"
     )
-    l2_fraction: Ratio | None = Field(None, description="share of the L2 bandwidth that tile loads reach; 1 if absent")
+    l2_fills: Count | None = Field(
+        None,
+        description="writes into L2 of a line that comes from memory, each in the place of a read: 2 where both "
+        "partitions keep a copy; free if absent",
+    )
+    vector_kernel: bool = Field(
+        False, description="products of one row run in a matrix-vector kernel, without steps of the matrix unit"
+    )
     cluster: Count | None = Field(
         None, description="blocks that load what they share once: 2 the second operand, 4 both; 1 if absent"
     )
@@ -349,8 +359,14 @@ class ExpertKernels(SpecModel):
         default_factory=lambda: GemmTile(m=64, n=64, k=32, stages=3, warps_m=2, warps_n=2),
         description="tile for more tokens",
     )
-    gather: OpPerCycle | None = Field(
-        None, description="elements of both operands that one SM takes in a clock through gathered rows; free if absent"
+    scaled: GemmTile = Field(
+        default_factory=lambda: GemmTile(m=64, n=128, k=128, stages=3, warps_m=2, warps_n=2),
+        description="tile for weights with a scale for every block of them, whatever the tokens",
+    )
+    step_wait: NonNegativeCycles = Field(
+        0.0,
+        description="a block's k step beside its products: addresses and masks of gathered rows, barrier, wait for "
+        "the stage",
     )
 
 

@@ -43,7 +43,7 @@ from .pointwise import (
     swept_softmax_threads,
 )
 from .power import PowerModel
-from .quantise import quantise_kernels
+from .quantise import quantise_kernel, quantise_kernels
 from .sequence import SequenceModel
 
 SOFTMAX = ("softmax", "log_softmax")
@@ -53,6 +53,9 @@ RESIDUAL_ACCESSES = {"add": 2.0, "add_rmsnorm": 1.0, "add_layernorm": 1.0}
 
 SAMPLING_PASSES = 3
 """Passes over the logits when sampling: softmax, selection (sort or threshold), draw."""
+
+QUANTISED_GROUP = 128
+"""Elements of a row that share a scale where blocks of the weights have their own."""
 
 
 REPLAYED_LAYERS = 6
@@ -177,9 +180,10 @@ class GpuDevice(Device):
         a = float(op.m) * op.k * word
         c = float(op.m) * op.n * size_of(op.output_dtype or op.dtype)
         kept = self.parameters.kept(a + c)
-        # Timed alone, layers with weights of their own take turns; two partitions each lose the other's operands.
-        around = a + REPLAYED_LAYERS * (op.bytes_moved - a)
-        replayed = self.parameters.kept(around) if op.alone and self.spec.l2.unified else 0.0
+        # Called over and over, a product finds its operands where it left them, if all copies of its weights fit beside
+        # its activations; two partitions each lose the other's.
+        turns = a + c + op.copies * op.weight_storage_bytes
+        replayed = self.parameters.kept(turns) if op.alone and self.spec.l2.unified else 0.0
         extra = op.weight_storage_bytes - float(op.n) * op.k * size_of(op.stored_dtype)
         product = Product(
             m=op.m,
@@ -194,13 +198,15 @@ class GpuDevice(Device):
             best_resident=self.parameters.kept_at_best(a + c),
             b_extra_bytes=extra,
             module=op.alone and (op.weight_only or op.dtype == "int8"),
+            block_scaled=op.dtype == "fp8" and op.group_size > 0,
         )
         kernel = self._gemm.kernel(product)
         if not op.quantises:
             return (kernel,)
-        at_once = self.spec.kernels.gemm.quantise_at_once
-        before = quantise_kernels(self.parameters, self._pointwise, op.m, op.k, op.activation_dtype, op.dtype, at_once)
-        return (*before, kernel)
+        what = (self.parameters, self._pointwise, op.m, op.k, op.activation_dtype, op.dtype)
+        if op.quantiser == "kernel" or (not op.quantiser and self.spec.kernels.gemm.quantise_at_once):
+            return (quantise_kernel(*what), kernel)
+        return (*quantise_kernels(*what, group=QUANTISED_GROUP if op.group_size else 0), kernel)
 
     def _gradient(self, op: MatmulGradient, fused: bool) -> tuple[Kernel, ...]:
         return (self._gemm.kernel(Product(m=op.m, n=op.n, k=op.k, dtype=op.dtype), "gradient gemm"),)

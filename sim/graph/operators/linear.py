@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ...errors import UnsupportedError
+from ...errors import DataError, UnsupportedError
 from ..dtypes import size_of
 from ..operator import Access, Arithmetic, Operator, Role, ceil_div, positive
 
@@ -29,8 +29,10 @@ class Linear(Operator):
 
     ``m`` counts tokens, ``n`` outputs, ``k`` inputs. ``weight_dtype`` and ``output_dtype`` default to ``dtype``.
     ``group_size`` > 0 puts one fp16 scale on every so many weights of a row. ``activation_dtype`` wider than ``dtype``:
-    x arrives in it and is quantised by passes of its own (models fuse that into the norm before). ``alone``: a module
-    called by itself over and over on the same operands, as kernel tables time it, and not within a model.
+    x arrives in it and is quantised first (models fuse that into the norm before), by framework ``passes`` or by one
+    ``kernel`` of the engine: ``quantiser``. ``alone``: a module
+    called by itself over and over, as kernel tables time it, and not within a model; ``copies`` of its weights take
+    turns, so that a large cache does not serve them all.
 
     >>> Linear(1, 4096, 4096, "fp16").flops == 2 * 4096**2
     True
@@ -49,9 +51,13 @@ class Linear(Operator):
     weight_role: str = "weight"
     activation_dtype: str = ""
     alone: bool = False
+    copies: int = 1
+    quantiser: str = ""
 
     def __post_init__(self) -> None:
-        positive(self, "m", "n", "k")
+        positive(self, "m", "n", "k", "copies")
+        if self.quantiser not in ("", "passes", "kernel"):
+            raise DataError(f"linear: quantiser is {self.quantiser!r}; expected passes or kernel")
 
     @property
     def quantises(self) -> bool:
