@@ -1,0 +1,117 @@
+"""Intervals of a whole reading: of every operator, every phase and the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..devices.device import Device
+from ..program.program import Program
+from ..readings.launch import operator_launch_s
+from ..readings.result import OperatorTime, Reading
+from .kernel import Relative, SystemIntervals, half_widths
+from .residuals import EVIDENCE, Residuals
+
+BOUND = "roofline"
+"""Engine whose times are lower bounds, not predictions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Bounds of a time in seconds; ``causes`` are the parts (cause → seconds below and above), largest first."""
+
+    low_s: float
+    high_s: float
+    causes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingIntervals:
+    """Intervals of a reading: ``operators`` and ``relatives`` by (phase, operator), ``phases`` by name, ``whole``.
+
+    ``evidence`` is the share of the time by :data:`~.residuals.EVIDENCE`.
+    """
+
+    whole: Interval
+    phases: Mapping[str, Interval]
+    operators: Mapping[tuple[str, str], Interval]
+    relatives: Mapping[tuple[str, str], Relative]
+    evidence: Mapping[str, float]
+
+
+def combine(seconds: float, parts: Iterable[tuple[float, Relative]]) -> Interval:
+    """The interval of a sum of times.
+
+    Errors of one kernel class are taken as fully correlated (the same model, off the same way), errors of different
+    classes as independent, and so are the numbers behind each resource, which all operators share:
+    ``below = √Σ_causes (Σ_operators below)²``, and so above. *seconds* is the sum; it may exceed that of the *parts*
+    (time without a cause of its own, such as idling behind others), which then widens in proportion.
+    """
+    pairs = list(parts)
+    known = sum(time for time, _ in pairs)
+    grow = seconds / known if known > 0.0 else 0.0
+    causes = {cause: (below * grow, above * grow) for cause, (below, above) in half_widths(pairs).items()}
+    below = math.sqrt(sum(b * b for b, _ in causes.values()))
+    above = math.sqrt(sum(a * a for _, a in causes.values()))
+    ordered = dict(sorted(causes.items(), key=lambda item: -max(item[1])))
+    return Interval(max(0.0, seconds - below), seconds + above, ordered)
+
+
+def reading_intervals(
+    program: Program, device: Device, reading: Reading, residuals: Residuals | None = None
+) -> ReadingIntervals:
+    """Intervals of everything in *reading*.
+
+    A time of the roofline reading is a lower bound: its interval reaches from itself to the upper bound of what the
+    analytic reading says of the same operators.
+    """
+    source = SystemIntervals(device, residuals)
+    operators: dict[tuple[str, str], Interval] = {}
+    relatives: dict[tuple[str, str], Relative] = {}
+    weights: dict[str, float] = {}
+    phases: dict[str, Interval] = {}
+    every: list[tuple[float, Relative]] = []
+    bound = reading.engine == BOUND
+    for phase in reading.phases:
+        pairs = []
+        for row in phase.operators:
+            one = _relative(program, source, row)
+            seconds = _predicted(program, device, row) if bound else row.time_s
+            key = (phase.name, row.name)
+            relatives[key] = one
+            operators[key] = _from(row.time_s, combine(seconds, [(seconds, one)]), bound)
+            if row.kind != "idle":
+                pairs.append((seconds, one))
+                weights[one.band.evidence] = weights.get(one.band.evidence, 0.0) + seconds
+        whole = sum(seconds for seconds, _ in pairs) if bound else phase.time_s
+        phases[phase.name] = _from(phase.time_s, combine(whole, pairs), bound)
+        every += pairs
+    whole = sum(seconds for seconds, _ in every) if bound else reading.time_s
+    total = sum(weights.values()) or 1.0
+    evidence = {name: weights[name] / total for name in EVIDENCE if name in weights}
+    return ReadingIntervals(_from(reading.time_s, combine(whole, every), bound), phases, operators, relatives, evidence)
+
+
+def _from(time_s: float, interval: Interval, bound: bool) -> Interval:
+    """The interval of a bound starts at the bound."""
+    return Interval(time_s, max(time_s, interval.high_s), interval.causes) if bound else interval
+
+
+def _relative(program: Program, source: SystemIntervals, row: OperatorTime) -> Relative:
+    if row.op is None:
+        return source.relative(None, row.kind, 0.0, program.fused_pointwise)
+    lowered = source.device.lower(row.op, program.fused_pointwise)
+    launch = operator_launch_s(source.device.launch, program.launch, len(lowered.seconds), lowered.seconds)
+    return source.relative(row.op, row.kind, launch, program.fused_pointwise)
+
+
+def _predicted(program: Program, device: Device, row: OperatorTime) -> float:
+    """Analytic time of a row of a roofline reading: its bound times what one execution takes over its own bound."""
+    if row.op is None:
+        return row.time_s
+    lowered = device.lower(row.op, program.fused_pointwise)
+    launch = operator_launch_s(device.launch, program.launch, len(lowered.seconds), lowered.seconds)
+    if lowered.roofline_s <= 0.0:
+        return row.time_s
+    return row.time_s * max(1.0, (lowered.analytic_s + launch) / lowered.roofline_s)
