@@ -9,12 +9,13 @@ from statistics import mean, median
 from typing import Any
 
 from effsim.devices.device import Device
+from effsim.explore.kernel_table import energy_with_idle
 from effsim.graph.operator import Operator
-from effsim.intervals.classes import kernel_class, regime
+from effsim.intervals.classes import energy_class, kernel_class, regime
 from effsim.intervals.kernel import DeviceIntervals, Relative
 from effsim.intervals.residuals import Residuals, bundled_residuals
 
-from .residuals import LEVEL, SPLIT_SEED, Residual, describe, fit, held_out
+from .residuals import LEVEL, SPLIT_SEED, Residual, describe, fit, held_out, point_of
 from .tables import Measured
 
 Row = tuple[Measured, Operator, float]
@@ -36,16 +37,21 @@ class Judged:
     width: float
     inside: bool
     elsewhere: bool | None
+    energy: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Shares of ``rows`` inside the interval; ``width`` is the median of (high − low) / predicted."""
+    """Shares of ``rows`` inside the interval; ``width`` is the median of (high − low) / predicted.
+
+    ``energy``: share of the energies inside theirs, where they were measured.
+    """
 
     rows: int
     inside: float
     width: float
     elsewhere: float | None
+    energy: float | None = None
 
 
 def coverage(found: Sequence[Judged | None]) -> Coverage | None:
@@ -54,11 +60,13 @@ def coverage(found: Sequence[Judged | None]) -> Coverage | None:
     if not rows:
         return None
     others = [one.elsewhere for one in rows if one.elsewhere is not None]
+    energies = [one.energy for one in rows if one.energy is not None]
     return Coverage(
         rows=len(rows),
         inside=mean(one.inside for one in rows),
         width=median(one.width for one in rows),
         elsewhere=mean(others) if others else None,
+        energy=mean(energies) if energies else None,
     )
 
 
@@ -72,7 +80,7 @@ def judged(
     sample = [_residual(row, devices[_key(row[0])]) for row in rows]
     apart = [held_out(row[0]) for row in rows]
     known = {device.name: describe(device) for device in devices.values()}
-    training = [one for one, out in zip(sample, apart, strict=True) if not out]
+    training = [one for both, out in zip(sample, apart, strict=True) if not out for one in both]
     content = fit(training, known, _made(rows, apart)) if fit_anew else {}
     residuals = Residuals.of(content) if fit_anew else bundled_residuals()
     own = {key: DeviceIntervals(device, residuals) for key, device in devices.items()}
@@ -105,11 +113,25 @@ def _key(row: Measured) -> Key:
     return row.hardware, row.kind == "collective"
 
 
-def _residual(row: Row, device: Device) -> Residual:
+def _residual(row: Row, device: Device) -> list[Residual]:
+    """What is left of a row's time and, where it was measured, of its energy."""
     measured, op, predicted_s = row
     place = regime(predicted_s, device.lower(op).roofline_s, device.launch.gap_s)
-    value = math.log(measured.measured_s / predicted_s)
-    return Residual(device.name, kernel_class(op, measured.launch), place, value)
+    name, point = kernel_class(op, measured.launch), point_of(measured)
+    out = [Residual(device.name, name, place, math.log(measured.measured_s / predicted_s), point)]
+    joules = _predicted_j(row, device)
+    if measured.measured_j is not None and joules is not None:
+        left = math.log(measured.measured_j / joules)
+        out.append(Residual(device.name, energy_class(name), place, left, point))
+    return out
+
+
+def _predicted_j(row: Row, device: Device) -> float | None:
+    """Predicted energy of a row; None where unknown, or where no energy was measured to compare with."""
+    measured, op, predicted_s = row
+    if measured.measured_j is None:
+        return None
+    return energy_with_idle(device, device.energy_j(op, device.lower(op)), predicted_s)
 
 
 def _relative(row: Row, source: DeviceIntervals) -> Relative:
@@ -125,7 +147,18 @@ def _judge(row: Row, own: DeviceIntervals, others: DeviceIntervals | None) -> Ju
     if others is not None:
         ends = _relative(row, others).interval(predicted_s)
         elsewhere = ends[0] <= measured_s <= ends[1]
-    return Judged(low, high, (high - low) / predicted_s, low <= measured_s <= high, elsewhere)
+    inside = low <= measured_s <= high
+    return Judged(low, high, (high - low) / predicted_s, inside, elsewhere, _energy_inside(row, own))
+
+
+def _energy_inside(row: Row, own: DeviceIntervals) -> bool | None:
+    measured, op, predicted_s = row
+    joules = _predicted_j(row, own.device)
+    if joules is None or measured.measured_j is None:
+        return None
+    lowered = own.device.lower(op)
+    low, high = own.energy(op, lowered, predicted_s - lowered.analytic_s, measured.launch).interval(joules)
+    return low <= measured.measured_j <= high
 
 
 def _made(rows: Sequence[Row], apart: Sequence[bool]) -> dict[str, Any]:

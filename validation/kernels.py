@@ -207,9 +207,7 @@ def _group(hardware: str, label: str, span: str, members: Sequence[Outcome]) -> 
     return GroupScore(hardware, label, span, ours, pure, naive, worst, far.row.composite, found)
 
 
-def validate_kernels(
-    data: Path, gpu: str = "", limit: int = ROWS_A_GROUP, fit_residuals: bool = False
-) -> KernelReport:
+def validate_kernels(data: Path, gpu: str = "", limit: int = ROWS_A_GROUP, fit_residuals: bool = False) -> KernelReport:
     """Predict and score what a folder of measurements holds.
 
     *fit_residuals* fits the intervals anew (on the half of the rows that coverage is not judged on) and returns them;

@@ -22,7 +22,20 @@ from .report import Report
 if TYPE_CHECKING:
     from rich.console import Console
 
-KERNEL_HEAD = ("kernel", "measured", "n", "median", "MAPE", "p90", "bias", "roofline", "rule of thumb", "inside", "elsewhere", "width")
+KERNEL_HEAD = (
+    "kernel",
+    "measured",
+    "n",
+    "median",
+    "MAPE",
+    "p90",
+    "bias",
+    "roofline",
+    "rule of thumb",
+    "inside",
+    "elsewhere",
+    "width",
+)
 
 
 def percent(value: float, signed: bool = False) -> str:

@@ -1,14 +1,14 @@
 """Fits the bundled residuals: bounds of ln(measured / predicted) by kernel class, on one half of the measured rows.
 
-A row belongs to the half that a hash of its GPU, table and columns says (:func:`held_out`), so the halves do not
+A row belongs to the half that a hash of its GPU and columns says (:func:`held_out`), so the halves do not
 depend on order, and rows of equal columns are never on both sides. Bounds are fitted on one half; coverage is judged on
 the other (``effsim validate kernels``).
 
 For a class on a device with ``n`` rows the bounds are the narrowest pair of quantiles that holds the stated level
 (raised by ``1 + 1/n``, as conformal prediction does for a finite sample) and contains 0. Regimes with few rows lean on
 their class, a device with few rows on the other devices: ``(n·own + K·wider) / (n + K)``. For a device that was not
-measured the pooled rows, centred device by device, give the residual; the spread of the devices' medians is added in
-quadrature. ``unvalidated``, for what nobody measured, is the half-width that would have held the stated level of rows
+measured the pooled rows, centred device by device, give the residual; the spread between devices is added in
+quadrature, as large as it takes to hold the level when each measured device is left out in turn. ``unvalidated``, for what nobody measured, is the half-width that would have held the stated level of rows
 in the stated level of all (device, class) pairs.
 """
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from effsim.devices.device import Device
 from effsim.errors import DataError
-from effsim.intervals.classes import kind_of
+from effsim.intervals.classes import ENERGY, kind_of
 from effsim.intervals.kernel import Z
 from effsim.intervals.origins import resource_uncertainty, rules
 from effsim.intervals.residuals import ALL, SCHEMA
@@ -38,12 +38,14 @@ from .tables import Measured
 
 LEVEL = 0.90
 SPLIT_SEED = 20261122
-PRIOR_ROWS = 20
+PRIOR_ROWS = 8
 """``K``: rows of its own that a group needs to count as much as the wider group around it."""
 PRIOR_DEVICES = 2
 """Devices' worth of weight of the spread between devices over all classes, against a class's own."""
 TAILS = tuple(i / 10 for i in range(11))
 """Shares of what is left out that lie below the lower bound; the narrowest pair of bounds is taken."""
+MOST_SPREAD, BISECTIONS = 1.0, 12
+"""Largest spread between units that is looked for (a factor e), and halvings of it."""
 DIGITS = 4
 
 Floats = NDArray[np.float64]
@@ -52,19 +54,28 @@ Bounds = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """One measured row as the fit sees it: ``value`` is ln(measured / predicted)."""
+    """One measured row as the fit sees it: ``value`` is ln(measured / predicted).
+
+    Rows of one ``point`` (the same columns) have one prediction and count as one where it is asked how many there are.
+    """
 
     device: str
     name: str
     regime: str
     value: float
+    point: int
 
 
 def held_out(row: Measured, seed: int = SPLIT_SEED) -> bool:
     """Whether a row is one of those that coverage is judged on."""
+    return bool(point_of(row, seed) & 1)
+
+
+def point_of(row: Measured, seed: int = SPLIT_SEED) -> int:
+    """A number for the columns of a row on its GPU."""
     cells = ",".join(f"{k}={row.cells[k]}" for k in sorted(row.cells))
-    text = f"{seed}:{row.hardware}:{row.source}:{row.kind}:{cells}"
-    return bool(hashlib.blake2b(text.encode(), digest_size=1).digest()[0] & 1)
+    text = f"{seed}:{row.hardware}:{row.kind}:{cells}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def bounds(values: Floats, weights: Floats | None = None, level: float = LEVEL, rows: int | None = None) -> Bounds:
@@ -100,37 +111,69 @@ Unit = tuple[str, Floats]
 """A device and its residuals of one class."""
 
 
-def between(groups: Iterable[Sequence[Unit]]) -> float:
-    """Standard deviation of units' medians within their groups, over all groups of two or more."""
-    square, freedom = 0.0, 0
-    for units in groups:
-        medians = np.array([np.median(values) for _, values in units])
-        if len(medians) > 1:
-            square += float(((medians - medians.mean()) ** 2).sum())
-            freedom += len(medians) - 1
-    return math.sqrt(square / freedom) if freedom else 0.0
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Residuals of several units around their medians: the shared ``middle``, bounds around it, and the medians'
+    ``square`` deviations from each other."""
+
+    middle: float
+    low: float
+    high: float
+    square: float
+    units: int
 
 
-def pooled(units: Sequence[Unit], prior: float, picks: Sequence[NDArray[np.bool_]] | None = None) -> Bounds:
-    """Bounds for a device (or class) that is none of the *units*.
+def within(units: Sequence[Unit], picks: Sequence[NDArray[np.bool_]] | None = None) -> Within:
+    """Rows centred on their unit's median, every unit weighing the same; *picks* keeps some rows of each (a regime).
 
-    Rows are centred on their unit's median, every unit weighs the same; the shared median is drawn to 0 as one more
-    unit there would draw it; the spread between units, ``Z·τ·√(1 + 1/G)``, is added in quadrature, its variance taken
-    with :data:`PRIOR_DEVICES` units' weight from *prior*. *picks* keeps some rows of each unit (a regime).
+    The shared median is drawn to 0 as one more unit there would draw it.
     """
-    count = len(units)
     medians = np.array([np.median(values) for _, values in units])
-    middle = float(medians.mean()) * count / (count + 1)
-    square = float(((medians - medians.mean()) ** 2).sum())
-    spread = math.sqrt((PRIOR_DEVICES * prior**2 + square) / (PRIOR_DEVICES + count - 1))
     if picks is None:
         picks = [np.ones(len(values), dtype=bool) for _, values in units]
     parts = [values[pick] - median for (_, values), pick, median in zip(units, picks, medians, strict=True)]
     parts = [part for part in parts if len(part)]
     weights = np.concatenate([np.full(len(part), 1.0 / len(part)) for part in parts])
     low, high = bounds(np.concatenate(parts), weights, rows=min(len(part) for part in parts))
-    extra = Z * spread * math.sqrt(1.0 + 1.0 / count)
-    return min(0.0, middle - math.hypot(low, extra)), max(0.0, middle + math.hypot(high, extra))
+    square = float(((medians - medians.mean()) ** 2).sum())
+    return Within(float(medians.mean()) * len(units) / (len(units) + 1), low, high, square, len(units))
+
+
+def pooled(inner: Within, prior: float) -> Bounds:
+    """Bounds for a device (or class) that is none of the units.
+
+    The spread between units, ``Z·τ·√(1 + 1/G)``, is added in quadrature; ``τ²`` is that of the ``G`` units' medians
+    and, with :data:`PRIOR_DEVICES` units' weight, *prior* squared.
+    """
+    spread = math.sqrt((PRIOR_DEVICES * prior**2 + inner.square) / (PRIOR_DEVICES + inner.units - 1))
+    extra = Z * spread * math.sqrt(1.0 + 1.0 / inner.units)
+    return min(0.0, inner.middle - math.hypot(inner.low, extra)), max(0.0, inner.middle + math.hypot(inner.high, extra))
+
+
+def between(groups: Iterable[Sequence[Unit]]) -> float:
+    """The spread between units for which bounds from the others hold: leaving each unit of a group out in turn, the
+    smallest ``τ`` with which its rows lie inside to :data:`LEVEL` in the mean over all units; 0 without two of a kind."""
+    cases = []
+    for units in groups:
+        for place, (_, values) in enumerate(units):
+            rest = [*units[:place], *units[place + 1 :]]
+            if rest:
+                cases.append((within(rest), values))
+    if not cases:
+        return 0.0
+
+    def inside(prior: float) -> float:
+        shares = []
+        for inner, values in cases:
+            low, high = pooled(inner, prior)
+            shares.append(float(np.mean((values >= low) & (values <= high))))
+        return float(np.mean(shares))
+
+    low, high = 0.0, MOST_SPREAD
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if inside(middle) >= LEVEL else (middle, high)
+    return high
 
 
 @dataclass(slots=True)
@@ -139,33 +182,36 @@ class _Class:
 
     values: Floats
     regimes: NDArray[np.str_]
+    points: NDArray[np.uint64]
+
+    def of(self, regime: str) -> tuple[Bounds, int]:
+        """Bounds of one regime or of all, and how many different points stand behind them."""
+        pick = slice(None) if regime == ALL else self.regimes == regime
+        count = len(np.unique(self.points[pick]))
+        return bounds(self.values[pick], rows=count), count
 
 
 def fit(rows: Sequence[Residual], devices: Mapping[str, Mapping[str, Any]], made: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a residual file.
 
     Args:
-        rows: residuals of the half that is fitted on.
+        rows: residuals of the half that is fitted on, of times and of energies.
         devices: what identifies each device (:func:`describe`).
         made: how the rows came about; kept in the file.
 
     Raises:
-        DataError: no rows.
+        DataError: no times.
     """
-    if not rows:
+    times = _by_class(row for row in rows if not row.name.startswith(ENERGY))
+    if not times:
         raise DataError("no rows to fit residuals on")
-    found: dict[str, dict[str, _Class]] = {}
-    keyed: dict[tuple[str, str], list[Residual]] = {}
-    for row in rows:
-        keyed.setdefault((row.name, row.device), []).append(row)
-    for (name, device), members in sorted(keyed.items()):
-        values = np.array([m.value for m in members])
-        found.setdefault(name, {})[device] = _Class(values, np.array([m.regime for m in members]))
-    units = {name: [(d, c.values) for d, c in by.items()] for name, by in found.items()}
-    prior = between(units.values())
-    groups = _groups(units)
-    kinds = between([[(d, v) for d, v in members] for members in groups.values()])
+    units = _units(times)
+    prior, groups = between(units.values()), _groups(units)
+    kinds = between(groups.values())
     every = np.array([np.quantile(np.abs(values), LEVEL) for members in units.values() for _, values in members])
+    energies = _by_class(row for row in rows if row.name.startswith(ENERGY))
+    of_energy = _groups(_units(energies))
+    # Energies are measured on too few devices for a spread of their own: that of times, which they contain, stands in.
     return {
         "schema": SCHEMA,
         "level": LEVEL,
@@ -174,9 +220,27 @@ def fit(rows: Sequence[Residual], devices: Mapping[str, Mapping[str, Any]], made
         "between_classes": round(kinds, DIGITS),
         "unvalidated": round(float(np.quantile(every, LEVEL)), DIGITS),
         "devices": {name: dict(devices[name]) for name in sorted({row.device for row in rows})},
-        "classes": {name: _class_entry(by, prior) for name, by in found.items()},
-        "groups": {name: _group_entry(members, kinds) for name, members in groups.items()},
+        "classes": {name: _class_entry(by, prior) for name, by in (times | energies).items()},
+        "groups": {name: _group_entry(members, kinds) for name, members in (groups | of_energy).items()},
     }
+
+
+def _by_class(rows: Iterable[Residual]) -> dict[str, dict[str, _Class]]:
+    """Rows by class and device."""
+    keyed: dict[tuple[str, str], list[Residual]] = {}
+    for row in rows:
+        keyed.setdefault((row.name, row.device), []).append(row)
+    found: dict[str, dict[str, _Class]] = {}
+    for (name, device), members in sorted(keyed.items()):
+        values = np.array([m.value for m in members])
+        regimes = np.array([m.regime for m in members])
+        points = np.array([m.point for m in members], dtype=np.uint64)
+        found.setdefault(name, {})[device] = _Class(values, regimes, points)
+    return found
+
+
+def _units(found: Mapping[str, Mapping[str, _Class]]) -> dict[str, list[Unit]]:
+    return {name: [(device, one.values) for device, one in by.items()] for name, by in found.items()}
 
 
 def _groups(units: Mapping[str, Sequence[Unit]]) -> dict[str, list[Unit]]:
@@ -186,8 +250,9 @@ def _groups(units: Mapping[str, Sequence[Unit]]) -> dict[str, list[Unit]]:
     for name, members in units.items():
         kind = kind_of(name)
         out.setdefault(kind, []).extend(members)
-        if kind in families:
-            out.setdefault(f"family:{families[kind]}", []).extend(members)
+        family = ENERGY if kind.startswith(ENERGY) else families.get(kind)
+        if family is not None:
+            out.setdefault(f"family:{family}", []).extend(members)
     return dict(sorted(out.items()))
 
 
@@ -197,25 +262,24 @@ def _entry(ends: Bounds, rows: int) -> list[float]:
 
 def _group_entry(members: Sequence[Unit], prior: float) -> dict[str, Any]:
     rows = sum(len(values) for _, values in members)
-    return {"devices": sorted({d for d, _ in members}), "regimes": {ALL: _entry(pooled(members, prior), rows)}}
+    return {"devices": sorted({d for d, _ in members}), "regimes": {ALL: _entry(pooled(within(members), prior), rows)}}
 
 
 def _class_entry(by: Mapping[str, _Class], prior: float) -> dict[str, Any]:
     units = [(device, c.values) for device, c in by.items()]
-    wide = pooled(units, prior)
+    wide = pooled(within(units), prior)
     regimes = sorted({str(r) for c in by.values() for r in np.unique(c.regimes)})
     elsewhere = {ALL: _entry(wide, sum(len(v) for _, v in units))}
     for name in regimes:
         picks = [c.regimes == name for c in by.values()]
         rows = int(sum(pick.sum() for pick in picks))
-        elsewhere[name] = _entry(shrunk(pooled(units, prior, picks), rows, wide), rows)
+        elsewhere[name] = _entry(shrunk(pooled(within(units, picks), prior), rows, wide), rows)
     own = {}
     for device, c in by.items():
-        whole = shrunk(bounds(c.values), len(c.values), wide)
+        whole = shrunk(*c.of(ALL), wide)
         parts = {ALL: _entry(whole, len(c.values))}
-        for name in np.unique(c.regimes):
-            values = c.values[c.regimes == name]
-            parts[str(name)] = _entry(shrunk(bounds(values), len(values), whole), len(values))
+        for name in map(str, np.unique(c.regimes)):
+            parts[name] = _entry(shrunk(*c.of(name), whole), int((c.regimes == name).sum()))
         own[device] = {"median": round(float(np.median(c.values)), DIGITS), "regimes": parts}
     return {"own": own, "elsewhere": {"devices": sorted(by), "regimes": elsewhere}}
 

@@ -15,6 +15,8 @@ from ..graph.operators.communication import Collective
 
 HALF: Final = ("fp16", "bf16")
 """Types of one size and rate on every device known: one class."""
+ENERGY: Final = "energy:"
+"""Begins the names of classes and groups that hold ln(measured / predicted) of energies."""
 ROOF_STEPS: Final = 5
 """Regimes above the roofline: up to 2, 4, 8, 16, 32 times it, and beyond."""
 SIZE_FACTOR: Final = 8.0
@@ -39,6 +41,11 @@ def kernel_class(op: Operator, launch: str = "graph") -> str:
         stored = str(getattr(op, "weight_dtype", "") or getattr(op, "kv_dtype", ""))
         types = _types(str(getattr(op, "dtype", "")), stored)
     return f"{op.kind}|{variant}|{types}|{launch}"
+
+
+def energy_class(name: str) -> str:
+    """The class under which the energy of the kernels of a class is kept."""
+    return f"{ENERGY}{name}"
 
 
 def kind_of(name: str) -> str:

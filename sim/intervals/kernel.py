@@ -11,7 +11,7 @@ from ..devices.composite import CompositeDevice
 from ..devices.device import Device, Lowered
 from ..graph.operator import Operator
 from ..graph.operators.placement import Placed
-from .classes import kernel_class, kind_of, regime
+from .classes import energy_class, kernel_class, kind_of, regime
 from .origins import is_what_if, resource_uncertainty
 from .residuals import UNVALIDATED, Band, Residuals, bundled_residuals
 
@@ -107,6 +107,18 @@ class DeviceIntervals:
         )
         return Relative(name, band, parts)
 
+    def energy(self, op: Operator, lowered: Lowered, launch_s: float, launch: str = "graph") -> Relative:
+        """How far the energy of *op* can be off, idle board included.
+
+        The residuals are of energies (measured watts times seconds); the device's energies a byte and an operation
+        widen them as far as they are of a worse origin than those of the measured devices.
+        """
+        name = energy_class(kernel_class(op, launch))
+        place = regime(lowered.analytic_s + launch_s, lowered.roofline_s, self.device.launch.gap_s)
+        band, excess = self._band(name, place)
+        own = excess.get("energy", 0.0)
+        return Relative(name, band, (("energy", Z * own),) if own else ())
+
     def unknown(self, kind: str) -> Relative:
         """What is no operator (host work): nothing was compared."""
         return Relative(f"{kind}|||", self.residuals.unknown(kind))
@@ -145,16 +157,17 @@ class SystemIntervals:
         main = self._groups[device.main_group] if isinstance(device, CompositeDevice) else None
         self._main = main or DeviceIntervals(device, known)
 
-    def relative(self, op: Operator | None, kind: str, launch_s: float, fused: bool) -> Relative:
-        """How far the time of *op* inside a run can be off; *kind* names what is no operator.
+    def relative(self, op: Operator | None, kind: str, launch_s: float, fused: bool, energy: bool = False) -> Relative:
+        """How far the time (or the *energy*) of *op* inside a run can be off; *kind* names what is no operator.
 
         ``launch_s``: launch time of one execution.
         """
         if op is None:
-            return self._main.unknown(kind)
+            return self._main.unknown(energy_class(kind) if energy else kind)
         group = self._groups.get(op.place, self._main) if isinstance(op, Placed) else self._main
         inner = op.op if isinstance(op, Placed) else op
-        return group.relative(inner, self.device.lower(op, fused), launch_s)
+        found = group.energy if energy else group.relative
+        return found(inner, self.device.lower(op, fused), launch_s)
 
 
 def half_widths(relative: Sequence[tuple[float, Relative]]) -> dict[str, tuple[float, float]]:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from ..devices.device import Device
 from ..errors import DataError
-from .classes import kind_of
+from .classes import ENERGY, kind_of
 from .origins import bundled, rules
 
 SCHEMA: Final = "effsim/residuals@1"
@@ -117,18 +117,16 @@ class Residuals:
             found = self._elsewhere(group, ALL, vendor, RELATED, note)
             if found is not None:
                 return found
-        family = rules().families.get(kind, "")
+        family = ENERGY if kind.startswith(ENERGY) else rules().families.get(kind, "")
         group = self.groups.get(f"family:{family}")
         if group is not None:
-            note = f"{kind} was never measured; other {family} kernels were"
+            note = f"{kind} was never measured; other {family.removesuffix(':')} kernels were"
             found = self._elsewhere(group, ALL, vendor, RELATED, note)
             if found is not None:
                 return found
         return self.unknown(kind)
 
-    def _elsewhere(
-        self, entry: Mapping[str, Any], regime: str, vendor: str, evidence: str, note: str
-    ) -> Band | None:
+    def _elsewhere(self, entry: Mapping[str, Any], regime: str, vendor: str, evidence: str, note: str) -> Band | None:
         """A pooled band; None where none of its devices is of this *vendor*."""
         devices = tuple(entry["devices"])
         if vendor not in {str(self.devices[name]["vendor"]) for name in devices}:
