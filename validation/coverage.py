@@ -59,11 +59,11 @@ def coverage(found: Sequence[Judged | None]) -> Coverage | None:
     rows = [one for one in found if one is not None]
     if not rows:
         return None
-    others = [one.elsewhere for one in rows if one.elsewhere is not None]
-    energies = [one.energy for one in rows if one.energy is not None]
+    others = [float(one.elsewhere) for one in rows if one.elsewhere is not None]
+    energies = [float(one.energy) for one in rows if one.energy is not None]
     return Coverage(
         rows=len(rows),
-        inside=mean(one.inside for one in rows),
+        inside=mean(float(one.inside) for one in rows),
         width=median(one.width for one in rows),
         elsewhere=mean(others) if others else None,
         energy=mean(energies) if energies else None,

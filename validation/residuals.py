@@ -8,8 +8,9 @@ For a class on a device with ``n`` rows the bounds are the narrowest pair of qua
 (raised by ``1 + 1/n``, as conformal prediction does for a finite sample) and contains 0. Regimes with few rows lean on
 their class, a device with few rows on the other devices: ``(n·own + K·wider) / (n + K)``. For a device that was not
 measured the pooled rows, centred device by device, give the residual; the spread between devices is added in
-quadrature, as large as it takes to hold the level when each measured device is left out in turn. ``unvalidated``, for what nobody measured, is the half-width that would have held the stated level of rows
-in the stated level of all (device, class) pairs.
+quadrature, as large as it takes to hold the level when each measured device is left out in turn. ``unvalidated``, for
+what nobody measured, is the half-width that would have held the stated level of rows in the stated level of all
+(device, class) pairs.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from effsim.errors import DataError
 from effsim.intervals.classes import ENERGY, kind_of
 from effsim.intervals.kernel import Z
 from effsim.intervals.origins import resource_uncertainty, rules
-from effsim.intervals.residuals import ALL, SCHEMA
+from effsim.intervals.residuals import ALL, FAMILY, SCHEMA, group_key
 
 from .tables import Measured
 
@@ -151,8 +152,11 @@ def pooled(inner: Within, prior: float) -> Bounds:
 
 
 def between(groups: Iterable[Sequence[Unit]]) -> float:
-    """The spread between units for which bounds from the others hold: leaving each unit of a group out in turn, the
-    smallest ``τ`` with which its rows lie inside to :data:`LEVEL` in the mean over all units; 0 without two of a kind."""
+    """The spread between units with which bounds from the others hold; 0 where there are no two of a kind.
+
+    Each unit of a group is left out in turn: the smallest ``τ`` with which its rows lie inside to :data:`LEVEL`, in the
+    mean over all units.
+    """
     cases = []
     for units in groups:
         for place, (_, values) in enumerate(units):
@@ -244,15 +248,17 @@ def _units(found: Mapping[str, Mapping[str, _Class]]) -> dict[str, list[Unit]]:
 
 
 def _groups(units: Mapping[str, Sequence[Unit]]) -> dict[str, list[Unit]]:
-    """Units of every kind, and of every family of kinds."""
+    """Units of every kind, of every kind launched one way, and of every family of kinds launched one way."""
     families = rules().families
     out: dict[str, list[Unit]] = {}
     for name, members in units.items():
-        kind = kind_of(name)
-        out.setdefault(kind, []).extend(members)
+        kind, launch = kind_of(name), name.rpartition("|")[2]
         family = ENERGY if kind.startswith(ENERGY) else families.get(kind)
+        keys = [kind, group_key(kind, launch)]
         if family is not None:
-            out.setdefault(f"family:{family}", []).extend(members)
+            keys.append(group_key(f"{FAMILY}{family}", launch))
+        for key in keys:
+            out.setdefault(key, []).extend(members)
     return dict(sorted(out.items()))
 
 

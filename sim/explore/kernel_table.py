@@ -252,7 +252,7 @@ def predict(
 
 def _with_coverage(score: Score, held: Sequence[tuple[bool, float]]) -> Score:
     """*score* with the share of rows inside their interval and the median width."""
-    return replace(score, coverage=mean(inside for inside, _ in held), width=median(width for _, width in held))
+    return replace(score, coverage=mean(float(inside) for inside, _ in held), width=median(width for _, width in held))
 
 
 def energy_with_idle(device: Device, work_j: float | None, seconds: float) -> float | None:

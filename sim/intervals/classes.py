@@ -65,8 +65,8 @@ def _types(dtype: str, stored: str) -> str:
 def regime(seconds: float, roofline_s: float, gap_s: float) -> str:
     """The regime of a kernel: ``r`` counts doublings above its roofline, ``s`` factors of eight in launch gaps.
 
-    *seconds*: predicted time with its launch, *roofline_s*: its lower bound, *gap_s*: launch gap of the device (0: none,
-    which counts as long).
+    *seconds*: predicted time with its launch, *roofline_s*: its lower bound, *gap_s*: launch gap of the device (without
+    one every kernel counts as long).
 
     >>> regime(3e-6, 1e-6, 1e-6), regime(1.0, 1.0, 0.0)
     ('r1s1', 'r0s4')

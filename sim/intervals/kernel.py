@@ -32,6 +32,11 @@ class Relative:
     parameters: tuple[tuple[str, float], ...] = ()
 
     @property
+    def cause(self) -> str:
+        """What the residual part is called; everything that was never validated errs together at worst."""
+        return UNVALIDATED if self.band.evidence == UNVALIDATED else f"residual {self.name}"
+
+    @property
     def low(self) -> float:
         """Lower bound of ln(measured / predicted): the parts in quadrature."""
         return -math.sqrt(self.band.low**2 + sum(p * p for _, p in self.parameters))
@@ -178,7 +183,7 @@ def half_widths(relative: Sequence[tuple[float, Relative]]) -> dict[str, tuple[f
     out: dict[str, tuple[float, float]] = {}
     for seconds, one in relative:
         below, above = -seconds * math.expm1(one.low), seconds * math.expm1(one.high)
-        parts = [(f"residual {one.name}", one.band.low, one.band.high)]
+        parts = [(one.cause, one.band.low, one.band.high)]
         parts += [(f"parameters of {resource}", -half, half) for resource, half in one.parameters]
         for cause, low, high in parts:
             so_far = out.get(cause, (0.0, 0.0))

@@ -23,7 +23,7 @@ GIVEN: Final = ORIGIN[1]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The bundled rules: one standard deviation of ln(true / stated) by origin, paths by resource, families of kinds."""
+    """The bundled rules: standard deviations of ln(true / stated) by origin, paths by resource, families by kind."""
 
     relative: Mapping[str, float]
     resources: Mapping[str, tuple[re.Pattern[str], ...]]

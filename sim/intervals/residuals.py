@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,8 @@ from .origins import bundled, rules
 
 SCHEMA: Final = "effsim/residuals@1"
 FILE: Final = "residuals.json"
+FAMILY: Final = "family:"
+"""Begins the names of groups that hold several kinds."""
 ALL: Final = "all"
 """Regime that stands for every regime of a class."""
 SAME: Final = 1e-6
@@ -111,17 +113,9 @@ class Residuals:
             found = self._elsewhere(entry["elsewhere"], regime, vendor, TRANSFERRED, "validated on other devices")
             if found is not None:
                 return found
-        group = self.groups.get(kind)
-        if group is not None:
-            note = f"{kind} is validated, not with this phase, type or launch"
-            found = self._elsewhere(group, ALL, vendor, RELATED, note)
-            if found is not None:
-                return found
-        family = ENERGY if kind.startswith(ENERGY) else rules().families.get(kind, "")
-        group = self.groups.get(f"family:{family}")
-        if group is not None:
-            note = f"{kind} was never measured; other {family.removesuffix(':')} kernels were"
-            found = self._elsewhere(group, ALL, vendor, RELATED, note)
+        for key, note in _wider(name):
+            group = self.groups.get(key)
+            found = None if group is None else self._elsewhere(group, ALL, vendor, RELATED, note)
             if found is not None:
                 return found
         return self.unknown(kind)
@@ -136,6 +130,22 @@ class Residuals:
     def unknown(self, kind: str) -> Band:
         """The wide band of what nobody measured."""
         return Band(-self.unvalidated, self.unvalidated, UNVALIDATED, note=f"{kind} was never compared with hardware")
+
+
+def _wider(name: str) -> Iterator[tuple[str, str]]:
+    """Groups that stand in for a class, nearest first, and what that means in words."""
+    kind, launch = kind_of(name), name.rpartition("|")[2]
+    family = ENERGY if kind.startswith(ENERGY) else rules().families.get(kind, "")
+    yield group_key(kind, launch), f"{kind} is validated, not in this phase and these types"
+    if family:
+        others = "other kinds" if family == ENERGY else f"others of the family {family}"
+        yield group_key(f"{FAMILY}{family}", launch), f"{kind} was never measured, {others} were"
+    yield kind, f"{kind} is validated, not launched this way"
+
+
+def group_key(kind: str, launch: str) -> str:
+    """The name of a group of classes: a kind or family, with one way of launching."""
+    return f"{kind}|{launch}"
 
 
 def _band(entry: Mapping[str, Any], regime: str, evidence: str, devices: tuple[str, ...], note: str) -> Band:

@@ -43,8 +43,9 @@ class ReadingIntervals:
 def combine(seconds: float, parts: Iterable[tuple[float, Relative]]) -> Interval:
     """The interval of a sum of times.
 
-    Errors of one kernel class are taken as fully correlated (the same model, off the same way), errors of different
-    classes as independent, and so are the numbers behind each resource, which all operators share:
+    Errors of one kernel class are taken as fully correlated (the same model, off the same way), and so is everything
+    that was never validated; errors of different classes are independent, and so are the numbers behind each resource,
+    which all operators share:
     ``below = √Σ_causes (Σ_operators below)²``, and so above. *seconds* is the sum; it may exceed that of the *parts*
     (time without a cause of its own, such as idling behind others), which then widens in proportion.
     """
@@ -93,17 +94,39 @@ def reading_intervals(
     return ReadingIntervals(_from(reading.time_s, combine(whole, every), bound), phases, operators, relatives, evidence)
 
 
+def energy_bounds(
+    program: Program, device: Device, reading: Reading, energy_j: float, residuals: Residuals | None = None
+) -> tuple[float, float]:
+    """Bounds of a run's energy: operators weighted by their joules, idle power spread over them by their time.
+
+    Combined as times are (:func:`combine`); the same kernels in all devices err together.
+    """
+    source, idle = SystemIntervals(device, residuals), device.idle_power_w or 0.0
+    pairs = []
+    for phase in reading.phases:
+        for row in phase.operators:
+            if row.op is None or row.kind == "idle":
+                continue
+            lowered = device.lower(row.op, program.fused_pointwise)
+            own = (device.energy_j(row.op, lowered) or 0.0) + idle * lowered.analytic_s
+            work = lowered.analytic_s or 1.0
+            one = _relative(program, source, row, energy=True)
+            pairs.append((own * row.time_s / work, one))
+    found = combine(energy_j, pairs)
+    return found.low_s, found.high_s
+
+
 def _from(time_s: float, interval: Interval, bound: bool) -> Interval:
     """The interval of a bound starts at the bound."""
     return Interval(time_s, max(time_s, interval.high_s), interval.causes) if bound else interval
 
 
-def _relative(program: Program, source: SystemIntervals, row: OperatorTime) -> Relative:
+def _relative(program: Program, source: SystemIntervals, row: OperatorTime, energy: bool = False) -> Relative:
     if row.op is None:
-        return source.relative(None, row.kind, 0.0, program.fused_pointwise)
+        return source.relative(None, row.kind, 0.0, program.fused_pointwise, energy)
     lowered = source.device.lower(row.op, program.fused_pointwise)
     launch = operator_launch_s(source.device.launch, program.launch, len(lowered.seconds), lowered.seconds)
-    return source.relative(row.op, row.kind, launch, program.fused_pointwise)
+    return source.relative(row.op, row.kind, launch, program.fused_pointwise, energy)
 
 
 def _predicted(program: Program, device: Device, row: OperatorTime) -> float:
