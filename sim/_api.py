@@ -333,7 +333,7 @@ def assemble(
     machine: Machine, spec: WorkloadSpec, program: Program, reading: Reading, elastic: Sequence[Sensitivity]
 ) -> RunResult:
     """Put program, reading, its intervals and sensitivities into one result."""
-    known = reading_intervals(program, machine.device, reading)
+    known = reading_intervals(program, machine.device, reading, engine=spec.engine)
     energy = energy_j(program, machine.device, reading)
     energy_ends: tuple[float | None, float | None] = (None, None)
     if energy is not None:
@@ -400,6 +400,7 @@ def assemble(
         energy_high_j=energy_ends[1],
         evidence=known.evidence,
         interval_causes=known.whole.causes,
+        whole_runs=known.whole_runs,
     )
 
 

@@ -16,6 +16,7 @@ from effsim.intervals.kernel import DeviceIntervals, Relative
 from effsim.intervals.residuals import Residuals, bundled_residuals
 
 from .residuals import LEVEL, SPLIT_SEED, Residual, describe, fit, held_out, point_of
+from .runs import RunResiduals, run_coverage
 from .tables import Measured
 
 Row = tuple[Measured, Operator, float]
@@ -71,9 +72,11 @@ def coverage(found: Sequence[Judged | None]) -> Coverage | None:
 
 
 def judged(
-    rows: Sequence[Row], devices: Mapping[Key, Device], fit_anew: bool
+    rows: Sequence[Row], devices: Mapping[Key, Device], runs: RunResiduals | None
 ) -> tuple[list[Judged | None], dict[str, Any]]:
-    """Judge the rows that are held out (None for the others); with *fit_anew* also the residuals fitted on the others.
+    """Judge the rows that are held out (None for the others), by the bundled residuals.
+
+    With *runs* (whole runs) the residuals are fitted anew on the rows not held out, and their content is returned too.
 
     The interval *elsewhere* is always fitted anew, on the other GPUs' rows that are not held out.
     """
@@ -81,8 +84,11 @@ def judged(
     apart = [held_out(row[0]) for row in rows]
     known = {device.name: describe(device) for device in devices.values()}
     training = [one for both, out in zip(sample, apart, strict=True) if not out for one in both]
-    content = fit(training, known, _made(rows, apart)) if fit_anew else {}
-    residuals = Residuals.of(content) if fit_anew else bundled_residuals()
+    content: dict[str, Any] = {}
+    if runs is not None:
+        content = fit([*training, *runs.training], runs.devices | known, _made(rows, apart))
+        content["made"]["whole_runs_held_out"] = run_coverage(runs.held_out, Residuals.of(content))
+    residuals = Residuals.of(content) if content else bundled_residuals()
     own = {key: DeviceIntervals(device, residuals) for key, device in devices.items()}
     others = _without_each(training, known, devices)
     out: list[Judged | None] = []

@@ -21,6 +21,7 @@ from effsim.spec.catalogue import names
 from .coverage import Coverage, Judged, coverage, judged
 from .engines import convert, table_of
 from .profiles import llmcompass, vidur_all_reduce, vidur_layers
+from .runs import run_residuals
 from .tables import Measured, read_parquet
 
 SEED = 20240607
@@ -233,6 +234,7 @@ def validate_kernels(data: Path, gpu: str = "", limit: int = ROWS_A_GROUP, fit_r
     if not outcomes:
         raise DataError(f"{data}: no measured kernels{f' of {gpu}' if gpu else ''} that effsim can predict")
     devices = {key: machine.device for key, machine in machines.items()}
-    marks, fitted = judged([(o.row, o.op, o.predicted_s) for o in outcomes if o.op is not None], devices, fit_residuals)
+    runs = run_residuals(data) if fit_residuals else None
+    marks, fitted = judged([(o.row, o.op, o.predicted_s) for o in outcomes if o.op is not None], devices, runs)
     outcomes = [replace(outcome, judged=mark) for outcome, mark in zip(outcomes, marks, strict=True)]
     return KernelReport(tuple(score(outcomes)), left_out, len(outcomes), fitted)

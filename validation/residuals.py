@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from effsim.devices.device import Device
 from effsim.errors import DataError
-from effsim.intervals.classes import ENERGY, kind_of
+from effsim.intervals.classes import ENERGY, RUN, kind_of
 from effsim.intervals.kernel import Z
 from effsim.intervals.origins import resource_uncertainty, rules
 from effsim.intervals.residuals import ALL, FAMILY, SCHEMA, group_key
@@ -206,7 +206,7 @@ def fit(rows: Sequence[Residual], devices: Mapping[str, Mapping[str, Any]], made
     Raises:
         DataError: no times.
     """
-    times = _by_class(row for row in rows if not row.name.startswith(ENERGY))
+    times = _by_class(row for row in rows if not _apart(row))
     if not times:
         raise DataError("no rows to fit residuals on")
     units = _units(times)
@@ -214,6 +214,7 @@ def fit(rows: Sequence[Residual], devices: Mapping[str, Mapping[str, Any]], made
     kinds = between(groups.values())
     every = np.array([np.quantile(np.abs(values), LEVEL) for members in units.values() for _, values in members])
     energies = _by_class(row for row in rows if row.name.startswith(ENERGY))
+    runs = _by_class(row for row in rows if kind_of(row.name) == RUN)
     of_energy = _groups(_units(energies))
     # Energies are measured on too few devices for a spread of their own: that of times, which they contain, stands in.
     return {
@@ -224,9 +225,14 @@ def fit(rows: Sequence[Residual], devices: Mapping[str, Mapping[str, Any]], made
         "between_classes": round(kinds, DIGITS),
         "unvalidated": round(float(np.quantile(every, LEVEL)), DIGITS),
         "devices": {name: dict(devices[name]) for name in sorted({row.device for row in rows})},
-        "classes": {name: _class_entry(by, prior) for name, by in (times | energies).items()},
+        "classes": {name: _class_entry(by, prior) for name, by in (times | energies | runs).items()},
         "groups": {name: _group_entry(members, kinds) for name, members in (groups | of_energy).items()},
     }
+
+
+def _apart(row: Residual) -> bool:
+    """Whether a row is no kernel's time: an energy, or a whole run."""
+    return row.name.startswith(ENERGY) or kind_of(row.name) == RUN
 
 
 def _by_class(rows: Iterable[Residual]) -> dict[str, dict[str, _Class]]:

@@ -8,6 +8,7 @@ launch gaps long it is. A machine whose rates are all k times as high therefore 
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Final
 
 from ..graph.operator import Operator
@@ -17,6 +18,8 @@ HALF: Final = ("fp16", "bf16")
 """Types of one size and rate on every device known: one class."""
 ENERGY: Final = "energy:"
 """Begins the names of classes and groups that hold ln(measured / predicted) of energies."""
+RUN: Final = "run"
+"""Kind of the classes that hold ln(measured / predicted) of whole runs."""
 ROOF_STEPS: Final = 5
 """Regimes above the roofline: up to 2, 4, 8, 16, 32 times it, and beyond."""
 SIZE_FACTOR: Final = 8.0
@@ -48,6 +51,15 @@ def energy_class(name: str) -> str:
     return f"{ENERGY}{name}"
 
 
+def run_class(phase: str, engine: str) -> str:
+    """The class of whole runs of a phase (or, of both, ``generate``) under an engine profile.
+
+    >>> run_class("decode", "vllm-like")
+    'run|decode|vllm-like|graph'
+    """
+    return f"{RUN}|{phase}|{engine}|graph"
+
+
 def kind_of(name: str) -> str:
     """The kind of a class.
 
@@ -57,6 +69,7 @@ def kind_of(name: str) -> str:
     return name.partition("|")[0]
 
 
+@cache
 def _types(dtype: str, stored: str) -> str:
     first, second = ("half" if name in HALF else name for name in (dtype, stored or dtype))
     return first if first == second else f"{first}/{second}"

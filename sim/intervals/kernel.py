@@ -11,7 +11,7 @@ from ..devices.composite import CompositeDevice
 from ..devices.device import Device, Lowered
 from ..graph.operator import Operator
 from ..graph.operators.placement import Placed
-from .classes import energy_class, kernel_class, kind_of, regime
+from .classes import energy_class, kernel_class, kind_of, regime, run_class
 from .origins import is_what_if, resource_uncertainty
 from .residuals import UNVALIDATED, Band, Residuals, bundled_residuals
 
@@ -25,26 +25,24 @@ class Relative:
 
     ``band`` are bounds of ln(measured / predicted) from residuals, under the key ``name`` (its class); ``parameters``
     are (resource, half-width of ln) from numbers that are less well known than those of the measured devices.
+    ``low`` and ``high`` are the bounds of both together, in quadrature.
     """
 
     name: str
     band: Band
     parameters: tuple[tuple[str, float], ...] = ()
+    low: float = field(init=False)
+    high: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        extra = sum(p * p for _, p in self.parameters) if self.parameters else 0.0
+        object.__setattr__(self, "low", -math.sqrt(self.band.low**2 + extra))
+        object.__setattr__(self, "high", math.sqrt(self.band.high**2 + extra))
 
     @property
     def cause(self) -> str:
         """What the residual part is called; everything that was never validated errs together at worst."""
         return UNVALIDATED if self.band.evidence == UNVALIDATED else f"residual {self.name}"
-
-    @property
-    def low(self) -> float:
-        """Lower bound of ln(measured / predicted): the parts in quadrature."""
-        return -math.sqrt(self.band.low**2 + sum(p * p for _, p in self.parameters))
-
-    @property
-    def high(self) -> float:
-        """Upper bound of ln(measured / predicted)."""
-        return math.sqrt(self.band.high**2 + sum(p * p for _, p in self.parameters))
 
     def interval(self, seconds: float) -> tuple[float, float]:
         """Bounds of a predicted time; they contain it."""
@@ -85,7 +83,8 @@ class DeviceIntervals:
     _kind: str = field(init=False)
     _vendor: str = field(init=False)
     _uncertainty: Mapping[str, float] = field(init=False)
-    _bands: dict[tuple[str, str], tuple[Band, Mapping[str, float]]] = field(init=False, default_factory=dict)
+    _bands: dict[tuple[str, str], tuple[Relative, Mapping[str, float]]] = field(init=False, default_factory=dict)
+    _energies: dict[tuple[str, str], Relative] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         spec = getattr(self.device, "spec", None)
@@ -98,19 +97,19 @@ class DeviceIntervals:
 
     def relative(self, op: Operator, lowered: Lowered, launch_s: float, launch: str = "graph") -> Relative:
         """How far the time of *op* (kernels and *launch_s*) can be off; ``launch`` as in :func:`kernel_class`."""
-        name = kernel_class(op, launch)
         seconds = lowered.analytic_s + launch_s
-        band, excess = self._band(name, regime(seconds, lowered.roofline_s, self.device.launch.gap_s))
+        place = regime(seconds, lowered.roofline_s, self.device.launch.gap_s)
+        plain, excess = self._band(kernel_class(op, launch), place)
         if not excess or seconds <= 0.0:
-            return Relative(name, band)
+            return plain
         shares = dict(lowered.shares)
         shares["launch"] = shares.get("launch", 0.0) + launch_s
         parts = tuple(
             (resource, Z * excess[resource] * share / seconds)
             for resource, share in shares.items()
-            if share > 0.0 and excess.get(resource, 0.0) > 0.0
+            if share > 0.0 and resource in excess
         )
-        return Relative(name, band, parts)
+        return Relative(plain.name, plain.band, parts)
 
     def energy(self, op: Operator, lowered: Lowered, launch_s: float, launch: str = "graph") -> Relative:
         """How far the energy of *op* can be off, idle board included.
@@ -118,17 +117,28 @@ class DeviceIntervals:
         The residuals are of energies (measured watts times seconds); the device's energies a byte and an operation
         widen them as far as they are of a worse origin than those of the measured devices.
         """
-        name = energy_class(kernel_class(op, launch))
         place = regime(lowered.analytic_s + launch_s, lowered.roofline_s, self.device.launch.gap_s)
-        band, excess = self._band(name, place)
-        own = excess.get("energy", 0.0)
-        return Relative(name, band, (("energy", Z * own),) if own else ())
+        name = kernel_class(op, launch)
+        found = self._energies.get((name, place))
+        if found is None:
+            plain, excess = self._band(energy_class(name), place)
+            own = excess.get("energy", 0.0)
+            found = Relative(plain.name, plain.band, (("energy", Z * own),)) if own else plain
+            self._energies[name, place] = found
+        return found
+
+    def whole_run(self, phase: str, engine: str) -> Band | None:
+        """What whole runs of *phase* with an *engine* profile were found to be off; None where none were compared."""
+        if not self._measurable:
+            return None
+        return self.residuals.run_band(run_class(phase, engine), self._own, self._vendor)
 
     def unknown(self, kind: str) -> Relative:
         """What is no operator (host work): nothing was compared."""
         return Relative(f"{kind}|||", self.residuals.unknown(kind))
 
-    def _band(self, name: str, place: str) -> tuple[Band, Mapping[str, float]]:
+    def _band(self, name: str, place: str) -> tuple[Relative, Mapping[str, float]]:
+        """The residual of a class and regime, and what this device's numbers add by resource; looked up once."""
         key = (name, place)
         found = self._bands.get(key)
         if found is None:
@@ -136,7 +146,7 @@ class DeviceIntervals:
                 band = self.residuals.band(name, place, self._own, self._vendor)
             else:
                 band = self.residuals.unknown(f"{kind_of(name)} on a device of kind {self._kind or 'unknown'}")
-            found = self._bands[key] = (band, self._excess(band))
+            found = self._bands[key] = (Relative(name, band), self._excess(band))
         return found
 
     @property
@@ -161,6 +171,10 @@ class SystemIntervals:
         self._groups = {name: DeviceIntervals(part, known) for name, part in groups.items()}
         main = self._groups[device.main_group] if isinstance(device, CompositeDevice) else None
         self._main = main or DeviceIntervals(device, known)
+
+    def whole_run(self, phase: str, engine: str) -> Band | None:
+        """As :meth:`DeviceIntervals.whole_run`; mixed systems were not compared."""
+        return None if self._groups else self._main.whole_run(phase, engine)
 
     def relative(self, op: Operator | None, kind: str, launch_s: float, fused: bool, energy: bool = False) -> Relative:
         """How far the time (or the *energy*) of *op* inside a run can be off; *kind* names what is no operator.

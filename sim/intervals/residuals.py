@@ -120,6 +120,17 @@ class Residuals:
                 return found
         return self.unknown(kind)
 
+    def run_band(self, name: str, own: str, vendor: str) -> Band | None:
+        """The band of whole runs of a class; None where none of that phase and engine profile were compared."""
+        entry = self.classes.get(name)
+        if entry is None:
+            return None
+        mine = entry["own"].get(own)
+        if mine is not None:
+            return _band(mine, ALL, VALIDATED, (own,), "whole runs with this engine were compared on this device")
+        note = "whole runs with this engine were compared on other devices"
+        return self._elsewhere(entry["elsewhere"], ALL, vendor, TRANSFERRED, note)
+
     def _elsewhere(self, entry: Mapping[str, Any], regime: str, vendor: str, evidence: str, note: str) -> Band | None:
         """A pooled band; None where none of its devices is of this *vendor*."""
         devices = tuple(entry["devices"])

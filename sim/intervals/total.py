@@ -11,8 +11,11 @@ from ..program.program import Program
 from ..readings.launch import operator_launch_s
 from ..readings.result import OperatorTime, Reading
 from .kernel import Relative, SystemIntervals, half_widths
-from .residuals import EVIDENCE, Residuals
+from .residuals import EVIDENCE, Band, Residuals
 
+GENERATE = "generate"
+"""Name under which runs of several phases are compared."""
+WHOLE = "whole runs with this engine"
 BOUND = "roofline"
 """Engine whose times are lower bounds, not predictions."""
 
@@ -30,7 +33,8 @@ class Interval:
 class ReadingIntervals:
     """Intervals of a reading: ``operators`` and ``relatives`` by (phase, operator), ``phases`` by name, ``whole``.
 
-    ``evidence`` is the share of the time by :data:`~.residuals.EVIDENCE`.
+    ``evidence`` is the share of the time by :data:`~.residuals.EVIDENCE`; ``whole_runs`` that of whole runs with this
+    engine profile, empty where none were compared: the interval then is that of its operators.
     """
 
     whole: Interval
@@ -38,6 +42,7 @@ class ReadingIntervals:
     operators: Mapping[tuple[str, str], Interval]
     relatives: Mapping[tuple[str, str], Relative]
     evidence: Mapping[str, float]
+    whole_runs: str = ""
 
 
 def combine(seconds: float, parts: Iterable[tuple[float, Relative]]) -> Interval:
@@ -59,10 +64,23 @@ def combine(seconds: float, parts: Iterable[tuple[float, Relative]]) -> Interval
     return Interval(max(0.0, seconds - below), seconds + above, ordered)
 
 
+def widened(interval: Interval, seconds: float, band: Band | None) -> Interval:
+    """*interval* of the operators together, at least as wide as whole runs were found to be off.
+
+    Whole runs contain the errors of their kernels, so the wider of the two bounds counts, not both.
+    """
+    if band is None:
+        return interval
+    low, high = seconds * math.exp(band.low), seconds * math.exp(band.high)
+    causes = {WHOLE: (seconds - low, high - seconds)} | dict(interval.causes)
+    ordered = dict(sorted(causes.items(), key=lambda item: -max(item[1])))
+    return Interval(min(interval.low_s, low), max(interval.high_s, high), ordered)
+
+
 def reading_intervals(
-    program: Program, device: Device, reading: Reading, residuals: Residuals | None = None
+    program: Program, device: Device, reading: Reading, residuals: Residuals | None = None, engine: str = ""
 ) -> ReadingIntervals:
-    """Intervals of everything in *reading*.
+    """Intervals of everything in *reading*; *engine* names the engine profile, for what whole runs were off.
 
     A time of the roofline reading is a lower bound: its interval reaches from itself to the upper bound of what the
     analytic reading says of the same operators.
@@ -86,12 +104,15 @@ def reading_intervals(
                 pairs.append((seconds, one))
                 weights[one.band.evidence] = weights.get(one.band.evidence, 0.0) + seconds
         whole = sum(seconds for seconds, _ in pairs) if bound else phase.time_s
-        phases[phase.name] = _from(phase.time_s, combine(whole, pairs), bound)
+        band = source.whole_run(phase.name, engine)
+        phases[phase.name] = _from(phase.time_s, widened(combine(whole, pairs), whole, band), bound)
         every += pairs
     whole = sum(seconds for seconds, _ in every) if bound else reading.time_s
     total = sum(weights.values()) or 1.0
     evidence = {name: weights[name] / total for name in EVIDENCE if name in weights}
-    return ReadingIntervals(_from(reading.time_s, combine(whole, every), bound), phases, operators, relatives, evidence)
+    band = source.whole_run(reading.phases[0].name if len(reading.phases) == 1 else GENERATE, engine)
+    found = _from(reading.time_s, widened(combine(whole, every), whole, band), bound)
+    return ReadingIntervals(found, phases, operators, relatives, evidence, band.evidence if band else "")
 
 
 def energy_bounds(

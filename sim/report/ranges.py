@@ -79,6 +79,11 @@ def evidence_lines(result: RunResult) -> list[str]:
     ]
     if parts:
         lines.append(f"Widest causes: {'; '.join(parts)}.")
+    if not result.whole_runs:
+        lines.append(
+            "Whole runs with this engine were not compared: the interval is that of the operators, not of software "
+            "around them."
+        )
     return lines
 
 

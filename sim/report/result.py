@@ -72,7 +72,8 @@ class RunResult:
     ``time_s``. ``notes`` are the sentences at the top of a report (automatic sharding, warnings).
     ``time_low_s`` and ``time_high_s`` hold the time for nine measurements in ten of what was validated
     (:mod:`effsim.intervals`); ``evidence`` is the share of the time by what stands behind it, ``interval_causes`` the
-    seconds below and above that each cause brings, largest first.
+    seconds below and above that each cause brings, largest first; ``whole_runs`` says where whole runs with this engine
+    profile were compared (empty: nowhere, and the interval is that of the operators).
     """
 
     hardware: str
@@ -102,6 +103,7 @@ class RunResult:
     energy_high_j: float | None = None
     evidence: Mapping[str, float] = field(default_factory=dict)
     interval_causes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    whole_runs: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of ``--json`` as plain Python."""
@@ -152,6 +154,7 @@ class RunResult:
             ],
             "interval": {
                 "evidence": dict(self.evidence),
+                "whole_runs": self.whole_runs or None,
                 "causes": [
                     {"cause": cause, "below_s": below, "above_s": above}
                     for cause, (below, above) in self.interval_causes.items()
