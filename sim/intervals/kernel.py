@@ -19,6 +19,10 @@ Z: Final = 1.645
 """Standard deviations of a two-sided 90 % of a normal distribution."""
 
 
+ROUNDED: Final = 1e-3
+"""Differences of two uncertainties that are none: those of the measured devices are kept rounded."""
+
+
 @dataclass(frozen=True, slots=True)
 class Relative:
     """How far off a time can be, free of units.
@@ -157,8 +161,8 @@ class DeviceIntervals:
     def _excess(self, band: Band) -> dict[str, float]:
         """Uncertainty of this device's numbers beyond that of the measured devices', by resource."""
         known = {} if band.evidence == UNVALIDATED else self.residuals.uncertainty(band.devices)
-        grown = {r: math.sqrt(max(0.0, u * u - known.get(r, 0.0) ** 2)) for r, u in self._uncertainty.items()}
-        return {resource: value for resource, value in grown.items() if value > 1e-9}
+        grown = {r: (u, known.get(r, 0.0)) for r, u in self._uncertainty.items()}
+        return {r: math.sqrt(u * u - before * before) for r, (u, before) in grown.items() if u > before + ROUNDED}
 
 
 class SystemIntervals:
