@@ -30,7 +30,7 @@ from effsim.intervals.residuals import (
     bundled_residuals,
     read_residuals,
 )
-from effsim.intervals.total import combine
+from effsim.intervals.total import combine, widened
 from effsim.spec.fields import Quantity
 
 LOGS = st.floats(0.0, 2.0)
@@ -90,6 +90,14 @@ def test_one_class_errs_together_and_two_classes_apart() -> None:
     assert apart.high_s - 2.0 == pytest.approx(math.sqrt(2.0) * math.expm1(0.3))
     unknown = [(1.0, relative(f"{name}|||", 0.5, 0.5, evidence=UNVALIDATED)) for name in "xy"]
     assert combine(2.0, unknown).high_s == pytest.approx(2.0 * math.exp(0.5))
+
+
+def test_whole_runs_widen_an_interval_and_never_narrow_it() -> None:
+    inner = combine(1.0, [(1.0, relative("a|||graph", 0.2, 0.3))])
+    wide = widened(inner, 1.0, Band(-0.1, 0.9, VALIDATED))
+    assert (wide.low_s, wide.high_s) == (inner.low_s, pytest.approx(math.exp(0.9)))
+    assert next(iter(wide.causes)).startswith("whole runs")
+    assert widened(inner, 1.0, None) == inner
 
 
 def test_time_without_a_cause_of_its_own_widens_in_proportion() -> None:
