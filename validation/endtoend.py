@@ -7,7 +7,7 @@ throughput under load is left to the serving simulator. Rows that the file itsel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,14 @@ def predicted_s(case: Case, machine: Machine) -> float:
     return decode["time_per_token_s"] if case.workload.task == "decode" and decode else result.time_s
 
 
+def cases(path: Path) -> Iterator[tuple[int, Case]]:
+    """Every row that is compared, with its number."""
+    for index, row in enumerate(read_csv(path)):
+        case = case_of(row, path)
+        if case is not None:
+            yield index, case
+
+
 def validate_end_to_end(data: Path) -> tuple[EndToEnd, ...]:
     """Scores of the published runs of *data*; empty where the file is missing."""
     path = data / "published.csv"
@@ -132,10 +140,7 @@ def validate_end_to_end(data: Path) -> tuple[EndToEnd, ...]:
     machines: dict[str, Machine] = {}
     errors: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
     unfit: dict[tuple[str, str, str], int] = {}
-    for index, row in enumerate(read_csv(path)):
-        case = case_of(row, path)
-        if case is None:
-            continue
+    for index, case in cases(path):
         key = (case.source, case.machine, case.label)
         machine = machines.setdefault(case.machine, load_machine(case.machine))
         found = errors.setdefault(key, [])

@@ -242,4 +242,8 @@ def convert(rows: list[dict[str, Any]], table: str, hardware: str, source: str) 
         if found is not None:
             label, kind, cells = found
             seconds = number(row, "latency", source) * MS
-            yield Measured(hardware, source, label, kind, cells, seconds, composite=label.startswith(COMPOSITE))
+            watts = row.get("power")
+            energy = seconds * number(row, "power", source) if watts else None
+            yield Measured(
+                hardware, source, label, kind, cells, seconds, composite=label.startswith(COMPOSITE), measured_j=energy
+            )

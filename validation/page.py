@@ -14,6 +14,7 @@ from effsim.units import format_quantity
 from . import prose
 from .blocks import Block
 from .charts import write_charts
+from .coverage import Coverage
 from .endtoend import EndToEnd
 from .guard import record
 from .kernels import GroupScore
@@ -25,7 +26,20 @@ if TYPE_CHECKING:
 
 CHARTS = "validation"
 """Folder of the pictures, beside the page."""
-KERNEL_HEAD = ("kernel", "measured", "n", "median", "MAPE", "p90", "bias", "roofline", "rule of thumb")
+KERNEL_HEAD = (
+    "kernel",
+    "measured",
+    "n",
+    "median",
+    "MAPE",
+    "p90",
+    "bias",
+    "roofline",
+    "rule of thumb",
+    "inside",
+    "elsewhere",
+    "width",
+)
 
 
 def percent(value: float, signed: bool = False) -> str:
@@ -55,7 +69,20 @@ def kernel_cells(group: GroupScore) -> tuple[str, ...]:
     s = group.score
     label = f"**{group.label}**" if group.bucket == "all" else ""
     errors = (percent(s.median), percent(s.mape), percent(s.p90), percent(s.bias, signed=True))
-    return (label, group.bucket, str(s.n), *errors, percent(group.roofline.median), percent(group.naive.median))
+    simple = (percent(group.roofline.median), percent(group.naive.median))
+    return (label, group.bucket, str(s.n), *errors, *simple, *coverage_cells(group.coverage))
+
+
+def coverage_cells(found: Coverage | None) -> tuple[str, str, str]:
+    """Coverage on rows not fitted, the same without this GPU's own rows, and the median width of the interval.
+
+    >>> coverage_cells(None)
+    ('–', '–', '–')
+    """
+    if found is None:
+        return "–", "–", "–"
+    elsewhere = "–" if found.elsewhere is None else f"{100 * found.elsewhere:.0f} %"
+    return f"{100 * found.inside:.0f} %", elsewhere, f"{100 * found.width:.0f} %"
 
 
 def _kernels(groups: Sequence[GroupScore]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .blocks import TOLERANCE
 from .engines import COMPOSITE as COMPOSITE_LABELS
 from .kernels import NAIVE_FRACTION, NAIVE_LAUNCH_S, ROWS_A_GROUP, SEED
+from .residuals import LEVEL, SPLIT_SEED
 from .tables import ENVIRONMENT
 
 WEAK_MEDIAN, WEAK_ROWS, WEAK_SHOWN = 0.25, 30, 15
@@ -22,7 +23,11 @@ KERNELS = f"""Rows are those of ai-dynamo/aiconfigurator (CUDA graphs; engines n
 (device time of Llama-2 modules) and PrincetonUniversity/LLMCompass (eager, launch included), grouped by measured
 duration. Of tables with more than {ROWS_A_GROUP:,} rows a GPU and kind, as many are drawn with seed {SEED}. Beside the
 model's errors stand the median errors of two formulas a spreadsheet can do: *roofline* is max(FLOPs / peak, bytes /
-bandwidth), *rule of thumb* is that divided by {NAIVE_FRACTION} plus {NAIVE_LAUNCH_S * 1e6:.0f} us."""
+bandwidth), *rule of thumb* is that divided by {NAIVE_FRACTION} plus {NAIVE_LAUNCH_S * 1e6:.0f} us.
+*Inside* is how often the measurement lies between `predicted_low_s` and `predicted_high_s`
+(meant: {100 * LEVEL:.0f} %), on the half of the rows that the intervals were not fitted on (split by a hash with seed
+{SPLIT_SEED}); *elsewhere* the same if nothing of this GPU had been measured, so that other GPUs stand in for it;
+*width* is the median of (high − low) / predicted."""
 
 COMPOSITE = f"""In these tables ({", ".join(f"`{label}`" for label in COMPOSITE_LABELS)}) a row contains more than the
 operator that effsim predicts: fp8 GEMM rows quantise their activations first, in several unfused passes (a product that

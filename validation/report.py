@@ -14,6 +14,7 @@ from .kernels import KernelReport, validate_kernels
 from .peers import Peers
 from .peers import compare as compare_peers
 from .peers import present as has_peers
+from .residuals import write_residuals
 from .tables import data_folder
 
 CHECKS = ("kernels", "published", "peers")
@@ -47,13 +48,14 @@ class Report:
         return out
 
 
-def validate(data: Path | None = None, check: str = "", gpu: str = "") -> Report:
+def validate(data: Path | None = None, check: str = "", gpu: str = "", residuals: Path | None = None) -> Report:
     """Compare with the measurements of a folder.
 
     Args:
         data: the folder; default: see :func:`effsim.validation.tables.data_folder`.
         check: ``kernels``, ``published``, ``peers`` (other simulators) or, empty, all.
         gpu: only kernels of this GPU (published results are then left out unless asked for).
+        residuals: file to write the intervals' residuals to, fitted anew (:mod:`effsim.validation.residuals`).
 
     Raises:
         DataError: no measurements, or unreadable ones.
@@ -62,9 +64,13 @@ def validate(data: Path | None = None, check: str = "", gpu: str = "") -> Report
     if check not in ("", *CHECKS):
         raise SpecError(f"unknown comparison {check!r}; expected one of {', '.join(CHECKS)}")
     folder = data_folder(data)
-    if check == "peers":
+    if check == "peers" and residuals is None:
         return Report(None, None, None, compare_peers(folder))
-    kernels = validate_kernels(folder, gpu) if check in ("", "kernels") else None
+    if residuals is not None and (gpu or check not in ("", "kernels")):
+        raise SpecError("residuals are fitted on the kernels of all GPUs: not with --gpu or another comparison")
+    kernels = validate_kernels(folder, gpu, fit_residuals=residuals is not None) if check in ("", "kernels") else None
+    if residuals is not None and kernels is not None:
+        write_residuals(kernels.residuals, residuals)
     if check == "kernels" or (gpu and not check):
         return Report(kernels, None, None)
     peers = compare_peers(folder) if not check and has_peers(folder) else None

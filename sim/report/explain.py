@@ -9,6 +9,7 @@ from ..devices.registry import Machine
 from ..errors import UnknownNameError, nearest
 from ..explore.sensitivity import parameters, sensitivities, shown_path
 from ..graph.graph import Graph, Node
+from ..intervals.kernel import SystemIntervals
 from ..program.program import Execution, Phase, Program
 from ..readings.launch import operator_launch_s
 
@@ -33,6 +34,9 @@ def explain_operator(machine: Machine, program: Program, name: str) -> dict[str,
     for owner, spec in machine.others:
         origins |= {shown_path(machine, owner, path): leaf for path, leaf in spec.leaves()}
     known = {shown_path(machine, owner, path) for owner, path, _ in parameters(machine)}
+    launch_s = operator_launch_s(device.launch, program.launch, len(own), own, lowered.launched)
+    relative = SystemIntervals(device).relative(node.op, node.op.kind, launch_s, program.fused_pointwise)
+    low, high = relative.interval(sum(own) + launch_s)
     used = [s for s in sensitivities(alone, machine) if s.path in known]
     return {
         "schema": "effsim/explain@1",
@@ -45,8 +49,11 @@ def explain_operator(machine: Machine, program: Program, name: str) -> dict[str,
         "flops": node.op.flops,
         "bytes": node.op.bytes_moved,
         "bytes_by_role": {str(role): size for role, size in node.op.bytes_by_role().items()},
-        "time_s": sum(own) + operator_launch_s(device.launch, program.launch, len(own), own, lowered.launched),
-        "launch_s": operator_launch_s(device.launch, program.launch, len(own), own, lowered.launched),
+        "time_s": sum(own) + launch_s,
+        "time_low_s": low,
+        "time_high_s": high,
+        "interval": relative.as_dict(),
+        "launch_s": launch_s,
         "roofline_s": lowered.roofline_s,
         "bound": lowered.bound,
         "rows": [
