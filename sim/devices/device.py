@@ -16,12 +16,14 @@ class LaunchCosts:
 
     ``gap_s`` lies between kernels replayed from a graph, ``stream_gap_s`` between kernels queued in a stream,
     ``dispatch_s`` is host time of one framework operator, ``isolated_s`` the cost of one synchronised operator.
+    ``host_speed`` divides the host times of engine profiles; the times here are those of this host already.
     """
 
     gap_s: float
     stream_gap_s: float
     dispatch_s: float
     isolated_s: float
+    host_speed: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,12 @@ from ..graph.operators.communication import Collective
 from ..spec.architecture import ArchitectureSpec
 from ..spec.engine import EngineSpec
 from ..spec.workload import WorkloadSpec
+from ..transforms.engine import as_engine
 from ..transforms.fusion import fuse_residual_norm
 from ..transforms.shard import shard
 from ..transforms.training import TrainingPlan, training_step
 from ..units import format_quantity
+from .engine import engine_kernels, host_numbers, host_work
 from .memory import Capacity, inference_memory, stage, stages_of, training_memory
 from .placement import assign, check_groups, group_degrees, home_only, unused_rules, with_transfers, wrap
 from .program import Degrees, Execution, Memory, Phase, Program
@@ -35,13 +37,17 @@ class _Builder:
     model: ArchitectureSpec | None
     capacity: Capacity
 
-    def graph(self, degrees: Degrees, phase: str, q_len: int, kv_len: int) -> Graph:
-        """The graph that one device of a tensor group runs."""
+    def batch(self, degrees: Degrees) -> int:
+        """Sequences of one pass on one data rank."""
+        return -(-int(self.workload.batch) // (degrees.data * degrees.microbatches))
+
+    def graph(self, degrees: Degrees, phase: str, q_len: int, kv_len: int, padded: int = 0) -> Graph:
+        """The graph that one device of a tensor group runs; *padded* > 0 is the batch of the captured graph it is."""
+        real = self.batch(degrees)
         if self.model is None:
             whole = explicit_graph(self.workload)
         else:
-            batch = -(-int(self.workload.batch) // (degrees.data * degrees.microbatches))
-            whole = model_graph(self.model, self.workload, phase, batch, q_len, kv_len)
+            whole = model_graph(self.model, self.workload, phase, padded or real, q_len, kv_len)
         if self.engine.fused_residual_norm and phase != "training":
             whole = fuse_residual_norm(whole)
         placement = self.capacity.placement
@@ -50,6 +56,8 @@ class _Builder:
         part = shard(whole, degrees.tensor, degrees.expert, degrees.data, group_degrees(placement))
         if placement is not None:
             part = wrap(part)
+        if phase != "training":
+            part = as_engine(part, engine_kernels(self.engine, real if padded not in (0, real) else 0))
         if degrees.pipeline > 1 and phase != "training":
             part = _with_sends(part, degrees)
         return part
@@ -132,8 +140,8 @@ def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: 
         memory=memory,
         launch=engine.launch,
         fused_pointwise=engine.fused_pointwise,
-        host_per_step_s=float(engine.host_per_step or 0.0),
-        host_per_sequence_s=float(engine.host_per_sequence or 0.0),
+        host=host_work(engine, model),
+        host_numbers=host_numbers(engine),
         notes=notes,
     )
 
@@ -310,16 +318,19 @@ def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
     if w.task in ("prefill", "generate"):
         graph = builder.graph(degrees, "context", prompt, prompt)
         once = (_inference(builder, graph, 1.0, degrees),)
-        phases.append(Phase("prefill", once, float(batch * prompt), 1.0, batch))
+        launch = builder.engine.uncaptured or ""
+        phases.append(Phase("prefill", once, float(batch * prompt), 1.0, batch, launch=launch, prompts=True))
     if w.task in ("decode", "generate"):
         # The prefill itself yields the first token of a 'generate' run.
         steps = new - 1 if w.task == "generate" else new
+        captured = builder.engine.captured_batch(builder.batch(degrees))
         runs = tuple(
-            _inference(builder, builder.graph(degrees, "generation", 1, kv), weight, degrees)
+            _inference(builder, builder.graph(degrees, "generation", 1, kv, captured or 0), weight, degrees)
             for kv, weight in _samples(prompt + 1, steps)
         )
         if runs:
-            phases.append(Phase("decode", runs, float(batch * steps), float(steps), batch))
+            launch = "" if captured else builder.engine.uncaptured or "stream"
+            phases.append(Phase("decode", runs, float(batch * steps), float(steps), batch, launch=launch))
     return tuple(phases)
 
 

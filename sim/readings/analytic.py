@@ -9,7 +9,7 @@ from ..graph.graph import Graph, Node
 from ..graph.operator import Operator
 from ..program.program import Execution, Phase, Program
 from .interleave import factors, group_of
-from .launch import host_s, operator_launch_s
+from .launch import ahead_s, between_steps_s, operator_launch_s
 from .result import OperatorTime, PhaseTime, Reading
 
 
@@ -21,12 +21,6 @@ def roofline(program: Program, device: Device) -> Reading:
 def analytic(program: Program, device: Device) -> Reading:
     """Closed-form times, launches by mode, host time of the engine."""
     return Reading("analytic", tuple(_phase(program, phase, device, bound_only=False) for phase in program.phases))
-
-
-def host_seconds(program: Program, phase: Phase) -> float:
-    """Host and scheduler time of a phase that the engine profile adds."""
-    sequences = -(-phase.sequences // program.degrees.data)
-    return phase.steps * (program.host_per_step_s + sequences * program.host_per_sequence_s)
 
 
 class _Row:
@@ -161,11 +155,35 @@ def overlap_bounds(program: Program, phase: Phase, device: Device) -> dict[str, 
     return out
 
 
+class _PerRun:
+    """A sum for each execution of a phase."""
+
+    def __init__(self) -> None:
+        self._sums: dict[int, float] = {}
+
+    def add(self, run: Execution, amount: float) -> None:
+        """More of *run*."""
+        self._sums[id(run)] = self._sums.get(id(run), 0.0) + amount
+
+    def of(self, run: Execution) -> float:
+        """Sum of *run*."""
+        return self._sums.get(id(run), 0.0)
+
+
+def exposed_s(program: Program, phase: Phase, device: Device, ahead: float, running: float) -> float:
+    """Host time between steps that shows: all of it, or what exceeds the *running* seconds of an asynchronous engine.
+
+    *ahead*: seconds in which the same host was starting kernels.
+    """
+    between = between_steps_s(program, phase, device.launch)
+    return max(0.0, ahead + between - running) if program.host.asynchronous else between
+
+
 def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) -> PhaseTime:
     rows, hidden, bounds = Rows(), Overlap(), overlap_bounds(program, phase, device)
-    host, busy, costs, mode = 0.0, 0.0, device.launch, program.launch
-    turns = {id(run): factors(program, run, device, bound_only=bound_only) for run in phase.executions}
-    bound_turns = {id(run): factors(program, run, device, bound_only=True) for run in phase.executions}
+    ahead, busy, costs, mode = _PerRun(), _PerRun(), device.launch, program.launch_of(phase)
+    turns = {id(run): factors(program, run, device, mode, bound_only=bound_only) for run in phase.executions}
+    bound_turns = {id(run): factors(program, run, device, mode, bound_only=True) for run in phase.executions}
     prepared: Graph | None = None
     for run, name, node, count in phase.nodes():
         if bound_only and not run.useful:
@@ -185,7 +203,7 @@ def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) 
             launch = operator_launch_s(costs, mode, len(lowered.seconds), lowered.seconds) * times
             if launch:
                 shares["launch"] = launch
-            host += host_s(costs, mode, len(lowered.seconds)) * times
+            ahead.add(run, len(lowered.seconds) * count)
         if node.overlap and bound_only:
             rows.add(name, node, count, run, lowered, (("network", bounds[name]),), bounds[name])
         elif node.overlap:
@@ -194,11 +212,15 @@ def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) 
             rows.add(name, node, count, run, lowered, shares.items(), lowered.roofline_s * bound_times)
             seconds = sum(shares.values())
             hidden.main(node.phase, seconds)
-            busy += seconds
+            busy.add(run, seconds)
     hidden.settle(rows)
     if not bound_only:
-        rows.add_host("dispatch", "launch", host - busy)
-        rows.add_host("host", "host", host_seconds(program, phase))
+        late = [
+            (ahead_s(costs, mode, program.host, ahead.of(run)) * run.times, busy.of(run)) for run in phase.executions
+        ]
+        rows.add_host("dispatch", "launch", sum(max(0.0, host - device_s) for host, device_s in late))
+        shown = exposed_s(program, phase, device, sum(host for host, _ in late), sum(max(pair) for pair in late))
+        rows.add_host("host", "host", shown)
     operators = rows.rows()
     return PhaseTime(
         name=phase.name,

@@ -9,7 +9,7 @@ from ..devices.registry import Machine
 from ..errors import UnknownNameError, nearest
 from ..explore.sensitivity import parameters, sensitivities, shown_path
 from ..graph.graph import Graph, Node
-from ..program.program import Execution, Phase, Program
+from ..program.program import Execution, HostWork, Phase, Program
 from ..readings.launch import operator_launch_s
 
 
@@ -45,8 +45,8 @@ def explain_operator(machine: Machine, program: Program, name: str) -> dict[str,
         "flops": node.op.flops,
         "bytes": node.op.bytes_moved,
         "bytes_by_role": {str(role): size for role, size in node.op.bytes_by_role().items()},
-        "time_s": sum(own) + operator_launch_s(device.launch, program.launch, len(own), own),
-        "launch_s": operator_launch_s(device.launch, program.launch, len(own), own),
+        "time_s": sum(own) + operator_launch_s(device.launch, program.launch_of(phase), len(own), own),
+        "launch_s": operator_launch_s(device.launch, program.launch_of(phase), len(own), own),
         "roofline_s": lowered.roofline_s,
         "bound": lowered.bound,
         "rows": [
@@ -98,7 +98,7 @@ def _find(program: Program, wanted: str) -> tuple[Phase, Execution, Node, int]:
 def _only(program: Program, phase: Phase, execution: Execution, node: Node) -> Program:
     """The program reduced to one operator, for its own sensitivities."""
     one = replace(execution, graph=Graph(node.name, (node,)), times=1.0)
-    return replace(program, phases=(replace(phase, executions=(one,)),), host_per_step_s=0.0, host_per_sequence_s=0.0)
+    return replace(program, phases=(replace(phase, executions=(one,)),), host=HostWork())
 
 
 def _plain(dimensions: dict[str, Any]) -> dict[str, Any]:

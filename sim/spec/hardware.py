@@ -18,6 +18,7 @@ from .fields import (
     Count,
     EnergyPerByte,
     EnergyPerFlop,
+    Factor,
     FlopPerCycle,
     Frequency,
     Money,
@@ -28,6 +29,7 @@ from .fields import (
     NonNegativeTime,
     OpPerCycle,
     Power,
+    Quantity,
     Ratio,
     SpecModel,
 )
@@ -120,6 +122,10 @@ class Launch(SpecModel):
         description="host time of one eager framework operator; hidden while the device is behind"
     )
     eager: NonNegativeTime = Field(description="cost of one isolated, synchronised eager operator beyond its kernel")
+    host_speed: Factor = Field(
+        default_factory=lambda: Quantity(1.0, "assumed", "a host as fast as that of a DGX A100"),
+        description="speed of one thread of the usual host of these devices; 1: that of a DGX A100 (EPYC 7742)",
+    )
 
 
 class PowerEnvelope(SpecModel):

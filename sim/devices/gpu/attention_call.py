@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cache
 
 from ...graph.dtypes import size_of
-from ...graph.operators.attention import Attention, LatentAttention
+from ...graph.operators.attention import Attention, KVAppend, LatentAttention
 from ...spec.hardware import AttentionCall
 from ..kernel import Kernel, TileClass, kernel_time
 from .attention import AttentionModel
@@ -51,6 +51,10 @@ class AttentionCallModel:
         key, width = op.kv_heads * op.head_dim, op.kv_heads * op.kv_width
         append = self._append(op.batch * op.q_len, key, width, op.dtype, op.stored_dtype, self._replay)
         return (append, *copied, *self._attention.kernels(op))
+
+    def append(self, op: KVAppend) -> tuple[Kernel, ...]:
+        """The cache write alone, as a kernel of its own in a step; half of a token's elements are keys."""
+        return (self._append(op.tokens, max(1, op.width // 2), op.width, op.dtype, op.kv_dtype or op.dtype, 0.0),)
 
     def latent(self, op: LatentAttention) -> tuple[Kernel, ...]:
         """The module of an engine: projections between latent and heads, cache write, attention.
