@@ -24,6 +24,8 @@ from .tables import number, read_csv
 MODELS = {
     "GPT-175B": "gpt3_175b",
     "GPT-6.7B": "gpt3_6_7b",
+    "GPT-20B": "megatron_20b",
+    "Megatron-GPT-530B": "megatron_530b",
     "GPT-J-6B": "gpt_j_6b",
     "Llama-7B": "llama2_7b",
     "Llama-2-70B": "llama2_70b",

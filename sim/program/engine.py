@@ -26,6 +26,7 @@ def host_work(engine: EngineSpec, model: ArchitectureSpec | None) -> HostWork:
     """Host times of the engine; a list of operators has no layers."""
     return HostWork(
         dispatch_s=None if engine.dispatch is None else float(engine.dispatch),
+        collective_start_s=_seconds(engine.collective_start),
         layers=0 if model is None else layers_of(model.layers),
         per_layer_s=_seconds(engine.host_per_layer),
         per_step_s=_seconds(engine.host_per_step),
@@ -40,7 +41,7 @@ def host_numbers(engine: EngineSpec) -> tuple[HostNumber, ...]:
     """Every host time of the profile with its origin, for the list of what a result leans on."""
     found = []
     for path, leaf in engine.leaves():
-        if path == "dispatch" or path.startswith("host_per_"):
+        if path in ("dispatch", "collective_start") or path.startswith("host_per_"):
             found.append(HostNumber(path, float(leaf), leaf.kind or "assumed", leaf.source or ""))
     return tuple(found)
 

@@ -135,11 +135,13 @@ class HostNumber:
 class HostWork:
     """What the host has to do, in seconds of a host of speed 1; see the engine profile.
 
-    ``dispatch_s`` (None: the device's own) and ``per_layer_s``, for each of ``layers``, run ahead of the device. The
-    others stand between steps, or beside the device where the engine is ``asynchronous``.
+    ``dispatch_s`` (None: the device's own) and ``per_layer_s``, for each of ``layers``, run ahead of the device;
+    ``collective_start_s`` keeps it waiting for its peers outside a captured graph. The others stand between steps, or
+    beside the device where the engine is ``asynchronous``.
     """
 
     dispatch_s: float | None = None
+    collective_start_s: float = 0.0
     layers: int = 0
     per_layer_s: float = 0.0
     per_step_s: float = 0.0

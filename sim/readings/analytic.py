@@ -9,7 +9,7 @@ from ..graph.graph import Graph, Node
 from ..graph.operator import Operator
 from ..program.program import Execution, Phase, Program
 from .interleave import factors, group_of
-from .launch import ahead_s, between_steps_s, operator_launch_s
+from .launch import ahead_s, between_steps_s, node_launch_s
 from .result import OperatorTime, PhaseTime, Reading
 
 
@@ -200,7 +200,7 @@ def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) 
             continue
         shares = {label: seconds * times for label, seconds in (lowered.bounds if bound_only else lowered.shares)}
         if not bound_only:
-            launch = operator_launch_s(costs, mode, len(lowered.seconds), lowered.seconds) * times
+            launch = node_launch_s(costs, mode, program.host, node.op, lowered.seconds) * times
             if launch:
                 shares["launch"] = launch
             ahead.add(run, len(lowered.seconds) * count)

@@ -18,7 +18,7 @@ from ..graph.graph import Item, Node, Repeat
 from ..program.program import Execution, Phase, Program
 from .analytic import Rows, exposed_s, overlap_bounds
 from .interleave import factors, group_of, simulate_interleaved
-from .launch import ahead_s, device_gap_s, operator_launch_s
+from .launch import ahead_s, collective_start_s, device_gap_s, node_launch_s
 from .result import PhaseTime, Reading, Slice, Timeline
 from .tiles import simulated_time
 
@@ -163,7 +163,7 @@ def _interleaved(
     durations, launches = {}, {}
     for name, low in lowered.items():
         own = tuple(kernel_seconds(kernel) for kernel in low.kernels)
-        launches[name] = operator_launch_s(device.launch, mode, len(own), own)
+        launches[name] = node_launch_s(device.launch, mode, program.host, nodes[name][0].op, own)
         durations[name] = round((sum(own) + launches[name]) * PS)
     wall_ps, busy = simulate_interleaved(stream, durations, _Mark, run.interleave)
     seconds = wall_ps / PS * run.times
@@ -305,8 +305,10 @@ def _main_stream(state: _Run, queue: simpy.Store) -> Generator[simpy.Event, Any,
             yield env.timeout(_join_side_stream(state, item.weight))
             before = env.now
         waited = env.now - before
-        yield env.timeout(gap)
-        item.total.launch_ps += (waited + gap) * item.weight
+        start_s = collective_start_s(state.device.launch, mode, state.program.host, item.total.node.op)
+        ready = gap + round(start_s * PS)
+        yield env.timeout(ready)
+        item.total.launch_ps += (waited + ready) * item.weight
         start = int(env.now)
         length = round(kernel_seconds(item.kernel) * PS)
         yield env.timeout(length)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ..devices.device import LaunchCosts, Lowered
+from ..graph.operator import Operator
+from ..graph.operators.communication import Collective
 from ..program.program import HostWork, Phase, Program
 
 MODES = ("graph", "stream", "eager", "isolated")
@@ -26,6 +28,18 @@ def operator_launch_s(costs: LaunchCosts, mode: str, kernels: int, times: tuple[
         return kernels * device_gap_s(costs, mode)
     later = sum(max(costs.dispatch_s - t, costs.stream_gap_s) for t in times[:-1])
     return costs.isolated_s + later
+
+
+def collective_start_s(costs: LaunchCosts, mode: str, host: HostWork, op: Operator) -> float:
+    """Time by which a collective begins later because its ranks are started one by one; none inside a graph."""
+    if mode == "graph" or not isinstance(op, Collective) or op.devices == 1:
+        return 0.0
+    return host.collective_start_s / costs.host_speed
+
+
+def node_launch_s(costs: LaunchCosts, mode: str, host: HostWork, op: Operator, times: tuple[float, ...]) -> float:
+    """Launch time of one operator of a program: of its kernels, and the start of a collective."""
+    return operator_launch_s(costs, mode, len(times), times) + collective_start_s(costs, mode, host, op)
 
 
 def dispatch_s(costs: LaunchCosts, mode: str, host: HostWork) -> float:

@@ -10,7 +10,7 @@ from ..errors import UnknownNameError, nearest
 from ..explore.sensitivity import parameters, sensitivities, shown_path
 from ..graph.graph import Graph, Node
 from ..program.program import Execution, HostWork, Phase, Program
-from ..readings.launch import operator_launch_s
+from ..readings.launch import node_launch_s
 
 
 def explain_operator(machine: Machine, program: Program, name: str) -> dict[str, Any]:
@@ -26,6 +26,7 @@ def explain_operator(machine: Machine, program: Program, name: str) -> dict[str,
     device = machine.device
     lowered = device.lower(node.op, program.fused_pointwise)
     own = tuple(t.total_s for t in lowered.times)
+    launch_s = node_launch_s(device.launch, program.launch_of(phase), program.host, node.op, own)
     alone = _only(program, phase, execution, node)
     origins = {shown_path(machine, "device", path): leaf for path, leaf in machine.spec.leaves()}
     if machine.system is not None:
@@ -45,8 +46,8 @@ def explain_operator(machine: Machine, program: Program, name: str) -> dict[str,
         "flops": node.op.flops,
         "bytes": node.op.bytes_moved,
         "bytes_by_role": {str(role): size for role, size in node.op.bytes_by_role().items()},
-        "time_s": sum(own) + operator_launch_s(device.launch, program.launch_of(phase), len(own), own),
-        "launch_s": operator_launch_s(device.launch, program.launch_of(phase), len(own), own),
+        "time_s": sum(own) + launch_s,
+        "launch_s": launch_s,
         "roofline_s": lowered.roofline_s,
         "bound": lowered.bound,
         "rows": [

@@ -54,6 +54,10 @@ class EngineSpec(SpecModel):
     collectives: Literal["engine", "nccl"] = Field(
         "engine", description="engine: own kernels for small all-reduces; nccl: the library alone"
     )
+    collective_start: Time | None = Field(
+        None,
+        description="host time by which a collective outside a graph begins later: its launch, ranks that arrive apart",
+    )
     sampling_passes: Count = Field(
         3, validate_default=True, description="kernels that each read and write all logits; 1: the largest logit"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cache
 
@@ -53,8 +54,13 @@ class AttentionCallModel:
         return (append, *copied, *self._attention.kernels(op))
 
     def append(self, op: KVAppend) -> tuple[Kernel, ...]:
-        """The cache write alone, as a kernel of its own in a step; half of a token's elements are keys."""
-        return (self._append(op.tokens, max(1, op.width // 2), op.width, op.dtype, op.kv_dtype or op.dtype, 0.0),)
+        """The cache write alone, as a kernel of its own in a step; half of a token's elements are keys.
+
+        A block copies once, and waits for that in the latency it starts with: no rate of requests bounds it beside.
+        """
+        key, stored = max(1, op.width // 2), op.kv_dtype or op.dtype
+        kernel = self._append(op.tokens, key, op.width, op.dtype, stored, 0.0)
+        return (replace(kernel, classes=tuple(replace(c, flow_bytes_per_s=math.inf) for c in kernel.classes)),)
 
     def latent(self, op: LatentAttention) -> tuple[Kernel, ...]:
         """The module of an engine: projections between latent and heads, cache write, attention.
