@@ -46,7 +46,7 @@ TASKS = {
     "prompt_time": "prefill",
     "time_per_output_token": "decode",
 }
-PRECISIONS = {"FP16": Precision(activations="fp16"), "FP8": Precision(activations="fp8", weights="fp8", kv_cache="fp8")}
+PRECISIONS = {"FP16": Precision(activations="fp16"), "FP8": Precision(activations="fp16", weights="fp8", kv_cache="fp8")}
 
 
 @dataclass(frozen=True, slots=True)

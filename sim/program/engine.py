@@ -14,7 +14,7 @@ def engine_kernels(engine: EngineSpec, batch: int) -> EngineKernels:
     """What the engine runs in place of a graph's own kernels; *batch*: real sequences of a padded step, else 0."""
     return EngineKernels(
         unfused_context=engine.context_attention == "unfused",
-        per_head=engine.generation_attention == "per_head",
+        per_head=int(engine.per_head_attention or 0),
         writes_cache=engine.attention_writes_cache,
         nccl=engine.collectives == "nccl",
         sampling_passes=int(engine.sampling_passes),

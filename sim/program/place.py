@@ -13,7 +13,7 @@ from ..graph.operators.communication import Collective
 from ..spec.architecture import ArchitectureSpec
 from ..spec.engine import EngineSpec
 from ..spec.workload import WorkloadSpec
-from ..transforms.engine import as_engine
+from ..transforms.engine import as_engine, narrow_products
 from ..transforms.fusion import fuse_residual_norm
 from ..transforms.shard import shard
 from ..transforms.training import TrainingPlan, training_step
@@ -50,6 +50,8 @@ class _Builder:
             whole = model_graph(self.model, self.workload, phase, padded or real, q_len, kv_len)
         if self.engine.fused_residual_norm and phase != "training":
             whole = fuse_residual_norm(whole)
+        if self.engine.narrow_products != "none" and phase != "training":
+            whole = narrow_products(whole, self.engine.narrow_products == "separate")
         placement = self.capacity.placement
         if placement is not None:
             whole = with_transfers(assign(whole, placement), placement.home)

@@ -44,9 +44,15 @@ class EngineSpec(SpecModel):
     context_attention: Literal["fused", "unfused"] | None = Field(
         None, description="attention of prompts; as 'fused_attention' if absent"
     )
-    generation_attention: Literal["split", "per_head"] = Field(
-        "split",
-        description="split: keys in pieces, heads of a group together; per_head: a block a query head, no matrix unit",
+    per_head_attention: Count | None = Field(
+        None,
+        description="instructions an element of keys and values in the generation attention of the first engines: a "
+        "block a query head, no matrix unit; today's split kernels if absent",
+    )
+    narrow_products: Literal["none", "fused", "separate"] = Field(
+        "none",
+        description="products of one-byte weights in that type, on inputs narrowed by the kernel before (fused) or by "
+        "kernels of their own (separate); none: the weights are widened",
     )
     attention_writes_cache: bool = Field(
         False, description="rotary embedding and cache write of a decode step run inside the attention kernel"

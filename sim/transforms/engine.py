@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..graph.dtypes import size_of
 from ..graph.graph import Graph, Item, Node, Repeat
 from ..graph.operators.attention import Attention, KVAppend
 from ..graph.operators.communication import Collective
 from ..graph.operators.embedding import Sampling
+from ..graph.operators.linear import Linear
 from ..graph.operators.pointwise import Pointwise
 
 
@@ -16,7 +18,7 @@ class EngineKernels:
     """Choices of an engine profile; ``batch`` > 0 is how many sequences of a padded decode step attend to anything."""
 
     unfused_context: bool = False
-    per_head: bool = False
+    per_head: int = 0
     writes_cache: bool = False
     nccl: bool = False
     sampling_passes: int = 3
@@ -31,6 +33,27 @@ def as_engine(graph: Graph, kernels: EngineKernels) -> Graph:
     if kernels == EngineKernels():
         return graph
     return replace(graph, items=_items(graph.items, kernels))
+
+
+def narrow_products(graph: Graph, separate: bool) -> Graph:
+    """Products whose weights are one byte wide run in that type; results and everything else keep the wide type.
+
+    What they take was narrowed by the kernel before, or is narrowed by kernels of its own (*separate*).
+    """
+
+    def change(node: Node) -> tuple[Item, ...]:
+        op = node.op
+        if not (type(op) is Linear and op.weight_only and size_of(op.weight_dtype) == 1.0 and not op.group_size):
+            return (node,)
+        narrow = replace(op, dtype=op.weight_dtype, weight_dtype="", output_dtype=op.dtype)
+        product = replace(node, op=narrow)
+        if not separate:
+            return (product,)
+        split = "column" if node.split == "row" else ""
+        taken = Pointwise("copy", op.m, op.k, op.dtype)
+        return (Node(f"{node.name}_narrow", taken, split, inputs=node.inputs, outputs=node.inputs), product)
+
+    return graph.map(change)
 
 
 def _items(items: tuple[Item, ...], kernels: EngineKernels) -> tuple[Item, ...]:

@@ -13,14 +13,11 @@ from ...graph.operators.attention import Attention
 from ..kernel import Kernel, TileClass
 from .parameters import GpuParameters
 
-SHORT_KEYS, LONG_KEYS = 32, 2048
-"""Cache lengths from which a block has 128 and 256 threads instead of 64 (the launcher of that kernel)."""
+LAUNCHES = ((32, 64, 4), (2048, 128, 2), (None, 256, 1))
+"""Cache length up to which a block has so many threads, of which so many share a key (the launcher of that kernel)."""
 
-LOADED_BYTES = 128.0
-"""Bytes that a thread asks for at a time: its share of a key of 128 elements, in loads of 16 bytes."""
-
-INSTRUCTIONS, NARROW_INSTRUCTIONS = 2.0, 3.0
-"""Instructions an element of keys and values: its conversion and its multiply-add; narrow types convert twice."""
+NARROW_INSTRUCTIONS = 2.0
+"""Further instructions an element of a one-byte type: it is widened to 16 bits first."""
 
 
 class PerHeadModel:
@@ -32,22 +29,26 @@ class PerHeadModel:
     def kernel(self, op: Attention) -> Kernel:
         """``batch·heads`` tiles, each with all keys and values of its head.
 
-        Bytes in flight of a block are ``threads · LOADED_BYTES``, which bounds its stream as ``bytes / latency``. The
-        cache comes from memory once: blocks of a group that run together meet in L2.
+        A thread asks for its whole share of a key at a time, which bounds a block's stream as ``bytes / latency``. The
+        cache comes from memory once as far as L2 holds what the running blocks read: those of a group meet there.
         """
         p, stored = self._p, size_of(op.stored_dtype)
         count = op.batch * op.heads
         elements = float(op.keys_read) * op.kv_width * op.q_len
-        threads = 64 if op.keys_read < SHORT_KEYS else 128 if op.keys_read < LONG_KEYS else 256
-        instructions = elements * (INSTRUCTIONS if stored >= 2.0 else NARROW_INSTRUCTIONS)
+        threads, sharing = next((t, s) for keys, t, s in LAUNCHES if keys is None or op.keys_read < keys)
+        slots = max(1, min(p.max_threads // threads, p.max_blocks))
+        instructions = elements * (op.per_head + (0.0 if stored >= 2.0 else NARROW_INSTRUCTIONS))
+        group = op.heads // op.kv_heads
+        running = min(count, p.units * slots) / group * elements * stored
+        again = (group - 1.0) * (1.0 - p.kept(running))
         own = op.q_len * (op.head_dim + op.v_dim) * size_of(op.dtype)
         tile = TileClass(
             count=count,
             busy_s=instructions / p.vector_op_rate(),
             serial_s=2.0 * (p.memory_latency_s + p.l2_latency_s),  # first keys, then first values
             l2_bytes=elements * stored + own,
-            memory_bytes=op.kv_bytes / count,
-            flow_bytes_per_s=p.flow(threads * LOADED_BYTES),
+            memory_bytes=op.kv_bytes * (1.0 + again) / count,
+            flow_bytes_per_s=p.flow(threads / sharing * op.head_dim * stored),
         )
         work = op.arithmetic()
         scale = p.units * p.boost_ratio
@@ -56,7 +57,7 @@ class PerHeadModel:
             name="attention generation per head",
             classes=(tile,),
             units=p.units,
-            slots=max(1, min(p.max_threads // threads, p.max_blocks)),
+            slots=slots,
             l2_bytes_per_s=p.l2_bytes_per_s,
             memory_bytes_per_s=p.memory_bytes_per_s,
             terms=(("vector", matrix), ("memory", op.kv_bytes / p.memory_peak_bytes_per_s)),
