@@ -164,10 +164,13 @@ _REASONS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
     ("under a power cap that is not stated", lambda row: "power-capped" in str(row["hardware"])),
     ("requests of many lengths: for the serving simulator", lambda row: str(row["metric"]) == "request_throughput"),
     ("the device has no hardware file", lambda row: not _hardware(row)),
-    ("parallelism is not stated", lambda row: str(row["parallelism"]).startswith("max ")),
+    ("parallelism is not stated", lambda row: str(row.get("parallelism", "")).startswith("max ")),
     ("the model has no architecture file", lambda row: str(row["model_or_op"]) not in MODELS),
     ("an element type that is not modelled", lambda row: str(row["precision"]) not in PRECISIONS),
-    ("layers split over cards: how they are joined is not stated", lambda row: "layer-split" in str(row["parallelism"])),
+    (
+        "layers split over cards: how they are joined is not stated",
+        lambda row: "layer-split" in str(row.get("parallelism", "")),
+    ),
     ("prompt kernels of llama.cpp (fp32 activations, integer products) are not modelled", _llama_prompt),
     ("a metric that is no time of a run", lambda row: str(row["metric"]) not in TASKS),
 )
@@ -176,7 +179,7 @@ _REASONS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
 def _case(row: Mapping[str, Any], source: Source, path: Path) -> Case:
     metric, devices = str(row["metric"]), int(number(row, "num_devices", path))
     task, batch = TASKS[metric], int(number(row, "batch_or_concurrency", path))
-    if metric == "output_throughput" and str(row["phase"]) == "decode" and source.prompt:
+    if metric == "output_throughput" and str(row.get("phase", "")) == "decode" and source.prompt:
         task = "decode"
     prompt = source.prompt if task == "decode" and source.prompt else _length(row, "input_len", source.prompt, path)
     new = 1 if task == "prefill" else _length(row, "output_len", source.generate, path)

@@ -155,19 +155,44 @@ def overlap_bounds(program: Program, phase: Phase, device: Device) -> dict[str, 
     return out
 
 
-class _PerRun:
-    """A sum for each execution of a phase."""
+class _Queue:
+    """Kernels of one execution and the device's time for them, in the order in which the host starts them.
+
+    Blocks count as one: their copies are alike, so host and device keep their distance within them.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[int, float] = {}
+        self._blocks: dict[str, tuple[float, float]] = {}
 
-    def add(self, run: Execution, amount: float) -> None:
-        """More of *run*."""
-        self._sums[id(run)] = self._sums.get(id(run), 0.0) + amount
+    def add(self, name: str, kernels: int, device_s: float) -> None:
+        """An operator with all its runs in the execution."""
+        block = name.partition(".")[0]
+        before = self._blocks.get(block, (0.0, 0.0))
+        self._blocks[block] = (before[0] + kernels, before[1] + device_s)
 
-    def of(self, run: Execution) -> float:
-        """Sum of *run*."""
-        return self._sums.get(id(run), 0.0)
+    @property
+    def kernels(self) -> float:
+        """Kernels in all."""
+        return sum(kernels for kernels, _ in self._blocks.values())
+
+    def end_s(self, host_s: float) -> float:
+        """When the last kernel ends if the host needs *host_s* to start them all, running ahead.
+
+        No block ends before the host has started all before it, and it and what follows have run: the largest
+        ``host(before) + device(from there)``, and at least the host's own time.
+        """
+        each = host_s / max(1.0, self.kernels)
+        started, left = 0.0, sum(seconds for _, seconds in self._blocks.values())
+        latest = max(left, host_s)
+        for kernels, seconds in self._blocks.values():
+            latest = max(latest, started * each + left)
+            started, left = started + kernels, left - seconds
+        return latest
+
+    @property
+    def device_s(self) -> float:
+        """The device's own time."""
+        return sum(seconds for _, seconds in self._blocks.values())
 
 
 def exposed_s(program: Program, phase: Phase, device: Device, ahead: float, running: float) -> float:
@@ -181,7 +206,8 @@ def exposed_s(program: Program, phase: Phase, device: Device, ahead: float, runn
 
 def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) -> PhaseTime:
     rows, hidden, bounds = Rows(), Overlap(), overlap_bounds(program, phase, device)
-    ahead, busy, costs, mode = _PerRun(), _PerRun(), device.launch, program.launch_of(phase)
+    costs, mode = device.launch, program.launch_of(phase)
+    queues: dict[int, _Queue] = {id(run): _Queue() for run in phase.executions}
     turns = {id(run): factors(program, run, device, mode, bound_only=bound_only) for run in phase.executions}
     bound_turns = {id(run): factors(program, run, device, mode, bound_only=True) for run in phase.executions}
     prepared: Graph | None = None
@@ -203,23 +229,27 @@ def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) 
             launch = node_launch_s(costs, mode, program.host, node.op, lowered.seconds) * times
             if launch:
                 shares["launch"] = launch
-            ahead.add(run, len(lowered.seconds) * count)
         if node.overlap and bound_only:
             rows.add(name, node, count, run, lowered, (("network", bounds[name]),), bounds[name])
         elif node.overlap:
             hidden.add(name, node, count, run, lowered, shares, bounds[name])
+            queues[id(run)].add(name, len(lowered.seconds) * count, 0.0)
         else:
             rows.add(name, node, count, run, lowered, shares.items(), lowered.roofline_s * bound_times)
             seconds = sum(shares.values())
             hidden.main(node.phase, seconds)
-            busy.add(run, seconds)
+            queues[id(run)].add(name, len(lowered.seconds) * count, seconds / run.times)
     hidden.settle(rows)
     if not bound_only:
-        late = [
-            (ahead_s(costs, mode, program.host, ahead.of(run)) * run.times, busy.of(run)) for run in phase.executions
-        ]
-        rows.add_host("dispatch", "launch", sum(max(0.0, host - device_s) for host, device_s in late))
-        shown = exposed_s(program, phase, device, sum(host for host, _ in late), sum(max(pair) for pair in late))
+        late_s, ahead, running = 0.0, 0.0, 0.0
+        for run in phase.executions:
+            queue = queues[id(run)]
+            host_s = ahead_s(costs, mode, program.host, queue.kernels)
+            end_s = queue.end_s(host_s)
+            late_s += (end_s - queue.device_s) * run.times
+            ahead, running = ahead + host_s * run.times, running + end_s * run.times
+        rows.add_host("dispatch", "launch", late_s)
+        shown = exposed_s(program, phase, device, ahead, running)
         rows.add_host("host", "host", shown)
     operators = rows.rows()
     return PhaseTime(

@@ -32,7 +32,8 @@ class EngineSpec(SpecModel):
         description="how kernels get started: graph, stream, eager or isolated"
     )
     uncaptured: Literal["stream", "eager"] | None = Field(
-        None, description="launch of steps that no graph was captured for: prompts, larger batches; as 'launch' if absent"
+        None,
+        description="launch of steps that no graph was captured for: prompts, larger batches; as 'launch' if absent",
     )
     graph_batches: Annotated[list[Count], Field(max_length=MOST_BUCKETS)] = Field(
         default_factory=list,
@@ -51,8 +52,8 @@ class EngineSpec(SpecModel):
     )
     narrow_products: Literal["none", "fused", "separate"] = Field(
         "none",
-        description="products of one-byte weights in that type, on inputs narrowed by the kernel before (fused) or by "
-        "kernels of their own (separate); none: the weights are widened",
+        description="products of 8-bit floating-point weights in that type, on inputs narrowed by the kernel before "
+        "(fused) or by kernels of their own (separate); none: the weights are widened",
     )
     attention_writes_cache: bool = Field(
         False, description="rotary embedding and cache write of a decode step run inside the attention kernel"
@@ -74,7 +75,9 @@ class EngineSpec(SpecModel):
     host_per_step: Time | None = Field(None, description="scheduler and host work of one step")
     host_per_sequence: Time | None = Field(None, description="host work a sequence of the batch in one step")
     host_per_request: Time | None = Field(None, description="host work of taking in one sequence, in its prompt pass")
-    host_per_prompt_pass: Time | None = Field(None, description="further host work of one prompt pass, whatever its batch")
+    host_per_prompt_pass: Time | None = Field(
+        None, description="further host work of one prompt pass, whatever its batch"
+    )
     asynchronous: bool = Field(False, description="host work of a step runs while the device works on the one before")
 
     @model_validator(mode="after")

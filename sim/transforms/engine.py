@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..graph.dtypes import size_of
+from ..graph.dtypes import dtype
 from ..graph.graph import Graph, Item, Node, Repeat
 from ..graph.operators.attention import Attention, KVAppend
 from ..graph.operators.communication import Collective
@@ -36,14 +36,14 @@ def as_engine(graph: Graph, kernels: EngineKernels) -> Graph:
 
 
 def narrow_products(graph: Graph, separate: bool) -> Graph:
-    """Products whose weights are one byte wide run in that type; results and everything else keep the wide type.
+    """Products whose weights are 8-bit floating point run in that type; results and all else keep the wide type.
 
     What they take was narrowed by the kernel before, or is narrowed by kernels of its own (*separate*).
     """
 
     def change(node: Node) -> tuple[Item, ...]:
         op = node.op
-        if not (type(op) is Linear and op.weight_only and size_of(op.weight_dtype) == 1.0 and not op.group_size):
+        if not (type(op) is Linear and op.weight_only and dtype(op.weight_dtype).is_float and not op.group_size):
             return (node,)
         narrow = replace(op, dtype=op.weight_dtype, weight_dtype="", output_dtype=op.dtype)
         product = replace(node, op=narrow)

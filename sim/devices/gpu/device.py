@@ -35,6 +35,7 @@ from .power import PowerBudget
 from .quantise import quantise_kernels
 from .sequence import SequenceModel
 
+
 class GpuDevice(Device):
     """A GPU built from its file; *network* joins it to its peers."""
 
