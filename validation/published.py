@@ -19,6 +19,7 @@ from .tables import number
 MODELS = {
     "GPT-175B": "gpt3_175b",
     "GPT-6.7B": "gpt3_6_7b",
+    "GPT-1.3B": "gpt3_1_3b",
     "GPT-20B": "megatron_20b",
     "Megatron-GPT-530B": "megatron_530b",
     "GPT-J-6B": "gpt_j_6b",
@@ -33,6 +34,7 @@ MODELS = {
     "Llama-3.1-70B": "llama3_70b",
     "Llama-3.1-405B": "llama3_405b",
     "Mixtral-8x7B": "mixtral_8x7b",
+    "Falcon-40B": "falcon_40b",
     "Falcon-180B": "falcon_180b",
     "BLOOM-176B": "bloom_176b",
 }

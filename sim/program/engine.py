@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..spec.architecture import ArchitectureSpec, LayerRun
 from ..spec.engine import EngineSpec
 from ..transforms.engine import EngineKernels
-from .program import HostNumber, HostWork
+from .program import Degrees, HostNumber, HostWork
 
 
 def engine_kernels(engine: EngineSpec, batch: int) -> EngineKernels:
@@ -20,6 +20,18 @@ def engine_kernels(engine: EngineSpec, batch: int) -> EngineKernels:
         sampling_passes=int(engine.sampling_passes),
         batch=batch,
     )
+
+
+def prompt_passes(engine: EngineSpec, degrees: Degrees, batch: int, prompt: int) -> list[tuple[int, int]]:
+    """(sequences, times) of the passes that take in *batch* prompts: as many at a time as the engine allows.
+
+    Microbatches of a pipeline are smaller anyway and stay as they are.
+    """
+    if engine.prompt_tokens is None or degrees.microbatches > 1:
+        return [(batch, 1)]
+    size = min(batch, max(1, int(engine.prompt_tokens) // prompt))
+    full, rest = divmod(batch, size)
+    return [(size, full), (rest, 1)] if rest else [(size, full)]
 
 
 def host_work(engine: EngineSpec, model: ArchitectureSpec | None) -> HostWork:

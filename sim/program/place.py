@@ -18,7 +18,7 @@ from ..transforms.fusion import fuse_residual_norm
 from ..transforms.shard import shard
 from ..transforms.training import TrainingPlan, training_step
 from ..units import format_quantity
-from .engine import engine_kernels, host_numbers, host_work
+from .engine import engine_kernels, host_numbers, host_work, prompt_passes
 from .memory import Capacity, inference_memory, stage, stages_of, training_memory
 from .placement import assign, check_groups, group_degrees, home_only, unused_rules, with_transfers, wrap
 from .program import Degrees, Execution, Memory, Phase, Program
@@ -41,9 +41,12 @@ class _Builder:
         """Sequences of one pass on one data rank."""
         return -(-int(self.workload.batch) // (degrees.data * degrees.microbatches))
 
-    def graph(self, degrees: Degrees, phase: str, q_len: int, kv_len: int, padded: int = 0) -> Graph:
-        """The graph that one device of a tensor group runs; *padded* > 0 is the batch of the captured graph it is."""
-        real = self.batch(degrees)
+    def graph(self, degrees: Degrees, phase: str, q_len: int, kv_len: int, *, batch: int = 0, padded: int = 0) -> Graph:
+        """The graph that one device of a tensor group runs, of *batch* sequences instead of all where that is given.
+
+        *padded* > 0 is the batch of the captured graph that it is.
+        """
+        real = batch or self.batch(degrees)
         if self.model is None:
             whole = explicit_graph(self.workload)
         else:
@@ -318,21 +321,24 @@ def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
         return (Phase("step", (Execution(graph, 1.0, copies),), 1.0, 1.0, batch),)
     phases: list[Phase] = []
     if w.task in ("prefill", "generate"):
-        graph = builder.graph(degrees, "context", prompt, prompt)
-        once = (_inference(builder, graph, 1.0, degrees),)
-        launch = builder.engine.uncaptured or ""
-        phases.append(Phase("prefill", once, float(batch * prompt), 1.0, batch, launch=launch, prompts=True))
+        passes = prompt_passes(builder.engine, degrees, builder.batch(degrees), prompt)
+        runs = tuple(
+            _inference(builder, builder.graph(degrees, "context", prompt, prompt, batch=size), float(times), degrees)
+            for size, times in passes
+        )
+        steps, launch = float(sum(times for _, times in passes)), builder.engine.uncaptured or ""
+        phases.append(Phase("prefill", runs, float(batch * prompt), steps, batch, launch=launch, prompts=True))
     if w.task in ("decode", "generate"):
         # The prefill itself yields the first token of a 'generate' run.
-        steps = new - 1 if w.task == "generate" else new
+        made = new - 1 if w.task == "generate" else new
         captured = builder.engine.captured_batch(builder.batch(degrees))
         runs = tuple(
-            _inference(builder, builder.graph(degrees, "generation", 1, kv, captured or 0), weight, degrees)
-            for kv, weight in _samples(prompt + 1, steps)
+            _inference(builder, builder.graph(degrees, "generation", 1, kv, padded=captured or 0), weight, degrees)
+            for kv, weight in _samples(prompt + 1, made)
         )
         if runs:
             launch = "" if captured else builder.engine.uncaptured or "stream"
-            phases.append(Phase("decode", runs, float(batch * steps), float(steps), batch, launch=launch))
+            phases.append(Phase("decode", runs, float(batch * made), float(made), batch, launch=launch))
     return tuple(phases)
 
 

@@ -151,15 +151,15 @@ class HostWork:
     asynchronous: bool = False
 
     def between_steps_s(self, steps: float, sequences: int, prompts: bool) -> float:
-        """Work of *steps* steps of a batch; those that take in prompts have more.
+        """Work of *steps* steps of a batch; passes over prompts take in every sequence once.
 
         >>> HostWork(per_step_s=1e-3, per_sequence_s=1e-4).between_steps_s(10.0, 5, prompts=False)
         0.015
         """
-        one = self.per_step_s + sequences * self.per_sequence_s
         if prompts:
-            one += self.per_prompt_pass_s + sequences * self.per_request_s
-        return steps * one
+            each = self.per_sequence_s + self.per_request_s
+            return steps * (self.per_step_s + self.per_prompt_pass_s) + sequences * each
+        return steps * (self.per_step_s + sequences * self.per_sequence_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,9 @@ class EngineSpec(SpecModel):
         default_factory=list,
         description="batch sizes with a captured graph; a decode step is padded to the next one; empty: every size",
     )
+    prompt_tokens: Count | None = Field(
+        None, description="most tokens of prompts in one pass, whole prompts at a time; all in one pass if absent"
+    )
     fused_pointwise: bool = Field(description="activations, norms and rotary embedding are one kernel each")
     fused_residual_norm: bool = Field(description="the residual addition runs inside the norm that follows")
     fused_attention: bool = Field(True, description="scores stay on chip")

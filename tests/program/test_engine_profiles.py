@@ -55,8 +55,8 @@ def test_readings_agree_and_keep_the_bound_under_every_engine(engine: str) -> No
 @pytest.mark.parametrize("engine", names("engines"))
 def test_every_number_of_a_profile_says_where_it_comes_from(engine: str) -> None:
     for path, leaf in load_engine(engine).leaves():
-        if path.startswith("graph_batches"):
-            continue  # facts of the engine, named in a comment of the file
+        if path.startswith("graph_batches") or path == "prompt_tokens":
+            continue  # facts of the engine
         assert leaf.kind in ("fitted", "measured", "assumed"), path
         assert leaf.source, path
 
@@ -154,6 +154,23 @@ def test_batches_beyond_the_captured_ones_run_without_a_graph() -> None:
     assert {op.m for op in ops(big, Linear)} == {600}  # type: ignore[attr-defined]
     both = placed("vllm-like", task="generate")
     assert [both.launch_of(phase) for phase in both.phases] == ["eager", "graph"]
+
+
+def test_prompts_are_taken_in_by_passes_of_bounded_size() -> None:
+    # 2560 tokens a pass: five prompts of 512, then the other two.
+    program = placed("vllm-2023", task="prefill", batch=7, prompt=512, generate=1)
+    (phase,) = program.phases
+    assert phase.steps == 2
+    rows = [
+        {op.m for _, n, _ in run.graph.walk() if isinstance(op := n.op, Linear) and op.m > 7}
+        for run in phase.executions
+    ]
+    assert rows == [{5 * 512}, {2 * 512}]
+    long = placed("vllm-2023", task="prefill", batch=2, prompt=4096, generate=1).phases[0]
+    assert [run.times for run in long.executions] == [2.0]  # a longer prompt is not cut
+    work = program.host
+    pause = 2 * work.per_prompt_pass_s + 7 * work.per_sequence_s
+    assert work.between_steps_s(phase.steps, 7, prompts=True) == pytest.approx(pause)
 
 
 def test_kernels_of_the_first_engines() -> None:
