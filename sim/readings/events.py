@@ -116,7 +116,7 @@ def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, T
                 rows.add(name, node, count, run, device.lower(node.op, program.fused_pointwise), (), 0.0)
             continue
         device.prepare(run.graph)
-        host_s = _host_seconds(program, run, device, mode)
+        host_s = host_ahead_s(program, run, device, mode)
         state = _Run(program, device, mode, host_s)
         wall_ps = _execute(state, run)
         seconds = wall_ps / PS * run.times
@@ -140,17 +140,17 @@ def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, T
     return timed, Timeline(timeline.slices, notes=tuple(notes))
 
 
-def _kernels(program: Program, run: Execution, device: Device) -> float:
+def kernels_of(program: Program, run: Execution, device: Device) -> float:
     """Kernels of one execution, repeated blocks counted."""
     nodes = run.graph.walk()
     return float(sum(len(device.lower(node.op, program.fused_pointwise).kernels) * count for _, node, count in nodes))
 
 
-def _host_seconds(program: Program, run: Execution, device: Device, mode: str) -> float:
+def host_ahead_s(program: Program, run: Execution, device: Device, mode: str) -> float:
     """What the host needs to start the kernels of one execution, running ahead."""
     if mode not in ("stream", "eager"):
         return 0.0
-    return ahead_s(device.launch, mode, program.host, _kernels(program, run, device))
+    return ahead_s(device.launch, mode, program.host, kernels_of(program, run, device))
 
 
 def _interleaved(
@@ -258,7 +258,7 @@ def _stream_order(items: tuple[Item, ...], prefix: str, weight: float, count: in
 def _host(state: _Run, run: Execution, queue: simpy.Store) -> Generator[simpy.Event, Any, None]:
     """Dispatches kernels in order; the host's time of the step is spread over them (isolated: waits for each)."""
     launch, mode = state.device.launch, state.mode
-    each = round(state.host_s / max(1.0, _kernels(state.program, run, state.device)) * PS)
+    each = round(state.host_s / max(1.0, kernels_of(state.program, run, state.device)) * PS)
     for entry in _stream_order(run.graph.items, "", 1.0, 1):
         if isinstance(entry, _Mark):
             yield queue.put(entry)
