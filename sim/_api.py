@@ -474,10 +474,9 @@ def _assumptions(machine: Machine, program: Program, elastic: Sequence[Sensitivi
             key = f"{head}.tiles" if tiles else shown
             entry = Assumption(key, float(leaf), leaf.kind or "assumed", leaf.source or "", matters.get(shown))
             out.setdefault(key, entry)
-    if program.host_per_step_s:
-        out["engine.host_per_step"] = Assumption(
-            "engine.host_per_step", program.host_per_step_s, "fitted", "engine profile of the workload"
-        )
+    for number in program.host_numbers:
+        path = f"engine.{number.field}"
+        out[path] = Assumption(path, number.value, number.kind, number.source)
     order = sorted(out.values(), key=lambda a: (-abs(a.elasticity or 0.0), a.path))
     return tuple(order)
 

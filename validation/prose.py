@@ -69,11 +69,14 @@ and GELU as one compiled kernel each. An isolated operator costs 21 us of launch
 GELU cost 45 us in the measurement and nothing is done about that. The tests hold both totals within
 {100 * TOLERANCE:.0f} %."""
 
-RUNS = """Static batches and single steps whose workload is fully stated in the source. The engines are those of 2023:
-FasterTransformer and TensorRT-LLM 0.6 run with effsim's `trtllm-like` profile, the Splitwise measurements with
-`vllm-like`. A negative bias therefore contains host time and unfused kernels of those versions as well as what the
-kernel tables above show; the Splitwise prompt times are 53 ms for 512 tokens of Llama-2-70B on eight H100, whose
-arithmetic alone takes 9 ms at peak."""
+RUNS = """Static batches, prompts and single steps whose workload is fully stated in the source, each with the profile
+of the engine of its time (`workloads/engines/`). Few numbers of these profiles are fitted, and each file
+says on which rows; the other rows, models and GPUs judge them: FasterTransformer on GPT-175B with prompts
+of 512; TensorRT-LLM on GPT-J-6B and on Falcon-180B on A100; vLLM of 2023 on Llama-2-70B on two and four
+A100, and the speed of the H100's host on four H100; vLLM 0.5 on Llama-3-70B. gpt-fast and llama.cpp have no
+fitted number. Known and not explained: prompts of more than 2560 tokens in the Splitwise profile cost up to
+twice as much a token as shorter ones on either GPU, the more the more GPUs; long prompts of
+FasterTransformer's GPT-3 6.7B run at 170 TFLOP/s where its 20B reaches 215."""
 
 REPEAT = f"""## How to repeat
 

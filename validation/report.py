@@ -9,7 +9,7 @@ from typing import Any
 from effsim.errors import SpecError
 
 from .blocks import Block, validate_blocks
-from .endtoend import EndToEnd, validate_end_to_end
+from .endtoend import EndToEnd, LeftOut, left_out, validate_end_to_end
 from .kernels import KernelReport, validate_kernels
 from .peers import Peers
 from .peers import compare as compare_peers
@@ -28,6 +28,7 @@ class Report:
     blocks: tuple[Block, ...] | None
     runs: tuple[EndToEnd, ...] | None
     peers: Peers | None = None
+    runs_left_out: tuple[LeftOut, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; comparisons that were not made are absent."""
@@ -42,6 +43,7 @@ class Report:
             out["published"] = {
                 "blocks": [block.as_dict() for block in self.blocks],
                 "runs": [run.as_dict() for run in self.runs or ()],
+                "left_out": [left.as_dict() for left in self.runs_left_out],
             }
         if self.peers is not None:
             out["peers"] = self.peers.as_dict()
@@ -74,4 +76,4 @@ def validate(data: Path | None = None, check: str = "", gpu: str = "", residuals
     if check == "kernels" or (gpu and not check):
         return Report(kernels, None, None)
     peers = compare_peers(folder) if not check and has_peers(folder) else None
-    return Report(kernels, validate_blocks(folder), validate_end_to_end(folder), peers)
+    return Report(kernels, validate_blocks(folder), validate_end_to_end(folder), peers, left_out(folder))

@@ -17,6 +17,7 @@ class LaunchCosts:
     ``gap_s`` lies between kernels replayed from a graph, ``stream_gap_s`` between kernels queued in a stream,
     ``dispatch_s`` is host time of one framework operator, ``isolated_s`` the cost of one synchronised operator: a
     library's product; ``native_s`` and ``compiled_s`` that of the other launch classes, the same where negative.
+    ``host_speed`` divides the host times of engine profiles; the times here are those of this host already.
     """
 
     gap_s: float
@@ -25,6 +26,7 @@ class LaunchCosts:
     isolated_s: float
     native_s: float = -1.0
     compiled_s: float = -1.0
+    host_speed: float = 1.0
 
     def alone_s(self, launched: Launched) -> float:
         """Cost of one synchronised operator of a launch class.

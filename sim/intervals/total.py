@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ..devices.device import Device
 from ..program.program import Program
-from ..readings.launch import operator_launch_s
+from ..readings.launch import node_launch_s
 from ..readings.result import OperatorTime, Reading
 from .kernel import Relative, SystemIntervals, half_widths
 from .residuals import EVIDENCE, Band, Residuals
@@ -146,7 +146,7 @@ def _relative(program: Program, source: SystemIntervals, row: OperatorTime, ener
     if row.op is None:
         return source.relative(None, row.kind, 0.0, program.fused_pointwise, energy)
     lowered = source.device.lower(row.op, program.fused_pointwise)
-    launch = operator_launch_s(source.device.launch, program.launch, len(lowered.seconds), lowered.seconds)
+    launch = node_launch_s(source.device.launch, program.launch, program.host, row.op, lowered.seconds)
     return source.relative(row.op, row.kind, launch, program.fused_pointwise, energy)
 
 
@@ -155,7 +155,7 @@ def _predicted(program: Program, device: Device, row: OperatorTime) -> float:
     if row.op is None:
         return row.time_s
     lowered = device.lower(row.op, program.fused_pointwise)
-    launch = operator_launch_s(device.launch, program.launch, len(lowered.seconds), lowered.seconds)
+    launch = node_launch_s(device.launch, program.launch, program.host, row.op, lowered.seconds)
     if lowered.roofline_s <= 0.0:
         return row.time_s
     return row.time_s * max(1.0, (lowered.analytic_s + launch) / lowered.roofline_s)

@@ -13,10 +13,12 @@ from ..graph.operators.communication import Collective
 from ..spec.architecture import ArchitectureSpec
 from ..spec.engine import EngineSpec
 from ..spec.workload import WorkloadSpec
+from ..transforms.engine import as_engine, narrow_products
 from ..transforms.fusion import fuse_residual_norm
 from ..transforms.shard import shard
 from ..transforms.training import TrainingPlan, training_step
 from ..units import format_quantity
+from .engine import engine_kernels, host_numbers, host_work, prompt_passes
 from .memory import Capacity, inference_memory, stage, stages_of, training_memory
 from .placement import assign, check_groups, group_degrees, home_only, unused_rules, with_transfers, wrap
 from .program import Degrees, Execution, Memory, Phase, Program
@@ -35,21 +37,42 @@ class _Builder:
     model: ArchitectureSpec | None
     capacity: Capacity
 
-    def graph(self, degrees: Degrees, phase: str, q_len: int, kv_len: int, batch: int = 0, logits: int = 1) -> Graph:
-        """The graph that one device of a tensor group runs; *batch* 0 is the workload's, divided over its ranks."""
+    def batch(self, degrees: Degrees) -> int:
+        """Sequences of one pass on one data rank."""
+        return -(-int(self.workload.batch) // (degrees.data * degrees.microbatches))
+
+    def graph(
+        self,
+        degrees: Degrees,
+        phase: str,
+        q_len: int,
+        kv_len: int,
+        *,
+        batch: int = 0,
+        padded: int = 0,
+        logits: int = 1,
+    ) -> Graph:
+        """The graph that one device of a tensor group runs, of *batch* sequences instead of all where that is given.
+
+        *padded* > 0 is the batch of the captured graph that it is; *logits* how many tokens of a sequence get logits.
+        """
+        real = batch or self.batch(degrees)
         if self.model is None:
             whole = explicit_graph(self.workload)
         else:
-            batch = batch or -(-int(self.workload.batch) // (degrees.data * degrees.microbatches))
-            whole = model_graph(self.model, self.workload, phase, batch, q_len, kv_len, logits)
+            whole = model_graph(self.model, self.workload, phase, padded or real, q_len, kv_len, logits)
         if self.engine.fused_residual_norm and phase != "training":
             whole = fuse_residual_norm(whole)
+        if self.engine.narrow_products != "none" and phase != "training":
+            whole = narrow_products(whole, self.engine.narrow_products == "separate")
         placement = self.capacity.placement
         if placement is not None:
             whole = with_transfers(assign(whole, placement), placement.home)
         part = shard(whole, degrees.tensor, degrees.expert, degrees.data, group_degrees(placement))
         if placement is not None:
             part = wrap(part)
+        if phase != "training":
+            part = as_engine(part, engine_kernels(self.engine, real if padded not in (0, real) else 0))
         if degrees.pipeline > 1 and phase != "training":
             part = _with_sends(part, degrees)
         return part
@@ -126,8 +149,8 @@ def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: 
         memory=memory,
         launch=engine.launch,
         fused_pointwise=engine.fused_pointwise,
-        host_per_step_s=float(engine.host_per_step or 0.0),
-        host_per_sequence_s=float(engine.host_per_sequence or 0.0),
+        host=host_work(engine, builder.model),
+        host_numbers=host_numbers(engine),
         notes=notes,
     )
 
@@ -160,7 +183,7 @@ def step_graphs(
         raise UnsupportedError(f"{workload.name}: a list of operators cannot be served; expected a 'model'")
 
     def graph(phase: str, batch: int, q_len: int, kv_len: int, logits: int) -> Graph:
-        return builder.graph(degrees, phase, q_len, kv_len, batch, logits)
+        return builder.graph(degrees, phase, q_len, kv_len, batch=batch, logits=logits)
 
     return graph
 
@@ -335,18 +358,24 @@ def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
         return (Phase("step", (Execution(graph, 1.0, copies),), 1.0, 1.0, batch),)
     phases: list[Phase] = []
     if w.task in ("prefill", "generate"):
-        graph = builder.graph(degrees, "context", prompt, prompt)
-        once = (_inference(builder, graph, 1.0, degrees),)
-        phases.append(Phase("prefill", once, float(batch * prompt), 1.0, batch))
+        passes = prompt_passes(builder.engine, degrees, builder.batch(degrees), prompt)
+        runs = tuple(
+            _inference(builder, builder.graph(degrees, "context", prompt, prompt, batch=size), float(times), degrees)
+            for size, times in passes
+        )
+        steps, launch = float(sum(times for _, times in passes)), builder.engine.uncaptured or ""
+        phases.append(Phase("prefill", runs, float(batch * prompt), steps, batch, launch=launch, prompts=True))
     if w.task in ("decode", "generate"):
         # The prefill itself yields the first token of a 'generate' run.
-        steps = new - 1 if w.task == "generate" else new
+        made = new - 1 if w.task == "generate" else new
+        captured = builder.engine.captured_batch(builder.batch(degrees))
         runs = tuple(
-            _inference(builder, builder.graph(degrees, "generation", 1, kv), weight, degrees)
-            for kv, weight in _samples(prompt + 1, steps)
+            _inference(builder, builder.graph(degrees, "generation", 1, kv, padded=captured or 0), weight, degrees)
+            for kv, weight in _samples(prompt + 1, made)
         )
         if runs:
-            phases.append(Phase("decode", runs, float(batch * steps), float(steps), batch))
+            launch = "" if captured else builder.engine.uncaptured or "stream"
+            phases.append(Phase("decode", runs, float(batch * made), float(made), batch, launch=launch))
     return tuple(phases)
 
 

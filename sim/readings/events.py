@@ -16,9 +16,9 @@ from ..devices.device import Device, Lowered
 from ..devices.kernel import Kernel
 from ..graph.graph import Item, Node, Repeat
 from ..program.program import Execution, Phase, Program
-from .analytic import Rows, host_seconds, overlap_bounds
+from .analytic import Rows, exposed_s, overlap_bounds
 from .interleave import factors, group_of, simulate_interleaved
-from .launch import device_gap_s, operator_launch_s
+from .launch import ahead_s, collective_start_s, device_gap_s, node_launch_s
 from .result import PhaseTime, Reading, Slice, Timeline
 from .tiles import simulated_time
 
@@ -83,10 +83,12 @@ class _Launch:
 
 @dataclass(slots=True)
 class _Run:
-    """State of one simulated execution."""
+    """State of one simulated execution; ``host_s`` is what the host needs to start all its kernels."""
 
     program: Program
     device: Device
+    mode: str
+    host_s: float
     env: simpy.Environment = field(default_factory=simpy.Environment)
     sums: dict[str, _Sum] = field(default_factory=dict)
     slices: list[Slice] = field(default_factory=list)
@@ -98,13 +100,14 @@ class _Run:
 
 
 def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, Timeline]:
-    rows, total_s, bound_s = Rows(), 0.0, 0.0
+    rows, total_s, bound_s, ahead = Rows(), 0.0, 0.0, 0.0
+    mode = program.launch_of(phase)
     timeline, notes = Timeline(), list[str]()
     bounds = overlap_bounds(program, phase, device)
     for index, run in enumerate(phase.executions):
         if run.interleave > 1:
             device.prepare(run.graph)
-            seconds, bound, shown = _interleaved(program, run, device, rows)
+            seconds, bound, shown = _interleaved(program, run, device, rows, mode)
             total_s, bound_s = total_s + seconds, bound_s + bound
             notes += [f"{phase.name}: {text}" for text in shown] if index == 0 else []
             continue
@@ -113,7 +116,8 @@ def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, T
                 rows.add(name, node, count, run, device.lower(node.op, program.fused_pointwise), (), 0.0)
             continue
         device.prepare(run.graph)
-        state = _Run(program, device)
+        host_s = host_ahead_s(program, run, device, mode)
+        state = _Run(program, device, mode, host_s)
         wall_ps = _execute(state, run)
         seconds = wall_ps / PS * run.times
         accounted = 0.0
@@ -126,17 +130,32 @@ def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, T
         waited = seconds - accounted
         if waited > ROUNDING * seconds:
             rows.add_host(f"dispatch{'' if index == 0 else f'_{index}'}", "launch", waited)
-        total_s += seconds
+        total_s, ahead = total_s + seconds, ahead + host_s * run.times
         if run is phase.shown:
             timeline = Timeline(tuple(state.slices))
             notes += [f"{phase.name}: repeated blocks show their first two copies"] if _folds(run.graph.items) else []
-    host = host_seconds(program, phase)
+    host = exposed_s(program, phase, device, ahead, total_s)
     rows.add_host("host", "host", host)
     timed = PhaseTime(phase.name, total_s + host, bound_s, phase.tokens, phase.steps, rows.rows())
     return timed, Timeline(timeline.slices, notes=tuple(notes))
 
 
-def _interleaved(program: Program, run: Execution, device: Device, rows: Rows) -> tuple[float, float, list[str]]:
+def kernels_of(program: Program, run: Execution, device: Device) -> float:
+    """Kernels of one execution, repeated blocks counted."""
+    nodes = run.graph.walk()
+    return float(sum(len(device.lower(node.op, program.fused_pointwise).kernels) * count for _, node, count in nodes))
+
+
+def host_ahead_s(program: Program, run: Execution, device: Device, mode: str) -> float:
+    """What the host needs to start the kernels of one execution, running ahead."""
+    if mode not in ("stream", "eager"):
+        return 0.0
+    return ahead_s(device.launch, mode, program.host, kernels_of(program, run, device))
+
+
+def _interleaved(
+    program: Program, run: Execution, device: Device, rows: Rows, mode: str
+) -> tuple[float, float, list[str]]:
     """Sub-batches contending for device groups: (seconds, lower bound, who waits for whom)."""
     stream = list(_stream_order(run.graph.items, "", 1.0, 1))
     nodes = {entry[0]: (entry[1], entry[3]) for entry in stream if not isinstance(entry, _Mark)}
@@ -144,12 +163,12 @@ def _interleaved(program: Program, run: Execution, device: Device, rows: Rows) -
     durations, launches = {}, {}
     for name, low in lowered.items():
         own = tuple(kernel_seconds(kernel) for kernel in low.kernels)
-        launches[name] = operator_launch_s(device.launch, program.launch, len(own), own, low.launched)
+        launches[name] = node_launch_s(device.launch, mode, program.host, nodes[name][0].op, own)
         durations[name] = round((sum(own) + launches[name]) * PS)
     wall_ps, busy = simulate_interleaved(stream, durations, _Mark, run.interleave)
     seconds = wall_ps / PS * run.times
-    turns = factors(program, run, device, bound_only=False)
-    bound_turns = factors(program, run, device, bound_only=True)
+    turns = factors(program, run, device, mode, bound_only=False)
+    bound_turns = factors(program, run, device, mode, bound_only=True)
     closed = sum(durations[name] * count * turns[group_of(node)] for name, (node, count) in nodes.items())
     bound_s = 0.0
     for name, (node, count) in nodes.items():
@@ -237,8 +256,9 @@ def _stream_order(items: tuple[Item, ...], prefix: str, weight: float, count: in
 
 
 def _host(state: _Run, run: Execution, queue: simpy.Store) -> Generator[simpy.Event, Any, None]:
-    """Dispatches kernels in order; eager and isolated modes spend host time on each."""
-    launch, mode = state.device.launch, state.program.launch
+    """Dispatches kernels in order; the host's time of the step is spread over them (isolated: waits for each)."""
+    launch, mode = state.device.launch, state.mode
+    each = round(state.host_s / max(1.0, kernels_of(state.program, run, state.device)) * PS)
     for entry in _stream_order(run.graph.items, "", 1.0, 1):
         if isinstance(entry, _Mark):
             yield queue.put(entry)
@@ -256,8 +276,8 @@ def _host(state: _Run, run: Execution, queue: simpy.Store) -> Generator[simpy.Ev
                 cost = launch.alone_s(total.lowered.launched) if index == 0 else launch.dispatch_s
                 yield state.env.timeout(round(cost * PS))
                 finished = item.ready = state.env.event()
-            elif mode == "eager":
-                yield state.env.timeout(round(launch.dispatch_s * PS))
+            elif each:
+                yield state.env.timeout(each)
             yield queue.put(item)
         if finished is not None:
             yield finished
@@ -266,7 +286,7 @@ def _host(state: _Run, run: Execution, queue: simpy.Store) -> Generator[simpy.Ev
 
 def _main_stream(state: _Run, queue: simpy.Store) -> Generator[simpy.Event, Any, None]:
     """Runs kernels one after another; overlapping collectives go to the side stream, which owns the links meanwhile."""
-    env, mode = state.env, state.program.launch
+    env, mode = state.env, state.mode
     gap = round(device_gap_s(state.device.launch, mode) * PS) if mode != "isolated" else 0
     begun: dict[str, list[tuple[float, float]]] = {}
     while True:
@@ -285,8 +305,10 @@ def _main_stream(state: _Run, queue: simpy.Store) -> Generator[simpy.Event, Any,
             yield env.timeout(_join_side_stream(state, item.weight))
             before = env.now
         waited = env.now - before
-        yield env.timeout(gap)
-        item.total.launch_ps += (waited + gap) * item.weight
+        start_s = collective_start_s(state.device.launch, mode, state.program.host, item.total.node.op)
+        ready = gap + round(start_s * PS)
+        yield env.timeout(ready)
+        item.total.launch_ps += (waited + ready) * item.weight
         start = int(env.now)
         length = round(kernel_seconds(item.kernel) * PS)
         yield env.timeout(length)

@@ -18,6 +18,7 @@ from .fields import (
     Count,
     EnergyPerByte,
     EnergyPerFlop,
+    Factor,
     FlopPerCycle,
     Frequency,
     Money,
@@ -29,6 +30,7 @@ from .fields import (
     NonNegativeTime,
     OpPerCycle,
     Power,
+    Quantity,
     Ratio,
     SpecModel,
 )
@@ -128,6 +130,10 @@ class Launch(SpecModel):
     )
     eager_compiled: NonNegativeTime | None = Field(
         None, description="the same of a function that the framework compiled: guards and wrapper; as eager if absent"
+    )
+    host_speed: Factor = Field(
+        default_factory=lambda: Quantity(1.0, "assumed", "a host as fast as that of a DGX A100"),
+        description="speed of one thread of the usual host of these devices; 1: that of a DGX A100 (EPYC 7742)",
     )
 
 

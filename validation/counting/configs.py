@@ -42,6 +42,7 @@ FAMILIES: dict[str, str] = {
     "llama": "llama",
     "mamba2_": "mamba2",
     "mamba_": "mamba",
+    "megatron": "gpt2",
     "mistral": "mistral",
     "mixtral": "mixtral",
     "nemotron_h": "nemotron_h",

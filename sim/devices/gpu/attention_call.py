@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cache
 
 from ...graph.dtypes import size_of
-from ...graph.operators.attention import Attention, LatentAttention
+from ...graph.operators.attention import Attention, KVAppend, LatentAttention
 from ...spec.hardware import AttentionCall
 from ..kernel import Kernel, TileClass, kernel_time
 from .attention import AttentionModel
@@ -58,6 +59,15 @@ class AttentionCallModel:
         """The first kernel carries the start of the graph."""
         first = kernels[0]
         return (replace(first, setup_s=first.setup_s + self._replay), *kernels[1:])
+
+    def append(self, op: KVAppend) -> tuple[Kernel, ...]:
+        """The cache write alone, as a kernel of its own in a step; half of a token's elements are keys.
+
+        A block copies once, and waits for that in the latency it starts with: no rate of requests bounds it beside.
+        """
+        key, stored = max(1, op.width // 2), op.kv_dtype or op.dtype
+        kernel = self._append(op.tokens, key, op.width, op.dtype, stored, 0.0)
+        return (replace(kernel, classes=tuple(replace(c, flow_bytes_per_s=math.inf) for c in kernel.classes)),)
 
     def latent(self, op: LatentAttention) -> tuple[Kernel, ...]:
         """Cache write and attention; the whole module of an engine projects between latent and heads, too.

@@ -29,6 +29,7 @@ from .attention_call import AttentionCallModel
 from .experts import ExpertsModel
 from .gemm import GemmModel, Product
 from .parameters import GpuParameters
+from .per_head import PerHeadModel
 from .pointwise import (
     ROW_THREADS,
     SWEPT_SOFTMAX_ACCESSES,
@@ -58,11 +59,6 @@ QUANTISED_GROUP = 128
 """Elements of a row that share a scale where blocks of the weights have their own."""
 
 
-REPLAYED_LAYERS = 6
-"""Layers of one shape that take turns where a kernel table times one alone, so that weights do not simply stay in L2
-(ai-dynamo/aiconfigurator, collectors of matrix products: six, or five, in one captured graph)."""
-
-
 class GpuDevice(Device):
     """A GPU built from its file; *network* joins it to its peers."""
 
@@ -81,6 +77,7 @@ class GpuDevice(Device):
             isolated_s=float(launch.eager),
             native_s=-1.0 if launch.eager_native is None else float(launch.eager_native),
             compiled_s=-1.0 if launch.eager_compiled is None else float(launch.eager_compiled),
+            host_speed=float(launch.host_speed),
         )
         self.memory_capacity_bytes = float(spec.memory.capacity)
         self.memory_reserved_bytes = float(spec.memory.reserved)
@@ -105,6 +102,7 @@ class GpuDevice(Device):
         self._attention_call = AttentionCallModel(
             p, habits.attention.call, self._attention, self._gemm, self._pointwise, self.launch.gap_s
         )
+        self._per_head = PerHeadModel(p, float(habits.setup))
         self._experts = ExpertsModel(
             p, self._pointwise, habits.experts, habits.gemm.operands_from_shared_memory, float(habits.setup)
         )
@@ -120,12 +118,12 @@ class GpuDevice(Device):
             Attention: self._attend,
             LatentAttention: lambda op, fused: self._attend_latent(op),
             AttentionBackward: self._attend_backward,
-            KVAppend: lambda op, fused: self._sweep(op, "kv append", persistent=True),
+            KVAppend: lambda op, fused: self._attention_call.append(op),
             Pointwise: self._pointwise_op,
             PointwiseBackward: lambda op, fused: self._sweep(op, f"{op.forward.kind} backward"),
             Embedding: lambda op, fused: self._sweep(op, "embedding gather", persistent=True, run_bytes=op.row_bytes),
             EmbeddingBackward: lambda op, fused: self._sweep(op, "embedding scatter", persistent=True),
-            Sampling: lambda op, fused: self._sweep(op, "sampling", rows=op.rows, passes=SAMPLING_PASSES),
+            Sampling: lambda op, fused: self._sweep(op, "sampling", rows=op.rows, passes=op.passes),
             CrossEntropy: lambda op, fused: self._sweep(op, "cross entropy", rows=op.rows),
             TopK: lambda op, fused: self._sweep(op, "router top-k", rows=op.tokens),
             Experts: lambda op, fused: self._experts.kernels(op),
@@ -231,6 +229,8 @@ class GpuDevice(Device):
         return (self._gemm.kernel(product, "batched gemm"),)
 
     def _attend(self, op: Attention, fused: bool) -> tuple[Kernel, ...]:
+        if op.per_head and op.phase == "generation":
+            return (self._per_head.kernel(op),)
         if op.fused:
             return self._attention_call.dense(op) if op.call else self._attention.kernels(op)
         group = op.heads // op.kv_heads

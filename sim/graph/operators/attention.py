@@ -43,8 +43,9 @@ class Attention(Operator):
     Keys and values are read once per *kv* head, whatever the number of query heads. ``shared_value``: the value is a
     part of the key (a latent cache) and takes no bytes of its own. ``call``: as an inference engine runs it, with the
     write of the new tokens to the cache, by itself and again and again on the same tensors (a row of a kernel table);
-    work and bytes stay those of the attention. ``appends``: the call contains that write; None:
-    as the hardware file says.
+    work and bytes stay those of the attention. ``appends``: the call contains that write; None: as the hardware file
+    says. ``per_head`` > 0: a generation kernel of the first engines, a block a query head, which shares no keys between
+    the heads of a group and uses no matrix unit: so many instructions an element of keys and values.
     """
 
     kind: ClassVar[str] = "attention"
@@ -65,6 +66,7 @@ class Attention(Operator):
     shared_value: bool = False
     call: bool = False
     appends: bool | None = None
+    per_head: int = 0
 
     def __post_init__(self) -> None:
         positive(self, "batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim")

@@ -88,15 +88,19 @@ class EmbeddingBackward(Operator):
 
 @dataclass(frozen=True, slots=True)
 class Sampling(Operator):
-    """Picks the next token of ``rows`` sequences from ``vocabulary`` logits: softmax, top-k/top-p selection, draw."""
+    """Picks the next token of ``rows`` sequences from ``vocabulary`` logits: softmax, top-k/top-p selection, draw.
+
+    ``passes``: kernels that go over the logits one after another; the first alone is the work that must be done.
+    """
 
     kind: ClassVar[str] = "sampling"
     rows: int
     vocabulary: int
     dtype: str = "fp32"
+    passes: int = 3
 
     def __post_init__(self) -> None:
-        positive(self, "rows", "vocabulary")
+        positive(self, "rows", "vocabulary", "passes")
 
     def arithmetic(self) -> Arithmetic:
         """Softmax (4 + 1 exponential) and a selection pass a logit."""
