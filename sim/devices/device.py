@@ -75,8 +75,8 @@ class Lowered:
             roofline_total += roofline_s
         parts = (tuple(shares.items()), tuple(bounds.items()))
         seconds = tuple([t.total_s for t in times])
-        sums = (op.flops, op.bytes_moved, op.launched)
-        return cls(kernels, times, total, roofline_total, *parts, seconds, *sums)
+        own = (op.flops, op.bytes_moved)
+        return cls(kernels, times, total, roofline_total, *parts, seconds, *own, launched=op.launched)
 
     @property
     def bound(self) -> str:
