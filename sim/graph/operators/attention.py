@@ -43,7 +43,8 @@ class Attention(Operator):
     Keys and values are read once per *kv* head, whatever the number of query heads. ``shared_value``: the value is a
     part of the key (a latent cache) and takes no bytes of its own. ``call``: as an inference engine runs it, with the
     write of the new tokens to the cache, by itself and again and again on the same tensors (a row of a kernel table);
-    work and bytes stay those of the attention.
+    work and bytes stay those of the attention. ``dropout``: probabilities are dropped at random before they weigh the
+    values.
     """
 
     kind: ClassVar[str] = "attention"
@@ -63,6 +64,7 @@ class Attention(Operator):
     cached: bool = True
     shared_value: bool = False
     call: bool = False
+    dropout: bool = False
 
     def __post_init__(self) -> None:
         positive(self, "batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim")
@@ -149,7 +151,12 @@ class Attention(Operator):
         word = size_of(self.dtype)
         rows = float(self.batch) * self.q_len * self.heads
         keep = rows * self.head_dim * word + self.kv_bytes
-        return keep + (rows * 4.0 if self.fused else rows * self.kv_len * word)
+        return keep + (rows * 4.0 if self.fused else rows * self.kv_len * (word + self.dropout_bytes))
+
+    @property
+    def dropout_bytes(self) -> float:
+        """Bytes a score that unfused dropout keeps: a mask of one byte, and the probabilities that are left."""
+        return 1.0 + size_of(self.dtype) if self.dropout and not self.fused else 0.0
 
     def split(self, axis: str, degree: int) -> Operator:
         """``heads``: query heads divide; kv heads divide too, or are copied where there are fewer than devices."""
