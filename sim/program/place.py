@@ -13,14 +13,17 @@ from ..graph.operators.communication import Collective
 from ..spec.architecture import ArchitectureSpec
 from ..spec.engine import EngineSpec
 from ..spec.workload import WorkloadSpec
+from ..transforms.forward import ForwardForm, sequence_parallel, training_forward
 from ..transforms.fusion import fuse_residual_norm
 from ..transforms.shard import shard
-from ..transforms.training import TrainingPlan, training_step
+from ..transforms.training import TrainingPlan, with_library
 from ..units import format_quantity
-from .memory import Capacity, inference_memory, stage, stages_of, training_memory
+from .memory import Capacity, inference_memory, stage
 from .placement import assign, check_groups, group_degrees, home_only, unused_rules, with_transfers, wrap
 from .program import Degrees, Execution, Memory, Phase, Program
 from .source import explicit_graph, load_model, model_graph, truncated
+from .training_memory import TrainingLayout, pipeline_memory
+from .training_phase import residual_bytes, step_executions
 
 MOST_DEVICES = 1024
 """Up to how many devices a remedy is looked for."""
@@ -44,13 +47,19 @@ class _Builder:
             whole = model_graph(self.model, self.workload, phase, batch, q_len, kv_len)
         if self.engine.fused_residual_norm and phase != "training":
             whole = fuse_residual_norm(whole)
+        if phase == "training":
+            whole = training_forward(whole, self.form())
+            if self.workload.training.sequence_parallel:
+                whole = sequence_parallel(whole, degrees.tensor)
         placement = self.capacity.placement
         if placement is not None:
             whole = with_transfers(assign(whole, placement), placement.home)
         part = shard(whole, degrees.tensor, degrees.expert, degrees.data, group_degrees(placement))
         if placement is not None:
             part = wrap(part)
-        if degrees.pipeline > 1 and phase != "training":
+        if phase == "training":
+            return with_library(part)
+        if degrees.pipeline > 1:
             part = _with_sends(part, degrees)
         return part
 
@@ -58,9 +67,8 @@ class _Builder:
         """Fullest moment on one device."""
         w = self.workload
         if w.task == "training_step":
-            forward = stage(self.graph(degrees, "training", int(w.prompt), int(w.prompt)), degrees.pipeline)
-            held = min(degrees.pipeline, degrees.microbatches)
-            return training_memory(forward, self.training_plan(degrees), self.capacity, held)
+            forward = self.graph(degrees, "training", int(w.prompt), int(w.prompt))
+            return pipeline_memory(forward, self.training_plan(degrees), self.capacity, self.layout(degrees))
         # Caches of all microbatches are resident together; activations are those of one.
         whole = home_only(self.last_graph(replace(degrees, microbatches=1)))
         if w.task in ("operators", "prefill", "generate"):
@@ -78,6 +86,22 @@ class _Builder:
             return self.graph(degrees, "training", int(w.prompt), int(w.prompt))
         return self.graph(degrees, "generation", 1, int(w.prompt) + int(w.generate))
 
+    def form(self) -> ForwardForm:
+        """How the framework writes the forward pass."""
+        t = self.workload.training
+        return ForwardForm(
+            fused_projections=t.fused_projections,
+            fused_loss=t.fused_loss,
+            dropout=t.dropout,
+            float8=t.float8,
+            dtype=self.workload.precision.activations,
+        )
+
+    def layout(self, degrees: Degrees) -> TrainingLayout:
+        """How a training step is spread over pipeline stages."""
+        stages = int(self.workload.training.virtual_stages)
+        return TrainingLayout(degrees, stages, self.engine.fused_pointwise)
+
     def training_plan(self, degrees: Degrees) -> TrainingPlan:
         """Training choices of the workload with the data ranks of *degrees*."""
         t = self.workload.training
@@ -87,9 +111,14 @@ class _Builder:
             recompute=t.recompute,
             zero=t.zero,
             data=degrees.data,
-            data_stride=degrees.tensor * degrees.pipeline,
+            data_stride=degrees.tensor,
             gradient_dtype=t.gradient_dtype,
             dtype=self.workload.precision.activations,
+            reduce_dtype=t.reduce_dtype or "",
+            recompute_stops=t.recompute_stops,
+            reshard=t.reshard,
+            fused_optimizer=t.fused_optimizer,
+            clip=t.clip_gradients,
         )
 
 
@@ -286,15 +315,9 @@ def _bytes(size: float) -> str:
 
 def _with_sends(graph: Graph, degrees: Degrees) -> Graph:
     """Adds the activations' way between pipeline stages: one message a boundary."""
-    send = Collective("send_recv", _residual_bytes(graph), 2, degrees.tensor)
+    send = Collective("send_recv", residual_bytes(graph), 2, degrees.tensor)
     sends = tuple(Node(f"stage_send_{i}", send) for i in range(degrees.pipeline - 1))
     return Graph(graph.name, (*graph.items, *sends))
-
-
-def _residual_bytes(graph: Graph) -> float:
-    """Activations that pass from block to block."""
-    kinds = ("add", "embedding", "add_rmsnorm", "add_layernorm")
-    return max((n.op.output_bytes for _, n, _ in graph.walk() if n.op.kind in kinds), default=0.0)
 
 
 def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
@@ -346,36 +369,7 @@ def _samples(first: int, steps: int) -> list[tuple[int, float]]:
 
 def _training(builder: _Builder, degrees: Degrees) -> Phase:
     w = builder.workload
-    plan = builder.training_plan(degrees)
     whole = builder.graph(degrees, "training", int(w.prompt), int(w.prompt))
     tokens, sequences = float(w.batch) * float(w.prompt), int(w.batch)
-    if degrees.pipeline == 1:
-        step = training_step(whole, plan, degrees.microbatches)
-        return Phase("step", (Execution(step, 1.0, degrees.devices),), tokens, 1.0, sequences)
-    return Phase("step", _pipelined(whole, plan, degrees), tokens, 1.0, sequences)
-
-
-def _pipelined(whole: Graph, plan: TrainingPlan, degrees: Degrees) -> tuple[Execution, ...]:
-    """A 1F1B pipeline: the busiest stage works through all microbatches, the others' work happens beside it.
-
-    Its time is that of the busiest stage; before and after, it waits for one microbatch on every other stage.
-    """
-    parts = stages_of(whole, degrees.pipeline)
-    # The fullest stage in FLOPs is the slowest; ends with the output head often are.
-    busiest = max(range(len(parts)), key=lambda i: parts[i].flops)
-    copies = degrees.tensor * degrees.data
-    sent = _residual_bytes(whole)
-    runs: list[Execution] = []
-    for index, part in enumerate(parts):
-        if not part.items:
-            continue
-        if index < degrees.pipeline - 1:
-            send = Node("stage_send", Collective("send_recv", sent, 2, degrees.tensor))
-            part = replace(part, items=(*part.items, send))
-        step = training_step(part, plan, degrees.microbatches)
-        runs.append(Execution(step, 1.0 if index == busiest else 0.0, copies, work=1.0))
-        if index != busiest:
-            once = training_step(part, replace(plan, data=1), 1)
-            bubble = Graph(once.name, once.items[:-1])  # without the optimizer's update
-            runs.append(Execution(bubble, 1.0, copies, useful=False, label="pipeline bubble"))
-    return tuple(runs)
+    runs = step_executions(whole, builder.training_plan(degrees), builder.layout(degrees))
+    return Phase("step", runs, tokens, 1.0, sequences)
