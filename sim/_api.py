@@ -370,6 +370,7 @@ def assemble(
             "activation_bytes": memory.activation_bytes,
             "gradient_bytes": memory.gradient_bytes,
             "optimizer_bytes": memory.optimizer_bytes,
+            "transient_bytes": memory.transient_bytes,
             "reserved_bytes": memory.reserved_bytes,
             "fits": memory.fits,
         },

@@ -288,12 +288,21 @@ def _main_stream(state: _Run, queue: simpy.Store) -> Generator[simpy.Event, Any,
         yield env.timeout(gap)
         item.total.launch_ps += (waited + gap) * item.weight
         start = int(env.now)
-        length = round(kernel_seconds(item.kernel) * PS)
+        length = _beside_side_stream(state, item.kernel, start)
         yield env.timeout(length)
         item.total.busy_ps += length * item.weight
         _record(state, "compute" if item.kernel.classes else "links", item, start, length)
         if item.ready is not None and item.last:
             item.ready.succeed()
+
+
+def _beside_side_stream(state: _Run, kernel: Kernel, start: int) -> int:
+    """Picoseconds of a kernel from *start*: as long as collectives run beside it, it has fewer processors."""
+    length, share = kernel_seconds(kernel) * PS, state.device.collective_share
+    window = max(0.0, state.side_free_ps - start)
+    if not share or not window or not kernel.classes:
+        return round(length)
+    return round(min(length + share * window, length / (1.0 - share)))
 
 
 def _pass_mark(state: _Run, mark: _Mark, begun: dict[str, list[tuple[float, float]]]) -> None:

@@ -7,7 +7,12 @@ from dataclasses import dataclass, replace
 from ..graph.dtypes import size_of
 from ..graph.graph import Graph, Item, Node, Repeat
 from ..graph.operators.communication import Collective, GradientClip, OptimizerStep
+from ..graph.operators.linear import Linear
+from ..graph.operators.pointwise import Pointwise
 from .recompute import again
+
+MOST_APART = 2
+"""Results of one product whose gradients one kernel still writes side by side (gate and up)."""
 
 OPTIMIZER_STATES = {"adam": 2, "sgd_momentum": 1, "sgd": 0}
 """fp32 numbers an optimizer keeps for every parameter, without the master copy."""
@@ -98,6 +103,10 @@ def _reverse(items: tuple[Item, ...], plan: TrainingPlan, *, exchange: bool) -> 
             # Ranks kept their own part of what the product read; its weight gradient needs all of it once more.
             out.append(replace(item, name=f"{item.name}_again", phase="backward"))
         steps = item.op.backward()
+        if isinstance(item.op, Linear) and len(item.outputs) > MOST_APART:
+            # Gradients of queries, keys and values come apart and are put side by side for the one product.
+            joined = Pointwise("copy", item.op.m, item.op.n, item.op.dtype)
+            out.append(Node(f"{item.name}_gradients", joined, phase="backward"))
         for index, op in enumerate(steps):
             suffix = f"_backward_{index}" if len(steps) > 1 else "_backward"
             out.append(Node(f"{item.name}{suffix}", op, phase="backward", overlap=item.overlap))

@@ -95,6 +95,8 @@ class GpuDevice(Device):
         self._collective = CollectiveCosts(
             float(c.setup), float(c.step), float(c.efficiency), float(c.one_shot_limit), _protocol_costs(c.protocols)
         )
+        if c.protocols is not None:  # a channel is a block of threads that fills a processor
+            self.collective_share = min(0.5, int(c.protocols.channels) / p.units)
         self._rules: dict[type, Callable[[Any, bool], tuple[Kernel, ...]]] = {
             Linear: self._linear,
             MatmulGradient: self._gradient,
