@@ -15,9 +15,9 @@ from .errors import DataError, EffsimError, SpecError, located
 from .explore.kernel_table import PredictedTable, predict
 from .explore.sensitivity import Sensitivity, sensitivities, shown_path
 from .program.memory import Capacity
-from .program.place import place
+from .program.place import needed_memory, place
 from .program.placement import Group, Placement
-from .program.program import Program
+from .program.program import Memory, Program
 from .readings.analytic import analytic, roofline
 from .readings.energy import energy_j
 from .readings.events import events
@@ -100,15 +100,7 @@ def plan_on(
     Raises:
         DoesNotFitError: it does not fit, with what would make it fit.
     """
-    network = machine.network
-    capacity = Capacity(
-        placement=_placement(machine),
-        device=machine.device.name,
-        total_bytes=machine.device.memory_capacity_bytes,
-        reserved_bytes=machine.device.memory_reserved_bytes,
-        devices=_most_devices(machine),
-        inner_devices=network.levels[0].size if network.levels else 1,
-    )
+    capacity = _capacity(machine)
     with file.blame("engine") if file is not None else nullcontext():
         engine = load_engine(workload.engine, base)
     with file.blame("model") if file is not None else nullcontext():
@@ -123,6 +115,23 @@ class FullRun:
     machine: Machine
     program: Program
     reading: Reading
+
+
+def memory_on(machine: Machine, workload: WorkloadSpec) -> Memory:
+    """What a workload with given degrees needs on one device, whether it fits or not."""
+    return needed_memory(workload, load_engine(workload.engine), _capacity(machine))
+
+
+def _capacity(machine: Machine) -> Capacity:
+    network = machine.network
+    return Capacity(
+        placement=_placement(machine),
+        device=machine.device.name,
+        total_bytes=machine.device.memory_capacity_bytes,
+        reserved_bytes=machine.device.memory_reserved_bytes,
+        devices=_most_devices(machine),
+        inner_devices=network.levels[0].size if network.levels else 1,
+    )
 
 
 def _most_devices(machine: Machine) -> int:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from effsim._api import plan_on
+from effsim._api import memory_on, plan_on
 from effsim.devices.registry import Machine, load_machine
 from effsim.errors import DoesNotFitError
 from effsim.explore.kernel_table import Score
@@ -78,12 +78,12 @@ def predict(case: Case, machine: Machine) -> float:
     Raises:
         DoesNotFitError: the step does not fit as the row says it was run.
     """
-    program = plan_on(machine, case.workload)
     if case.quantity == "time":
-        return analytic(program, machine.device).time_s
+        return analytic(plan_on(machine, case.workload), machine.device).time_s
+    memory = memory_on(machine, case.workload)
     if case.quantity == "activation memory":
-        return program.memory.activation_bytes
-    return program.memory.used_bytes - program.memory.reserved_bytes
+        return memory.activation_bytes
+    return memory.used_bytes - memory.reserved_bytes
 
 
 def outcomes(data: Path) -> tuple[Outcome, ...]:

@@ -159,6 +159,7 @@ def _titan(row: Mapping[str, Any], path: Path) -> WorkloadSpec:
         training={
             "zero": 3,
             "reshard": pipeline == 1,
+            "accumulate_whole": pipeline > 1,
             "recompute": "full" if "full AC" in notes else "alternate",
             "reduce_dtype": "fp32",
             "fused_projections": False,

@@ -12,13 +12,13 @@ from ..graph.graph import Graph, Node
 from ..graph.operators.communication import Collective
 from ..spec.architecture import ArchitectureSpec
 from ..spec.engine import EngineSpec
-from ..spec.workload import WorkloadSpec
-from ..transforms.forward import ForwardForm, sequence_parallel, training_forward
+from ..spec.workload import Parallelism, WorkloadSpec
+from ..transforms.forward import ForwardForm, beside_products, sequence_parallel, training_forward
 from ..transforms.fusion import fuse_residual_norm
 from ..transforms.shard import shard
 from ..transforms.training import TrainingPlan, with_library
 from ..units import format_quantity
-from .memory import Capacity, inference_memory, stage
+from .memory import Capacity, inference_memory
 from .placement import assign, check_groups, group_degrees, home_only, unused_rules, with_transfers, wrap
 from .program import Degrees, Execution, Memory, Phase, Program
 from .source import explicit_graph, load_model, model_graph, truncated
@@ -58,7 +58,8 @@ class _Builder:
         if placement is not None:
             part = wrap(part)
         if phase == "training":
-            return with_library(part)
+            part = with_library(part)
+            return beside_products(part) if self.workload.training.overlap_tensor else part
         if degrees.pipeline > 1:
             part = _with_sends(part, degrees)
         return part
@@ -119,7 +120,35 @@ class _Builder:
             reshard=t.reshard,
             fused_optimizer=t.fused_optimizer,
             clip=t.clip_gradients,
+            accumulate_whole=t.accumulate_whole,
         )
+
+
+def needed_memory(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: Path | None = None) -> Memory:
+    """Memory of one device at the degrees that *workload* gives, whether it fits or not.
+
+    Raises:
+        UnsupportedError: the model cannot be divided as asked, or the workload leaves the degrees open.
+    """
+    builder = _builder(workload, engine, capacity, base)
+    if builder.workload.parallelism == "auto":
+        raise UnsupportedError(f"{workload.name}: memory needs degrees of parallelism, not 'auto'")
+    return builder.memory(_degrees(builder.workload.parallelism))
+
+
+def _degrees(p: Parallelism) -> Degrees:
+    return Degrees(int(p.tensor), int(p.pipeline), int(p.data), int(p.expert), int(p.microbatches))
+
+
+def _builder(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: Path | None) -> _Builder:
+    model = None
+    if workload.model is not None:
+        model = truncated(load_model(workload.model, base), None if workload.layers is None else int(workload.layers))
+    if model is not None and model.patches is not None:
+        workload = _image_tokens(workload, model, model.patches.tokens)
+    if workload.attention is None and not engine.fused_attention:
+        workload = workload.model_copy(update={"attention": "unfused"})
+    return _Builder(workload, engine, model, capacity)
 
 
 def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: Path | None = None) -> Program:
@@ -129,19 +158,12 @@ def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: 
         DoesNotFitError: it does not fit; says by how much and what would make it fit.
         UnsupportedError: the model cannot be divided as asked.
     """
-    model = None
-    if workload.model is not None:
-        model = truncated(load_model(workload.model, base), None if workload.layers is None else int(workload.layers))
-    if model is not None and model.patches is not None:
-        workload = _image_tokens(workload, model, model.patches.tokens)
-    if workload.attention is None and not engine.fused_attention:
-        workload = workload.model_copy(update={"attention": "unfused"})
-    builder = _Builder(workload, engine, model, capacity)
+    builder = _builder(workload, engine, capacity, base)
+    workload = builder.workload
     if workload.parallelism == "auto":
         degrees, memory, note = _smallest_fit(builder)
     else:
-        p = workload.parallelism
-        degrees = Degrees(int(p.tensor), int(p.pipeline), int(p.data), int(p.expert), int(p.microbatches))
+        degrees = _degrees(workload.parallelism)
         if degrees.devices > capacity.devices:
             raise DoesNotFitError(
                 f"parallelism asks for {degrees.devices} devices; {capacity.device} joins at most {capacity.devices}"

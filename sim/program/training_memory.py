@@ -66,6 +66,8 @@ def training_memory(forward: Graph, plan: TrainingPlan, capacity: Capacity, in_f
     resident = forward.weight_bytes * (share if plan.zero >= 3 else 1.0)
     weights = 0.0 if plan.gathers and plan.master_weights else resident
     gradients = parameters * size_of(plan.gradient_dtype) * (share if plan.zero >= 2 else 1.0)
+    if plan.accumulate_whole and plan.zero >= 2:
+        gradients += parameters * size_of(plan.reduce_dtype or plan.gradient_dtype)
     states = parameters * 4.0 * plan.states * (share if plan.zero >= 1 else 1.0)
     kept = saved_activations(forward, plan) * in_flight
     return Memory(

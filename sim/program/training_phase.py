@@ -51,7 +51,5 @@ def _pipelined(whole: Graph, plan: TrainingPlan, layout: TrainingLayout) -> tupl
         if index != busiest:
             once = training_step(part, replace(plan, data=1), 1)
             idle = tuple(item for item in once.items if not (isinstance(item, Node) and item.phase == "optimizer"))
-            runs.append(
-                Execution(Graph(once.name, idle), 1.0 / pieces, copies, useful=False, label="pipeline bubble")
-            )
+            runs.append(Execution(Graph(once.name, idle), 1.0 / pieces, copies, useful=False, label="pipeline bubble"))
     return tuple(runs)

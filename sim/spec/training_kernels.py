@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .fields import Count, Ratio, NonNegativeTime, SpecModel
+from .fields import Count, NonNegativeTime, Ratio, SpecModel
 
 
 class BackwardTile(SpecModel):

@@ -58,7 +58,12 @@ class Training(SpecModel):
     zero: Literal[0, 1, 2, 3] = Field(0, description="optimizer state, gradients, weights divided over data ranks")
     reshard: bool = Field(True, description="zero 3: weights are gathered again for the backward pass")
     gradient_dtype: DTypeName = Field("fp32", description="type in which gradients are kept")
-    reduce_dtype: DTypeName | None = Field(None, description="type in which gradients travel; as they are kept if absent")
+    reduce_dtype: DTypeName | None = Field(
+        None, description="type in which gradients travel; as they are kept if absent"
+    )
+    accumulate_whole: bool = Field(
+        False, description="zero 2 and 3: gradients stay whole until the last microbatch has added its own"
+    )
     fused_projections: bool = Field(True, description="query, key and value, or gate and up, are one product")
     fused_loss: bool = Field(False, description="the loss reads logits as they come; false: in fp32, pass by pass")
     dropout: bool = Field(False, description="dropout behind attention probabilities and both parts of a block")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from ..graph.graph import Graph, Item, Node, Repeat, Value
 from ..graph.operators.attention import Attention
+from ..graph.operators.communication import Collective
 from ..graph.operators.embedding import CrossEntropy
 from ..graph.operators.linear import Linear
 from ..graph.operators.pointwise import Pointwise
@@ -103,5 +104,26 @@ def _sequence(items: tuple[Item, ...], degree: int) -> tuple[Item, ...]:
             item = replace(item, op=replace(op, kept_input=op.kept_input / degree))
         elif isinstance(op, Pointwise) and not item.split:
             item = replace(item, split="tokens")
+        out.append(item)
+    return tuple(out)
+
+
+def beside_products(graph: Graph) -> Graph:
+    """Gathers and reduce-scatters of tensor ranks run beside the products they feed or follow; after sharding."""
+    return replace(graph, items=_beside(graph.items))
+
+
+def _beside(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    out: list[Item] = []
+    for index, item in enumerate(items):
+        if isinstance(item, Repeat):
+            out.append(replace(item, body=_beside(item.body)))
+            continue
+        op = item.op
+        if isinstance(op, Collective) and op.op in ("all_gather", "reduce_scatter"):
+            other = index + 1 if op.op == "all_gather" else index - 1
+            near = items[other] if 0 <= other < len(items) else None
+            if isinstance(near, Node) and isinstance(near.op, Linear):
+                item = replace(item, op=replace(op, beside=near.op))
         out.append(item)
     return tuple(out)

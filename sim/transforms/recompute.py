@@ -87,7 +87,7 @@ def saved_by_block(body: tuple[Item, ...], recompute: str) -> float:
         kept = kept_results(body)
         for node, count in nodes:
             if id(node) in kept:
-                total += (node.op.output_bytes + _row_sums(node)) * count
+                total += (_result_bytes(node) + _row_sums(node)) * count
     return total
 
 
@@ -95,6 +95,10 @@ def block_input(body: tuple[Item, ...]) -> float:
     """Bytes of what enters a block: the residual stream, as its first operator reads it."""
     first = next((node for _, node, _ in Graph("block", body).walk() if not isinstance(node.op, Collective)), None)
     return first.op.input_bytes if first else 0.0
+
+
+def _result_bytes(node: Node) -> float:
+    return node.op.result_bytes if isinstance(node.op, Collective) else node.op.output_bytes
 
 
 def _row_sums(node: Node) -> float:
@@ -109,4 +113,3 @@ def _scores(node: Node) -> float:
     if not isinstance(op, Attention) or op.fused:
         return 0.0
     return float(op.batch) * op.q_len * op.heads * op.kv_len * (size_of(op.dtype) + op.dropout_bytes)
-

@@ -35,6 +35,7 @@ class TrainingPlan:
     reshard: bool = True
     fused_optimizer: bool = True
     clip: bool = False
+    accumulate_whole: bool = False
 
     @property
     def states(self) -> int:
@@ -51,15 +52,21 @@ def training_step(forward: Graph, plan: TrainingPlan, microbatches: int = 1) -> 
     """Forward, backward in reverse order, gradient exchange over the data ranks, optimizer update.
 
     ``microbatches`` repeats forward and backward. Gradients travel block by block behind the backward pass: whole ones
-    in the last microbatch, divided ones (ZeRO 2 and 3) in every one, as no rank has room for the whole. ZeRO 3 also
-    gathers every block's weights ahead of its use, once for the forward and once more for the backward pass unless
-    they stay (``reshard``).
+    in the last microbatch, divided ones (ZeRO 2 and 3) in every one, as no rank has room for the whole, unless they are
+    kept whole until then (``accumulate_whole``). ZeRO 3 also gathers every block's weights ahead of its use: for the
+    forward and once more for the backward pass, or once a step where they stay (``reshard`` False).
     """
     shared = plan.data > 1
     last = _once(forward, plan, exchange=shared)
     parts: tuple[Item, ...] = last
     if microbatches > 1:
-        early = _once(forward, plan, exchange=shared and plan.zero >= 2)
+        if (
+            plan.gathers and not plan.reshard
+        ):  # the first microbatch gathers for all: here the last, with the others before
+            plan_early = replace(plan, zero=2)
+        else:
+            plan_early = plan
+        early = _once(forward, plan_early, exchange=shared and plan.zero >= 2 and not plan.accumulate_whole)
         parts = (Repeat("microbatches", early, microbatches - 1), *last)
     return replace(forward, items=(*parts, *_update(forward, plan)))
 
@@ -72,9 +79,7 @@ def _update(forward: Graph, plan: TrainingPlan) -> list[Item]:
     if plan.clip:
         tail.append(Node("gradient_clip", GradientClip(elements, plan.gradient_dtype), phase="optimizer"))
     kept = plan.dtype if plan.master_weights and not plan.gathers else ""
-    update = OptimizerStep(
-        elements, plan.states, kept, gradient_dtype=plan.gradient_dtype, fused=plan.fused_optimizer
-    )
+    update = OptimizerStep(elements, plan.states, kept, gradient_dtype=plan.gradient_dtype, fused=plan.fused_optimizer)
     tail.append(Node("optimizer", update, phase="optimizer"))
     if plan.data > 1 and plan.zero in (1, 2):
         size = forward.parameters * size_of(plan.dtype)
@@ -164,5 +169,3 @@ def with_library(graph: Graph) -> Graph:
         return (node,)
 
     return graph.map(change)
-
-

@@ -139,7 +139,9 @@ class TrainingAttentionModel:
     def _sweep(self, read: float, write: float, operations: float, name: str) -> Kernel:
         sweep = Sweep(read, write, (read + write) * (1.0 - self._p.kept(read + write)), vector_ops=operations)
         kernel = self._pointwise.kernel(sweep, f"attention backward: {name}")
-        return replace(kernel, terms=tuple((label, 0.0) for label, _ in kernel.terms))  # bounds stand on the main kernel
+        return replace(
+            kernel, terms=tuple((label, 0.0) for label, _ in kernel.terms)
+        )  # bounds stand on the main kernel
 
     def _main(self, op: AttentionBackward) -> Kernel:
         p, f = self._p, op.forward

@@ -341,6 +341,12 @@ class GpuDevice(Device):
         adds = not op.dtype.startswith("int")  # adding switches know floating point only
         priced = plan(self.network, self._collective, op.op, op.payload_bytes, op.devices, op.stride, by, adds)
         bound = bound_s(self.network, op.op, op.payload_bytes, op.devices, op.stride)
+        seconds = priced.total_s
+        if op.beside is not None:
+            # One piece of as many as there are ranks has nothing to run beside; the others show where they are longer.
+            piece = seconds / op.devices
+            seconds = piece + max(0.0, seconds - piece - self.lower(op.beside, fused).analytic_s)
+            bound = 0.0
         return (
             Kernel(
                 name=f"{op.op} {priced.algorithm}",
@@ -350,7 +356,7 @@ class GpuDevice(Device):
                 l2_bytes_per_s=self.parameters.l2_bytes_per_s,
                 memory_bytes_per_s=self.parameters.memory_bytes_per_s,
                 terms=(("network", bound),),
-                fixed_s=priced.total_s,
+                fixed_s=seconds,
                 detail=(
                     ("algorithm", priced.algorithm),
                     ("steps", priced.steps),

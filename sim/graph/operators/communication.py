@@ -21,7 +21,9 @@ class Collective(Operator):
     ``payload_bytes`` is the size of the full buffer by NCCL's convention: what every rank holds before an all-reduce
     or reduce-scatter, what every rank holds after an all-gather, what every rank sends in all to an all-to-all.
     ``stride``: distance of neighbouring ranks. ``runtime``: who runs it, "engine" (an inference engine, whose own
-    kernels take small all-reduces; also the default) or "nccl" (the communication library alone).
+    kernels take small all-reduces; also the default) or "nccl" (the communication library alone). ``beside``: the
+    product whose input it brings or whose result it takes away, cut into as many pieces as there are ranks, so that
+    one piece travels while another is computed (asynchronous tensor parallelism).
     """
 
     kind: ClassVar[str] = "collective"
@@ -31,6 +33,7 @@ class Collective(Operator):
     stride: int = 1
     dtype: str = "fp16"
     runtime: str = ""
+    beside: Operator | None = None
 
     def __post_init__(self) -> None:
         if self.runtime not in ("", *RUNTIMES):
@@ -70,7 +73,13 @@ class Collective(Operator):
 
     def backward(self) -> tuple[Operator, ...]:
         """Gradients travel the other way: gathered ones are added up and divided, divided ones are gathered."""
-        return (replace(self, op=_TRANSPOSED.get(self.op, self.op)),)
+        beside = self.beside.backward()[0] if self.beside is not None else None
+        return (replace(self, op=_TRANSPOSED.get(self.op, self.op), beside=beside),)
+
+    @property
+    def result_bytes(self) -> float:
+        """Bytes that one rank holds afterwards."""
+        return self.payload_bytes / self.devices if self.op == "reduce_scatter" else self.payload_bytes
 
 
 @dataclass(frozen=True, slots=True)
