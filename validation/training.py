@@ -1,8 +1,8 @@
 """Published training figures: time of a step and memory of a GPU, by source, machine and model.
 
-Used are the rows of ``published.csv`` that state a whole training step: llm-foundry's throughput tables (FSDP), torchtitan's
-reports (FSDP, tensor and pipeline parallelism) and the Megatron figures that calculon holds (iteration time, activation
-memory). What a row does not state is taken from the configuration files of the source, named in :mod:`.training_rows`.
+Used are the rows of ``published.csv`` that state a whole training step: llm-foundry's throughput tables (FSDP),
+torchtitan's reports (FSDP, tensor and pipeline parallelism) and the Megatron figures that calculon holds (iteration
+time, activation memory). What a row does not state is taken from the source's own files: :mod:`.training_rows`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def predict(case: Case, machine: Machine) -> float:
     Raises:
         DoesNotFitError: the step does not fit as the row says it was run.
     """
-    if case.quantity == "time":
+    if case.quantity.startswith("time"):
         return analytic(plan_on(machine, case.workload), machine.device).time_s
     memory = memory_on(machine, case.workload)
     if case.quantity == "activation memory":

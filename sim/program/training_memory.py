@@ -24,7 +24,7 @@ from .program import Degrees, Memory
 
 @dataclass(frozen=True, slots=True)
 class TrainingLayout:
-    """Degrees of parallelism, pieces of the model on each pipeline stage, and whether element-wise kernels are fused."""
+    """Degrees of parallelism, pieces of the model on each pipeline stage, and whether kernels are fused."""
 
     degrees: Degrees
     virtual_stages: int = 1
@@ -35,7 +35,7 @@ class TrainingLayout:
 
         >>> TrainingLayout(Degrees(pipeline=4, microbatches=8)).held(0)
         4.0
-        >>> TrainingLayout(Degrees(pipeline=35, microbatches=280), 3).held(0) / 35  # arXiv:2205.05198, 1 + (p − 1)/(p·m)
+        >>> TrainingLayout(Degrees(pipeline=35, microbatches=280), 3).held(0) / 35  # 1 + (p − 1)/(p·v)
         1.3238095238095238
         """
         p, m, v = self.degrees.pipeline, self.degrees.microbatches, self.virtual_stages
@@ -95,7 +95,7 @@ def saved_activations(forward: Graph, plan: TrainingPlan) -> float:
 def transient(forward: Graph, plan: TrainingPlan) -> float:
     """Bytes that come and go beside what is kept: the larger of the loss's moment and a block's backward pass.
 
-    Temporary numbers of an unfused update are as many as there are divided parameters; they appear when the rest is gone.
+    Temporary numbers of an unfused update, one a parameter of this rank, appear when the rest is gone.
     """
     blocks = [item for item in forward.items if isinstance(item, Repeat)]
     loose = [item for item in forward.items if isinstance(item, Node)]
@@ -113,7 +113,7 @@ def transient(forward: Graph, plan: TrainingPlan) -> float:
 
 
 def _exchanged(elements: float, plan: TrainingPlan) -> float:
-    """A whole gradient in the working type, and its copy in the type it travels in; only where gradients are divided."""
+    """A whole gradient in the working type, and its copy in the type it travels in, where gradients are divided."""
     if plan.data == 1 or plan.zero < 2:
         return 0.0
     travels = plan.reduce_dtype or plan.gradient_dtype

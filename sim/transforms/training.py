@@ -60,12 +60,8 @@ def training_step(forward: Graph, plan: TrainingPlan, microbatches: int = 1) -> 
     last = _once(forward, plan, exchange=shared)
     parts: tuple[Item, ...] = last
     if microbatches > 1:
-        if (
-            plan.gathers and not plan.reshard
-        ):  # the first microbatch gathers for all: here the last, with the others before
-            plan_early = replace(plan, zero=2)
-        else:
-            plan_early = plan
+        # Weights that stay are gathered once a step: here in the last microbatch, which hides as much as the first.
+        plan_early = replace(plan, zero=2) if plan.gathers and not plan.reshard else plan
         early = _once(forward, plan_early, exchange=shared and plan.zero >= 2 and not plan.accumulate_whole)
         parts = (Repeat("microbatches", early, microbatches - 1), *last)
     return replace(forward, items=(*parts, *_update(forward, plan)))

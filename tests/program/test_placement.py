@@ -17,10 +17,11 @@ from effsim.graph.graph import Graph, Repeat
 from effsim.graph.operators.attention import Attention
 from effsim.graph.operators.linear import Linear
 from effsim.graph.operators.moe import Experts
-from effsim.program.memory import Capacity, inference_memory, saved_activations, stage, training_memory, working_set
+from effsim.program.memory import Capacity, inference_memory, stage, working_set
 from effsim.program.place import place
 from effsim.program.program import Program
 from effsim.program.source import load_model
+from effsim.program.training_memory import saved_activations, training_memory
 from effsim.spec.workload import WorkloadSpec
 from effsim.transforms.shard import shard
 from effsim.transforms.training import TrainingPlan

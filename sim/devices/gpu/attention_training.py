@@ -1,7 +1,7 @@
 """Fused attention of a training framework on a GPU: the forward kernel it uses, and the backward kernel.
 
-The backward kernel follows FlashAttention-2 (Dao, arXiv:2307.08691, and csrc/flash_attn/src/flash_bwd_kernel.h): a block
-keeps ``n`` keys and values with their gradients and walks over the queries, ``m`` a step. A step is five products of
+The backward kernel follows FlashAttention-2 (Dao, arXiv:2307.08691, and csrc/flash_attn/src/flash_bwd_kernel.h): a
+block keeps ``n`` keys and values with their gradients and walks over the queries, ``m`` a step: five products of
 ``2·m·n·d`` FLOP with warp-level matrix instructions, whose operands every warp reads from shared memory:
 
     S = Q·Kᵀ, dP = dO·Vᵀ, dV += Pᵀ·dO, dK += dSᵀ·Q, dQ += dS·K.
@@ -197,7 +197,7 @@ class TrainingAttentionModel:
 
 
 def _steps(op: Attention, first: int, last: int, m: int, n: int) -> float:
-    """Query steps of a block of keys, averaged over blocks [first, last): masked queries are left out by whole steps."""
+    """Query steps of a block of keys, averaged over blocks [first, last); masked queries are left out by steps."""
     whole = math.ceil(op.q_len / m)
     if not op.causal:
         seen = attended_pairs(op.q_len, op.kv_len, False, op.window) / op.kv_len

@@ -44,7 +44,7 @@ class BackwardModel:
         return (self._kernel(op, "bias backward", read, op.bytes_moved - read),)
 
     def loss(self, op: CrossEntropy) -> tuple[Kernel, ...]:
-        """In place one kernel; otherwise the logits are widened, then their logarithms taken, in kernels of their own."""
+        """In place one kernel; otherwise one widens the logits and one takes their logarithms."""
         size = op.saved_bytes
         if op.in_place or not op.logits_dtype:
             read = sum(a.bytes_moved for a in op.accesses() if not a.write)
@@ -78,7 +78,7 @@ class BackwardModel:
         return tuple(kernels)
 
     def narrow(self, elements: float, source: str, again: bool = False) -> tuple[Kernel, ...]:
-        """Narrowing of an operand to fp8: its largest magnitude, then the scaled copy; *again*: a transposed copy of it.
+        """Narrowing of an operand to fp8: its largest magnitude, then the scaled copy; *again*: a transposed one.
 
         Matrix instructions for fp8 want both operands with the summed dimension in memory order, so the two products of
         a backward pass need the other order of what the forward product (or the other one) narrowed.
@@ -94,7 +94,7 @@ class BackwardModel:
     def _kernel(
         self, op: Operator, name: str, read: float, write: float, rows: int = 0, passes: int = 1, *, kept: bool = True
     ) -> Kernel:
-        """One pass with the operator's arithmetic and the bound of its compulsory bytes, *passes* of which there are."""
+        """One of *passes* passes with the operator's arithmetic and the bound of its compulsory bytes."""
         p, work = self._p, op.arithmetic()
         moved = read + write
         sweep = Sweep(

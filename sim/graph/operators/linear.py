@@ -30,9 +30,9 @@ class Linear(Operator):
     ``m`` counts tokens, ``n`` outputs, ``k`` inputs. ``weight_dtype`` and ``output_dtype`` default to ``dtype``.
     ``group_size`` > 0 puts one fp16 scale on every so many weights of a row. ``activation_dtype`` wider than ``dtype``:
     x arrives in it and is quantised by passes of its own (models fuse that into the norm before). ``alone``: a module
-    called by itself over and over on the same operands, as kernel tables time it, and not within a model. ``kept_input``:
-    share of x that this layer keeps for its backward pass (0 where a layer beside it keeps the same x already, a part
-    where tensor ranks keep a part each). ``float8``: weights and activations of a wider type are narrowed to fp8 for
+    called by itself over and over on the same operands, as kernel tables time it, and not within a model.
+    ``kept_input``: share of x that this layer keeps for its backward pass (0 where a layer beside it keeps the same x
+    already, a part where tensor ranks keep a part each). ``float8``: weights and activations of a wider type are narrowed to fp8 for
     this product and those of its backward pass, with a scale a tensor (``tensorwise``) or a row (``rowwise``).
 
     >>> Linear(1, 4096, 4096, "fp16").flops == 2 * 4096**2
@@ -121,7 +121,7 @@ class Linear(Operator):
         return self.input_bytes * self.kept_input
 
     def backward(self) -> tuple[Operator, ...]:
-        """Gradient of the input (m·k·n), of the weight (n·k·m, written as a gradient) and of the bias (a sum of rows)."""
+        """Gradient of the input (m·k·n), of the weight (n·k·m, written as a gradient) and of the bias."""
         products = (
             MatmulGradient(self.m, self.k, self.n, self.dtype, reads_weight=True, float8=self.float8),
             MatmulGradient(self.n, self.k, self.m, self.dtype, reads_weight=False, float8=self.float8),
