@@ -136,6 +136,7 @@ def _foundry(row: Mapping[str, Any], path: Path) -> WorkloadSpec:
         engine="eager-pytorch",
         training={
             "zero": 3,
+            "working_copy": False,
             "reshard": "FULL_SHARD" in str(row["notes"]),
             "recompute": "full" if notes["act_ckpt"] == "True" else "none",
             "recompute_stops": not ampere,
@@ -165,7 +166,9 @@ def _titan(row: Mapping[str, Any], path: Path) -> WorkloadSpec:
             "zero": 3,
             "reshard": pipeline == 1,
             "accumulate_whole": pipeline > 1,
+            "working_copy": False,
             "recompute": "full" if "full AC" in notes else "alternate",
+            "recompute_stops": True,
             "reduce_dtype": "fp32",
             "fused_projections": False,
             "fused_optimizer": False,

@@ -12,7 +12,7 @@ from ..spec.system import Level
 
 @dataclass(frozen=True, slots=True)
 class NetworkLevel:
-    """One level: ``size`` members with ``bytes_per_s`` into it one way each, of which ``payload`` is the useful share."""
+    """One level: ``size`` members, each with ``bytes_per_s`` into it in one direction; ``payload``: useful share."""
 
     name: str
     kind: str

@@ -121,6 +121,7 @@ class _Builder:
             fused_optimizer=t.fused_optimizer,
             clip=t.clip_gradients,
             accumulate_whole=t.accumulate_whole,
+            working_copy=t.working_copy,
         )
 
 

@@ -62,9 +62,9 @@ def training_memory(forward: Graph, plan: TrainingPlan, capacity: Capacity, in_f
     """
     parameters = float(forward.parameters)
     share = 1.0 / plan.data
-    # Gathered weights are copies of the divided fp32 masters, which then are the weights.
-    resident = forward.weight_bytes * (share if plan.zero >= 3 else 1.0)
-    weights = 0.0 if plan.gathers and plan.master_weights else resident
+    weights = forward.weight_bytes * (share if plan.zero >= 3 else 1.0)
+    if plan.gathers and plan.master_weights and not plan.working_copy:
+        weights = 0.0  # gathered weights are made from the divided fp32 masters, which are all there is
     gradients = parameters * size_of(plan.gradient_dtype) * (share if plan.zero >= 2 else 1.0)
     if plan.accumulate_whole and plan.zero >= 2:
         gradients += parameters * size_of(plan.reduce_dtype or plan.gradient_dtype)
@@ -88,7 +88,7 @@ def saved_activations(forward: Graph, plan: TrainingPlan) -> float:
         if isinstance(item, Repeat):
             total += item.count * saved_by_block(item.body, plan.recompute)
         else:
-            total += item.op.saved_bytes
+            total += saved_by_block((item,), "selective" if plan.recompute == "selective" else "none")
     return total
 
 

@@ -53,13 +53,17 @@ class Training(SpecModel):
         "(alternate), every block from its input (full)",
     )
     recompute_stops: bool = Field(
-        True, description="recomputation ends with the last value that the backward pass needs"
+        False, description="recomputation ends with the last value that the backward pass needs"
     )
     zero: Literal[0, 1, 2, 3] = Field(0, description="optimizer state, gradients, weights divided over data ranks")
     reshard: bool = Field(True, description="zero 3: weights are gathered again for the backward pass")
     gradient_dtype: DTypeName = Field("fp32", description="type in which gradients are kept")
     reduce_dtype: DTypeName | None = Field(
         None, description="type in which gradients travel; as they are kept if absent"
+    )
+    working_copy: bool = Field(
+        True,
+        description="zero 3: divided weights are kept in the working type too; false: fp32 masters alone (FSDP)",
     )
     accumulate_whole: bool = Field(
         False, description="zero 2 and 3: gradients stay whole until the last microbatch has added its own"

@@ -31,11 +31,12 @@ class TrainingPlan:
     gradient_dtype: str = "fp32"
     dtype: str = "bf16"
     reduce_dtype: str = ""
-    recompute_stops: bool = True
+    recompute_stops: bool = False
     reshard: bool = True
     fused_optimizer: bool = True
     clip: bool = False
     accumulate_whole: bool = False
+    working_copy: bool = True
 
     @property
     def states(self) -> int:
@@ -74,7 +75,7 @@ def _update(forward: Graph, plan: TrainingPlan) -> list[Item]:
     tail: list[Item] = []
     if plan.clip:
         tail.append(Node("gradient_clip", GradientClip(elements, plan.gradient_dtype), phase="optimizer"))
-    kept = plan.dtype if plan.master_weights and not plan.gathers else ""
+    kept = "" if plan.master_weights and plan.gathers and not plan.working_copy else plan.dtype
     update = OptimizerStep(elements, plan.states, kept, gradient_dtype=plan.gradient_dtype, fused=plan.fused_optimizer)
     tail.append(Node("optimizer", update, phase="optimizer"))
     if plan.data > 1 and plan.zero in (1, 2):
@@ -89,11 +90,15 @@ def _once(forward: Graph, plan: TrainingPlan, *, exchange: bool) -> tuple[Item, 
     return (*ahead, *_reverse(forward.items, plan, exchange=exchange))
 
 
-def _reverse(items: tuple[Item, ...], plan: TrainingPlan, *, exchange: bool) -> tuple[Item, ...]:
+def _reverse(items: tuple[Item, ...], plan: TrainingPlan, *, exchange: bool, alone: bool = True) -> tuple[Item, ...]:
+    """The backward pass of *items*; ``alone``: they stand in no block, which would run them again as a whole."""
     out: list[Item] = []
     for item in reversed(items):
         if isinstance(item, Repeat):
-            body = (*again(item.body, plan.recompute, plan.recompute_stops), *_reverse(item.body, plan, exchange=False))
+            body = (
+                *again(item.body, plan.recompute, plan.recompute_stops),
+                *_reverse(item.body, plan, exchange=False, alone=False),
+            )
             if plan.gathers and plan.reshard:
                 body = (_gather(item.body, plan, "backward"), *body)
             if exchange:
@@ -103,6 +108,8 @@ def _reverse(items: tuple[Item, ...], plan: TrainingPlan, *, exchange: bool) -> 
         if _gathers_tokens(item) and plan.recompute in ("none", "selective"):
             # Ranks kept their own part of what the product read; its weight gradient needs all of it once more.
             out.append(replace(item, name=f"{item.name}_again", phase="backward"))
+        if alone and plan.recompute == "selective":
+            out.extend(again((item,), plan.recompute, plan.recompute_stops))
         steps = item.op.backward()
         if isinstance(item.op, Linear) and len(item.outputs) > MOST_APART:
             # Gradients of queries, keys and values come apart and are put side by side for the one product.

@@ -32,8 +32,8 @@ class Linear(Operator):
     x arrives in it and is quantised by passes of its own (models fuse that into the norm before). ``alone``: a module
     called by itself over and over on the same operands, as kernel tables time it, and not within a model.
     ``kept_input``: share of x that this layer keeps for its backward pass (0 where a layer beside it keeps the same x
-    already, a part where tensor ranks keep a part each). ``float8``: weights and activations of a wider type are narrowed to fp8 for
-    this product and those of its backward pass, with a scale a tensor (``tensorwise``) or a row (``rowwise``).
+    already, a part where tensor ranks keep a part each). ``float8``: weights and activations of a wider type become
+    fp8 for this product and those of its backward pass, a scale a tensor (``tensorwise``) or a row (``rowwise``).
 
     >>> Linear(1, 4096, 4096, "fp16").flops == 2 * 4096**2
     True
