@@ -129,7 +129,7 @@ class TrainingAttentionModel:
         buffer = rows * f.head_dim * ACCUMULATOR_BYTES
         before = self._sweep(2.0 * rows * f.v_dim * word, buffer + 4.0 * rows, 2.0 * rows * f.v_dim, "row sums")
         after = self._sweep(buffer, rows * f.head_dim * word, rows * f.head_dim, "narrow query gradient")
-        kernels = (before, self._main(op), after)
+        kernels: tuple[Kernel, ...] = (before, self._main(op), after)
         if f.heads > f.kv_heads:  # a gradient of keys and values for each query head, added up behind
             pairs = float(f.batch) * f.keys_read * (f.head_dim + f.v_dim) * word
             added = self._sweep(pairs * f.heads, pairs * f.kv_heads, pairs * f.heads / word, "add grouped gradients")
