@@ -17,6 +17,7 @@ from .endtoend import EndToEnd
 from .kernels import GroupScore
 from .peers import Peers, sections, tables
 from .report import Report
+from .training import HEAD, TrainingReport, cells, open_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,6 +123,11 @@ def _runs(runs: Sequence[EndToEnd]) -> list[str]:
     return ["## Whole models, published", prose.RUNS, table(head, rows)]
 
 
+def _training(training: TrainingReport) -> list[str]:
+    lines = [cells(score) for score in (*training.totals, *training.groups)]
+    return ["## Training steps, published", prose.TRAINING, table(HEAD, lines), "\n".join(open_rows(training))]
+
+
 PEERS_BEGIN, PEERS_END = "<!-- peers -->", "<!-- peers end -->"
 """Marks around the section on other simulators, which can be written without the rest."""
 
@@ -151,6 +157,8 @@ def page(report: Report) -> str:
         parts += _blocks(report.blocks)
     if report.runs:
         parts += _runs(report.runs)
+    if report.training is not None:
+        parts += _training(report.training)
     if report.peers is not None:
         parts += _peers(report.peers)
     if report.kernels is not None:
@@ -221,3 +229,5 @@ def print_report(report: Report, console: Console) -> None:
             if r.score is not None
         ]
         show("whole models, published", ("source", "machine", "model and task", "n", "median", "bias"), rows_of)
+    if report.training is not None:
+        show("training steps, published", HEAD, [cells(score) for score in report.training.totals])

@@ -70,6 +70,12 @@ FasterTransformer and TensorRT-LLM 0.6 run with effsim's `trtllm-like` profile, 
 kernel tables above show; the Splitwise prompt times are 53 ms for 512 tokens of Llama-2-70B on eight H100, whose
 arithmetic alone takes 9 ms at peak."""
 
+TRAINING = """Time of a step and memory of a GPU, separately. What the sources do not say is taken from their own
+configuration files (see `validation/training_rows.py`). llm-foundry's tables were measured with the software of 2023
+(PyTorch 1.13 to 2.1, its libraries and attention kernels), which no measurement here describes: its rows are
+predicted too fast throughout. Sequences of 8192 tokens and more are apart, because the attention kernel of a row is
+not stated. Rows that are left out stand below the table."""
+
 REPEAT = f"""## How to repeat
 
 The measurements are public and not part of this repository. Lay the files out as `kernels/<gpu>/*.parquet`

@@ -15,6 +15,7 @@ from .peers import Peers
 from .peers import compare as compare_peers
 from .peers import present as has_peers
 from .tables import data_folder
+from .training import TrainingReport, validate_training
 
 CHECKS = ("kernels", "published", "peers")
 
@@ -27,6 +28,7 @@ class Report:
     blocks: tuple[Block, ...] | None
     runs: tuple[EndToEnd, ...] | None
     peers: Peers | None = None
+    training: TrainingReport | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; comparisons that were not made are absent."""
@@ -42,6 +44,8 @@ class Report:
                 "blocks": [block.as_dict() for block in self.blocks],
                 "runs": [run.as_dict() for run in self.runs or ()],
             }
+            if self.training is not None:
+                out["published"]["training"] = self.training.as_dict()
         if self.peers is not None:
             out["peers"] = self.peers.as_dict()
         return out
@@ -68,4 +72,4 @@ def validate(data: Path | None = None, check: str = "", gpu: str = "") -> Report
     if check == "kernels" or (gpu and not check):
         return Report(kernels, None, None)
     peers = compare_peers(folder) if not check and has_peers(folder) else None
-    return Report(kernels, validate_blocks(folder), validate_end_to_end(folder), peers)
+    return Report(kernels, validate_blocks(folder), validate_end_to_end(folder), peers, validate_training(folder))

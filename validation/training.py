@@ -131,3 +131,23 @@ def _score(key: tuple[str, str, str, str], rows: list[Outcome]) -> TrainingScore
     worst = sorted(errors, key=lambda e: -abs(e[1]))[:WORST]
     named = ", ".join(f"{rows[index].case.row} {100 * error:+.0f} %" for index, error in worst)
     return TrainingScore(*key, score, sum(row.error is None for row in rows), named)
+
+
+HEAD = ("quantity", "source", "machine", "model", "n", "median", "p90", "bias", "said not to fit", "worst rows")
+"""Columns of :func:`cells`."""
+
+
+def cells(score: TrainingScore) -> tuple[str, ...]:
+    """One line of the table of groups or totals."""
+    s = score.score
+    errors = ("", "", "") if s is None else tuple(f"{100 * e:.1f} %" for e in (s.median, s.p90, s.bias))
+    names = (score.quantity, score.source, score.machine, score.model, str(s.n if s else 0))
+    return (*names, *errors, str(score.unfit or ""), score.worst)
+
+
+def open_rows(report: TrainingReport) -> list[str]:
+    """Rows that are not scored, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for row, reason in report.unused.items():
+        reasons.setdefault(reason, []).append(row)
+    return [f"- {reason}: {', '.join(rows)}" for reason, rows in sorted(reasons.items())]
