@@ -8,8 +8,9 @@ What the rows do not say is taken from the sources' own files:
   eager PyTorch. Fused cross entropy: without it the largest microbatches of the A100 rows would not fit. A100 rows are
   of the release with PyTorch 1.13, whose checkpointing recomputes whole blocks; H100 rows of one that stops early.
 - torchtitan (torchtitan/parallelisms/parallelize_llama.py, pipeline_llama.py): FSDP2 with bf16 weights and fp32
-  reduction, projections apart, multi-tensor AdamW, gradients clipped; selective checkpointing by operator; with a
-  pipeline no resharding, gradients whole until the last microbatch, as many microbatches as stages.
+  reduction, projections apart, multi-tensor AdamW, gradients clipped; selective checkpointing by operator; tensor ranks
+  divide every sequence, whose pieces are then put in order by copies; with a pipeline no resharding, gradients whole
+  until the last microbatch, as many microbatches as stages.
 - Megatron (arXiv:2205.05198): fp16, dropout, unfused attention with a fused softmax, fused AdamW, fp32 gradients.
 """
 
@@ -174,6 +175,7 @@ def _titan(row: Mapping[str, Any], path: Path) -> WorkloadSpec:
             "fused_optimizer": False,
             "clip_gradients": True,
             "sequence_parallel": "TP" in degrees,
+            "sequence_copies": "TP" in degrees,
             "overlap_tensor": "Async" in notes,
             "virtual_stages": 2 if "Interleaved" in notes else 1,
             "float8": float8,

@@ -16,7 +16,7 @@ from ..errors import UnsupportedError
 from ..graph.dtypes import size_of
 from ..graph.operator import Operator, Role
 from ..graph.operators.attention import Attention, AttentionBackward, KVAppend, LatentAttention
-from ..graph.operators.communication import Collective, GradientClip, HostTransfer, OptimizerStep
+from ..graph.operators.communication import Collective, GradientClip, GradientSum, HostTransfer, OptimizerStep
 from ..graph.operators.convolution import CausalConv1d, Conv2d, Convolution2dBackward, FFTConv
 from ..graph.operators.embedding import CrossEntropy, CrossEntropyBackward, Embedding, EmbeddingBackward, Sampling
 from ..graph.operators.linear import BatchedMatmul, BiasGradient, Linear, MatmulGradient, weight_storage
@@ -447,4 +447,5 @@ _RULES: dict[type, Callable[[Any, bool], tuple[Step, ...]]] = {
     HostTransfer: lambda op, fused: (TransferStep(op),),
     OptimizerStep: lambda op, fused: _sweep(op, "optimizer step", persistent=True),
     GradientClip: lambda op, fused: _sweep(op, "gradient clip", persistent=True),
+    GradientSum: lambda op, fused: _sweep(op, "gradient sum", persistent=True),
 }

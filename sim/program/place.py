@@ -50,7 +50,8 @@ class _Builder:
         if phase == "training":
             whole = training_forward(whole, self.form())
             if self.workload.training.sequence_parallel:
-                whole = sequence_parallel(whole, degrees.tensor)
+                copies = self.workload.training.sequence_copies
+                whole = sequence_parallel(whole, degrees.tensor, ordered=copies)
         placement = self.capacity.placement
         if placement is not None:
             whole = with_transfers(assign(whole, placement), placement.home)

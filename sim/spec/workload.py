@@ -74,6 +74,9 @@ class Training(SpecModel):
     sequence_parallel: bool = Field(
         False, description="tensor ranks divide the tokens of norms, residuals and dropout, and gather before products"
     )
+    sequence_copies: bool = Field(
+        False, description="sequence_parallel divides every sequence, not the batch: what is gathered is put in order"
+    )
     overlap_tensor: bool = Field(
         False, description="collectives of tensor ranks are cut up and run beside the products they belong to"
     )

@@ -74,24 +74,25 @@ def _operator(node: Node, form: ForwardForm) -> Linear | CrossEntropy | Attentio
     return op  # type: ignore[return-value]
 
 
-def sequence_parallel(graph: Graph, degree: int) -> Graph:
+def sequence_parallel(graph: Graph, degree: int, *, ordered: bool = False) -> Graph:
     """Tensor ranks divide the tokens between products (Korthikanti et al., arXiv:2205.05198); before sharding.
 
     What works on whole rows of the residual stream (norms, additions, dropout) is divided by tokens; in front of a
     product divided by columns the rows are gathered, behind one divided by inputs the partial sums are added up and
-    divided. A rank keeps its own rows of what was gathered.
+    divided. A rank keeps its own rows of what was gathered. ``ordered``: every sequence is divided, not the batch as a
+    whole, so what was gathered is copied into the order of the sequences, and partial sums into that of the ranks.
     """
     if degree == 1:
         return graph
-    return replace(graph, items=_sequence(graph.items, degree))
+    return replace(graph, items=_sequence(graph.items, degree, ordered))
 
 
-def _sequence(items: tuple[Item, ...], degree: int) -> tuple[Item, ...]:
+def _sequence(items: tuple[Item, ...], degree: int, ordered: bool) -> tuple[Item, ...]:
     out: list[Item] = []
     gathered: tuple[Value, ...] = ()
     for item in items:
         if isinstance(item, Repeat):
-            out.append(replace(item, body=_sequence(item.body, degree)))
+            out.append(replace(item, body=_sequence(item.body, degree, ordered)))
             gathered = ()
             continue
         op = item.op
@@ -99,11 +100,17 @@ def _sequence(items: tuple[Item, ...], degree: int) -> tuple[Item, ...]:
             item = replace(item, after="reduce_scatter")
         if isinstance(op, Linear) and item.split in ("column", "vocab"):
             if not item.inputs or item.inputs != gathered:
-                out.append(Node(f"{item.name}_gather", Pointwise("copy", op.m, op.k, op.dtype), after="all_gather"))
+                rows = Pointwise("copy", op.m, op.k, op.dtype)
+                out.append(Node(f"{item.name}_gather", rows, after="all_gather"))
+                out += [Node(f"{item.name}_order", rows)] if ordered else []
             gathered = item.inputs
             item = replace(item, op=replace(op, kept_input=op.kept_input / degree))
         elif isinstance(op, Pointwise) and not item.split:
             item = replace(item, split="tokens")
+        if ordered and item.after == "reduce_scatter" and isinstance(op, Linear):
+            sums = Node(f"{item.name}_order", Pointwise("copy", op.m, op.n, op.dtype), after="reduce_scatter")
+            out += [replace(item, after=""), sums]
+            continue
         out.append(item)
     return tuple(out)
 
@@ -121,8 +128,9 @@ def _beside(items: tuple[Item, ...]) -> tuple[Item, ...]:
             continue
         op = item.op
         if isinstance(op, Collective) and op.op in ("all_gather", "reduce_scatter"):
-            other = index + 1 if op.op == "all_gather" else index - 1
-            near = items[other] if 0 <= other < len(items) else None
+            others = items[index + 1 :] if op.op == "all_gather" else items[:index][::-1]
+            # A copy that puts rows in order may stand between.
+            near = next((n for n in others if not (isinstance(n, Node) and n.op.kind == "copy")), None)
             if isinstance(near, Node) and isinstance(near.op, Linear):
                 item = replace(item, op=replace(op, beside=near.op))
         out.append(item)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from ..graph.dtypes import size_of
 from ..graph.graph import Graph, Item, Node, Repeat
-from ..graph.operators.communication import Collective, GradientClip, OptimizerStep
+from ..graph.operators.communication import Collective, GradientClip, GradientSum, OptimizerStep
 from ..graph.operators.linear import Linear
 from ..graph.operators.pointwise import Pointwise
 from .recompute import again
@@ -37,6 +37,7 @@ class TrainingPlan:
     clip: bool = False
     accumulate_whole: bool = False
     working_copy: bool = True
+    sums: bool = False
 
     @property
     def states(self) -> int:
@@ -58,6 +59,8 @@ def training_step(forward: Graph, plan: TrainingPlan, microbatches: int = 1) -> 
     forward and once more for the backward pass, or once a step where they stay (``reshard`` False).
     """
     shared = plan.data > 1
+    if microbatches > 1 and (plan.zero < 2 or plan.accumulate_whole):
+        plan = replace(plan, sums=True)  # whole gradients of every microbatch are added to those before
     last = _once(forward, plan, exchange=shared)
     parts: tuple[Item, ...] = last
     if microbatches > 1:
@@ -101,6 +104,8 @@ def _reverse(items: tuple[Item, ...], plan: TrainingPlan, *, exchange: bool, alo
             )
             if plan.gathers and plan.reshard:
                 body = (_gather(item.body, plan, "backward"), *body)
+            if plan.sums and _parameters(item.body):
+                body = (*body, _sum(_parameters(item.body), plan))
             if exchange:
                 body = (*body, _gradients(_parameters(item.body), plan))
             out.append(replace(item, name=f"{item.name}_backward", body=body))
@@ -119,6 +124,8 @@ def _reverse(items: tuple[Item, ...], plan: TrainingPlan, *, exchange: bool, alo
             suffix = f"_backward_{index}" if len(steps) > 1 else "_backward"
             out.append(Node(f"{item.name}{suffix}", op, phase="backward", overlap=item.overlap))
     loose = tuple(item for item in items if isinstance(item, Node))
+    if alone and plan.sums and _parameters(loose):
+        out.append(_sum(_parameters(loose), plan))
     if exchange and _parameters(loose):
         out.append(_gradients(_parameters(loose), plan))
     return tuple(out)
@@ -155,6 +162,10 @@ def _gradients(elements: int, plan: TrainingPlan) -> Node:
     op = "all_reduce" if plan.zero == 0 else "reduce_scatter"
     size = elements * size_of(plan.reduce_dtype or plan.gradient_dtype)
     return _exchange(f"gradient_{op}", op, size, plan, "backward", overlap=True)
+
+
+def _sum(elements: int, plan: TrainingPlan) -> Node:
+    return Node("gradient_sum", GradientSum(elements, plan.gradient_dtype), phase="backward")
 
 
 def _exchange(name: str, op: str, size: float, plan: TrainingPlan, phase: str, *, overlap: bool) -> Node:

@@ -11,7 +11,7 @@ from ...errors import UnsupportedError
 from ...graph.dtypes import size_of
 from ...graph.operator import Operator, Role
 from ...graph.operators.attention import Attention, AttentionBackward, KVAppend, LatentAttention
-from ...graph.operators.communication import Collective, GradientClip, HostTransfer, OptimizerStep
+from ...graph.operators.communication import Collective, GradientClip, GradientSum, HostTransfer, OptimizerStep
 from ...graph.operators.convolution import CausalConv1d, Conv2d, Convolution2dBackward, FFTConv
 from ...graph.operators.embedding import CrossEntropy, CrossEntropyBackward, Embedding, EmbeddingBackward, Sampling
 from ...graph.operators.linear import BatchedMatmul, BiasGradient, Linear, MatmulGradient
@@ -128,6 +128,7 @@ class GpuDevice(Device):
             HostTransfer: self._host,
             OptimizerStep: lambda op, fused: self._backward.optimizer(op),
             GradientClip: lambda op, fused: self._sweep(op, "gradient clip", persistent=True),
+            GradientSum: lambda op, fused: self._sweep(op, "gradient sum", persistent=True),
         }
 
     def kernels_of(self, op: Operator, fused: bool) -> tuple[Kernel, ...]:

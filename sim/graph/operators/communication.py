@@ -159,3 +159,21 @@ class GradientClip(Operator):
         """Gradients in twice, out once."""
         size = size_of(self.dtype) * self.elements
         return (Access(Role.GRADIENT, 2.0 * size), Access(Role.GRADIENT, size, write=True))
+
+
+@dataclass(frozen=True, slots=True)
+class GradientSum(Operator):
+    """Gradients of a microbatch added to those of the microbatches before: ``elements`` sums read and written."""
+
+    kind: ClassVar[str] = "gradient_sum"
+    elements: int
+    dtype: str = "fp32"
+
+    def arithmetic(self) -> Arithmetic:
+        """An addition an element."""
+        return Arithmetic(vector=float(self.elements))
+
+    def accesses(self) -> tuple[Access, ...]:
+        """The sums in and out; what is added comes out of the product that made it."""
+        size = size_of(self.dtype) * self.elements
+        return (Access(Role.GRADIENT, size), Access(Role.GRADIENT, size, write=True))
