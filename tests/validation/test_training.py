@@ -99,8 +99,8 @@ def test_published_steps_and_memory(report: TrainingReport) -> None:
     assert pipeline is not None
     assert memory.median < 0.10
     assert megatron.p90 < 0.03
-    assert steps.median < 0.15  # a machine that is only described
-    assert pipeline.median < 0.15
+    assert steps.median < 0.10
+    assert pipeline.median < 0.10
     assert all(total.unfit == 0 for total in report.totals)
 
 
