@@ -16,9 +16,9 @@ from .explore.kernel_table import PredictedTable, predict
 from .explore.sensitivity import Sensitivity, sensitivities, shown_path
 from .intervals.total import Interval, energy_bounds, reading_intervals
 from .program.memory import Capacity
-from .program.place import place
+from .program.place import needed_memory, place
 from .program.placement import Group, Placement
-from .program.program import Program
+from .program.program import Memory, Program
 from .readings.analytic import analytic, roofline
 from .readings.energy import energy_j
 from .readings.events import events
@@ -166,6 +166,11 @@ class FullRun:
     machine: Machine
     program: Program
     reading: Reading
+
+
+def memory_on(machine: Machine, workload: WorkloadSpec) -> Memory:
+    """What a workload with given degrees needs on one device, whether it fits or not."""
+    return needed_memory(workload, load_engine(workload.engine), capacity_of(machine))
 
 
 def _most_devices(machine: Machine) -> int:
@@ -421,6 +426,7 @@ def assemble(
             "activation_bytes": memory.activation_bytes,
             "gradient_bytes": memory.gradient_bytes,
             "optimizer_bytes": memory.optimizer_bytes,
+            "transient_bytes": memory.transient_bytes,
             "reserved_bytes": memory.reserved_bytes,
             "fits": memory.fits,
         },

@@ -20,6 +20,7 @@ from .guard import record
 from .kernels import GroupScore
 from .peers import Peers, sections, tables
 from .report import Report
+from .training import HEAD, TrainingReport, cells, open_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -164,6 +165,11 @@ def _runs(runs: Sequence[EndToEnd], left_out: Sequence[LeftOut]) -> list[str]:
     return out
 
 
+def _training(training: TrainingReport) -> list[str]:
+    lines = [cells(score) for score in (*training.totals, *training.groups)]
+    return ["## Training steps, published", prose.TRAINING, table(HEAD, lines), "\n".join(open_rows(training))]
+
+
 PEERS_BEGIN, PEERS_END = "<!-- peers -->", "<!-- peers end -->"
 """Marks around the section on other simulators, which can be written without the rest."""
 
@@ -193,6 +199,8 @@ def page(report: Report) -> str:
         parts += _blocks(report.blocks)
     if report.runs:
         parts += _runs(report.runs, report.runs_left_out)
+    if report.training is not None:
+        parts += _training(report.training)
     if report.peers is not None:
         parts += _peers(report.peers)
     if report.kernels is not None:
@@ -271,3 +279,5 @@ def print_report(report: Report, console: Console) -> None:
         show("whole models, published", RUN_HEAD, [run_cells(run) for run in report.runs])
         reasons = [(left.source, left.reason, str(left.rows)) for left in report.runs_left_out]
         show("published runs that are not compared", ("source", "why", "rows"), reasons)
+    if report.training is not None:
+        show("training steps, published", HEAD, [cells(score) for score in report.training.totals])

@@ -78,6 +78,12 @@ fitted number. Known and not explained: prompts of more than 2560 tokens in the 
 twice as much a token as shorter ones on either GPU, the more the more GPUs; long prompts of
 FasterTransformer's GPT-3 6.7B run at 170 TFLOP/s where its 20B reaches 215."""
 
+TRAINING = """Time of a step and memory of a GPU, separately. What the sources do not say is taken from their own
+configuration files (see `validation/training_rows.py`). llm-foundry's tables were measured with the software of 2023
+(PyTorch 1.13 to 2.1, its libraries and attention kernels), which no measurement here describes: its rows are
+predicted too fast throughout. Sequences of 8192 tokens and more are apart, because the attention kernel of a row is
+not stated. Rows that are left out stand below the table."""
+
 REPEAT = f"""## How to repeat
 
 The measurements are public and not part of this repository. Lay the files out as `kernels/<gpu>/*.parquet`

@@ -16,6 +16,7 @@ from .peers import compare as compare_peers
 from .peers import present as has_peers
 from .residuals import write_residuals
 from .tables import data_folder
+from .training import TrainingReport, validate_training
 
 CHECKS = ("kernels", "published", "peers")
 
@@ -29,6 +30,7 @@ class Report:
     runs: tuple[EndToEnd, ...] | None
     peers: Peers | None = None
     runs_left_out: tuple[LeftOut, ...] = ()
+    training: TrainingReport | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; comparisons that were not made are absent."""
@@ -45,6 +47,8 @@ class Report:
                 "runs": [run.as_dict() for run in self.runs or ()],
                 "left_out": [left.as_dict() for left in self.runs_left_out],
             }
+            if self.training is not None:
+                out["published"]["training"] = self.training.as_dict()
         if self.peers is not None:
             out["peers"] = self.peers.as_dict()
         return out
@@ -76,4 +80,5 @@ def validate(data: Path | None = None, check: str = "", gpu: str = "", residuals
     if check == "kernels" or (gpu and not check):
         return Report(kernels, None, None)
     peers = compare_peers(folder) if not check and has_peers(folder) else None
-    return Report(kernels, validate_blocks(folder), validate_end_to_end(folder), peers, left_out(folder))
+    runs, training = validate_end_to_end(folder), validate_training(folder)
+    return Report(kernels, validate_blocks(folder), runs, peers, left_out(folder), training)

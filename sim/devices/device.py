@@ -99,6 +99,8 @@ class Device(ABC):
     memory_peak_bytes_per_s: float
     power_limit_w: float | None
     price_usd_per_hour: float | None
+    collective_share: float = 0.0
+    """Share of the processors that a running collective of the communication library takes from other kernels."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Operator, bool], Lowered] = {}

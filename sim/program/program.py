@@ -57,7 +57,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes on one device at the fullest moment."""
+    """Bytes on one device at the fullest moment.
+
+    ``transient``: what comes and goes in a training step beside kept activations (gathered weights, whole gradients,
+    recomputed activations of a block, gradients of the logits).
+    """
 
     capacity_bytes: float
     reserved_bytes: float
@@ -67,6 +71,7 @@ class Memory:
     activation_bytes: float = 0.0
     gradient_bytes: float = 0.0
     optimizer_bytes: float = 0.0
+    transient_bytes: float = 0.0
 
     @property
     def used_bytes(self) -> float:
@@ -79,6 +84,7 @@ class Memory:
             + self.activation_bytes
             + self.gradient_bytes
             + self.optimizer_bytes
+            + self.transient_bytes
         )
 
     @property
@@ -95,6 +101,7 @@ class Memory:
             "activations": self.activation_bytes,
             "gradients": self.gradient_bytes,
             "optimizer": self.optimizer_bytes,
+            "transient": self.transient_bytes,
             "reserved": self.reserved_bytes,
         }
         return {name: size for name, size in named.items() if size}

@@ -96,10 +96,12 @@ class Overlap:
 
     ``n`` exchanges that become ready evenly over ``C`` seconds of computing take ``S`` seconds together, the last one
     ``l``: they end ``max(l, S − (n − 1)/n·C)`` after the computing does (and, mirrored, weights gathered ahead of a
-    block delay the first one).
+    block delay the first one). While they run, they take a ``share`` σ of the processors: the computing grows to
+    ``C + σ·min(S, C/(1 − σ))``, and what it grows by is counted as theirs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, share: float = 0.0) -> None:
+        self._share = share
         self._computing: dict[str, float] = {}
         self._entries: list[tuple[str, Node, int, Execution, Lowered, dict[str, float], float]] = []
 
@@ -128,7 +130,9 @@ class Overlap:
             whole = sum(sum(shares.values()) for _, _, _, _, _, shares, _ in entries)
             _, _, count, run, _, shares, _ = entries[-1]
             last = sum(shares.values()) / (count * run.times)
-            exposed = max(last, whole - (n - 1.0) / n * self._computing.get(phase, 0.0))
+            computing = self._computing.get(phase, 0.0)
+            taken = self._share * min(whole, computing / (1.0 - self._share))
+            exposed = taken + max(last, whole - (n - 1.0) / n * (computing + taken))
             for name, node, count, run, lowered, shares, bound in entries:
                 part = {label: seconds * exposed / whole for label, seconds in shares.items()} if whole else {}
                 rows.add(name, node, count, run, lowered, part.items(), bound)
@@ -205,7 +209,7 @@ def exposed_s(program: Program, phase: Phase, device: Device, ahead: float, runn
 
 
 def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) -> PhaseTime:
-    rows, hidden, bounds = Rows(), Overlap(), overlap_bounds(program, phase, device)
+    rows, hidden, bounds = Rows(), Overlap(device.collective_share), overlap_bounds(program, phase, device)
     costs, mode = device.launch, program.launch_of(phase)
     queues: dict[int, _Queue] = {id(run): _Queue() for run in phase.executions}
     turns = {id(run): factors(program, run, device, mode, bound_only=bound_only) for run in phase.executions}

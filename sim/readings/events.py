@@ -96,6 +96,9 @@ class _Run:
     side_free_ps: float = 0.0
     side_extra_ps: float = 0.0
     side_phase: str = ""
+    side_sum_ps: float = 0.0
+    side_last_ps: float = 0.0
+    computing_ps: float = 0.0
     exposed_ps: float = 0.0
 
 
@@ -214,11 +217,19 @@ def _execute(state: _Run, run: Execution) -> float:
 
 
 def _join_side_stream(state: _Run, weight: float) -> int:
-    """Picoseconds that the main stream must wait for the side stream; they count *weight* times."""
-    late = max(0, round(state.side_free_ps + state.side_extra_ps - float(state.env.now)))
-    state.exposed_ps += late * weight
+    """Picoseconds that the side stream adds to the main stream; they count *weight* times.
+
+    What is left of its work when the main stream is through, and what the processors that its collectives held while
+    they ran would have done meanwhile (see :class:`effsim.readings.analytic.Overlap`).
+    """
+    late = max(0.0, state.side_free_ps + state.side_extra_ps - float(state.env.now))
+    share = state.device.collective_share
+    taken = share * min(state.side_sum_ps, state.computing_ps / (1.0 - share)) / weight
+    added = round(taken + max(min(late, state.side_last_ps), late - taken))
+    state.exposed_ps += added * weight
     state.side_free_ps, state.side_extra_ps, state.side_phase = 0.0, 0.0, ""
-    return late
+    state.side_sum_ps, state.computing_ps = 0.0, 0.0
+    return added
 
 
 def _expose(state: _Run, exposed_ps: float) -> None:
@@ -313,6 +324,7 @@ def _main_stream(state: _Run, queue: simpy.Store) -> Generator[simpy.Event, Any,
         length = round(kernel_seconds(item.kernel) * PS)
         yield env.timeout(length)
         item.total.busy_ps += length * item.weight
+        state.computing_ps += (length + waited + gap) * item.weight
         _record(state, "compute" if item.kernel.classes else "links", item, start, length)
         if item.ready is not None and item.last:
             item.ready.succeed()
@@ -321,7 +333,7 @@ def _main_stream(state: _Run, queue: simpy.Store) -> Generator[simpy.Event, Any,
 def _pass_mark(state: _Run, mark: _Mark, begun: dict[str, list[tuple[float, float]]]) -> None:
     """At the end of the second copy, account for the copies that were not run.
 
-    Each takes as long as the second one did; a side stream that fell behind in it falls behind in each.
+    Each takes as long as the second one did; a side stream that fell behind in it falls behind in each, or catches up.
     """
     now = float(state.env.now)
     behind = max(0.0, state.side_free_ps - now) + state.side_extra_ps
@@ -330,7 +342,8 @@ def _pass_mark(state: _Run, mark: _Mark, begun: dict[str, list[tuple[float, floa
     if mark.copy == 2:
         (then, lag_then), (end, lag_end) = times[-2:]
         state.extra_ps += (mark.count - 2) * (end - then)
-        state.side_extra_ps += (mark.count - 2) * max(0.0, lag_end - lag_then)
+        drift = lag_end - lag_then  # below zero where it catches up with what lay before the block
+        state.side_extra_ps += max((mark.count - 2) * drift, -lag_end)
         times.clear()
 
 
@@ -340,6 +353,8 @@ def _to_side_stream(state: _Run, item: _Launch) -> None:
     length = round(kernel_seconds(item.kernel) * PS)
     state.side_free_ps, state.side_phase = start + length, item.total.node.phase
     item.total.busy_ps += length * item.weight
+    state.side_sum_ps += length * item.weight
+    state.side_last_ps = length
     _record(state, "links", item, int(start), length)
 
 

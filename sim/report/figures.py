@@ -56,7 +56,7 @@ _MARKER_MIN, _MARKER_SPAN = 8.0, 26.0
 _BAR_PX, _FRAME_PX = 26, 160
 _ROOF_MARGIN: Final = 4.0
 _TEXT_ROOM: Final = 0.14
-_MEMORY_COLOURS: Final = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#999999")
+_MEMORY_COLOURS: Final = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#F0E442", "#999999")
 _MACHINE_SYMBOLS: Final = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 
 

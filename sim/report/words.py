@@ -39,6 +39,7 @@ MEMORY_PARTS: Final = (
     ("activations", "activation_bytes"),
     ("gradients", "gradient_bytes"),
     ("optimizer", "optimizer_bytes"),
+    ("transient", "transient_bytes"),
     ("reserved", "reserved_bytes"),
 )
 

@@ -36,6 +36,7 @@ from .fields import (
 )
 from .links import DeviceLink
 from .memory import STREAM_FRACTION, MemoryPart, described
+from .training_kernels import TrainingKernels
 
 DTypeName = Literal[
     "fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp6", "fp4", "int32", "int16", "int8", "int4", "int2", "int1"
@@ -464,6 +465,7 @@ class Kernels(SpecModel):
     experts: ExpertKernels = Field(
         default_factory=lambda: ExpertKernels(), description="grouped products over routed experts"
     )
+    training: TrainingKernels | None = Field(None, description="a training framework's attention, where it differs")
     collective: GpuCollectiveKernels = Field(description="communication library")
 
 

@@ -50,6 +50,8 @@ FAMILIES: dict[str, str] = {
     "phi3": "phi3",
     "phi_": "phi",
     "pim_gpt": "gpt2",
+    "mpt": "gpt2",
+    "turing": "gpt2",
     "qwen1_5_moe": "qwen2_moe",
     "qwen2_5": "qwen2",
     "qwen2_57b_a14b": "qwen2_moe",

@@ -11,10 +11,10 @@ from ...errors import UnsupportedError
 from ...graph.dtypes import size_of
 from ...graph.operator import Operator, Role
 from ...graph.operators.attention import Attention, AttentionBackward, KVAppend, LatentAttention
-from ...graph.operators.communication import Collective, HostTransfer, OptimizerStep
+from ...graph.operators.communication import Collective, GradientClip, GradientSum, HostTransfer, OptimizerStep
 from ...graph.operators.convolution import CausalConv1d, Conv2d, Convolution2dBackward, FFTConv
-from ...graph.operators.embedding import CrossEntropy, Embedding, EmbeddingBackward, Sampling
-from ...graph.operators.linear import BatchedMatmul, Linear, MatmulGradient
+from ...graph.operators.embedding import CrossEntropy, CrossEntropyBackward, Embedding, EmbeddingBackward, Sampling
+from ...graph.operators.linear import BatchedMatmul, BiasGradient, Linear, MatmulGradient
 from ...graph.operators.moe import Experts, ExpertsBackward, TopK
 from ...graph.operators.pointwise import Pointwise, PointwiseBackward, Recipe, recipe
 from ...graph.operators.scan import GatedDelta, ScanBackward, SelectiveScan, SSDScan
@@ -26,6 +26,8 @@ from ..device import Device, LaunchCosts, Lowered
 from ..kernel import Kernel
 from .attention import AttentionModel
 from .attention_call import AttentionCallModel
+from .attention_training import TrainingAttentionModel
+from .backward import FP8, BackwardModel
 from .experts import ExpertsModel
 from .gemm import GemmModel, Product
 from .parameters import GpuParameters
@@ -106,25 +108,37 @@ class GpuDevice(Device):
         self._experts = ExpertsModel(
             p, self._pointwise, habits.experts, habits.gemm.operands_from_shared_memory, float(habits.setup)
         )
+        self._backward = BackwardModel(p, self._pointwise)
+        self._training_attention = (
+            TrainingAttentionModel(
+                p, habits.attention, habits.training, self._pointwise, float(habits.setup), spec.name
+            )
+            if habits.training is not None
+            else None
+        )
         self._sequence = SequenceModel(p, self._gemm, self._pointwise, habits.sequence, float(habits.setup))
         c = habits.collective
         self._collective = CollectiveCosts(
             float(c.setup), float(c.step), float(c.efficiency), float(c.one_shot_limit), _protocol_costs(c.protocols)
         )
+        if c.protocols is not None:  # a channel is a block of threads that fills a processor
+            self.collective_share = min(0.5, int(c.protocols.channels) / p.units)
         self._rules: dict[type, Callable[[Any, bool], tuple[Kernel, ...]]] = {
             Linear: self._linear,
             MatmulGradient: self._gradient,
+            BiasGradient: lambda op, fused: self._backward.bias(op),
             BatchedMatmul: self._batched,
             Attention: self._attend,
             LatentAttention: lambda op, fused: self._attend_latent(op),
             AttentionBackward: self._attend_backward,
             KVAppend: lambda op, fused: self._attention_call.append(op),
             Pointwise: self._pointwise_op,
-            PointwiseBackward: lambda op, fused: self._sweep(op, f"{op.forward.kind} backward"),
+            PointwiseBackward: self._backward.pointwise,
             Embedding: lambda op, fused: self._sweep(op, "embedding gather", persistent=True, run_bytes=op.row_bytes),
             EmbeddingBackward: lambda op, fused: self._sweep(op, "embedding scatter", persistent=True),
             Sampling: lambda op, fused: self._sweep(op, "sampling", rows=op.rows, passes=op.passes),
-            CrossEntropy: lambda op, fused: self._sweep(op, "cross entropy", rows=op.rows),
+            CrossEntropy: lambda op, fused: self._backward.loss(op),
+            CrossEntropyBackward: lambda op, fused: self._backward.loss_backward(op),
             TopK: lambda op, fused: self._sweep(op, "router top-k", rows=op.tokens),
             Experts: lambda op, fused: self._experts.kernels(op),
             ExpertsBackward: self._experts_backward,
@@ -138,7 +152,9 @@ class GpuDevice(Device):
             ScanBackward: self._scan_backward,
             Collective: self._communicate,
             HostTransfer: self._host,
-            OptimizerStep: lambda op, fused: self._sweep(op, "optimizer step", persistent=True),
+            OptimizerStep: lambda op, fused: self._backward.optimizer(op),
+            GradientClip: lambda op, fused: self._sweep(op, "gradient clip", persistent=True),
+            GradientSum: lambda op, fused: self._sweep(op, "gradient sum", persistent=True),
         }
 
     def kernels_of(self, op: Operator, fused: bool) -> tuple[Kernel, ...]:
@@ -174,6 +190,8 @@ class GpuDevice(Device):
         return (("fp32 vector", "compute", vector), ("L2", "bandwidth", p.l2_bytes_per_s))
 
     def _linear(self, op: Linear, fused: bool) -> tuple[Kernel, ...]:
+        if op.float8:
+            return self._narrowed(op.m, op.n, op.k, op.dtype, (False, False))
         word = size_of(op.dtype)
         a = float(op.m) * op.k * word
         c = float(op.m) * op.n * size_of(op.output_dtype or op.dtype)
@@ -206,7 +224,18 @@ class GpuDevice(Device):
             return (quantise_kernel(*what), kernel)
         return (*quantise_kernels(*what, group=QUANTISED_GROUP if op.group_size else 0), kernel)
 
+    def _narrowed(self, m: int, n: int, k: int, dtype: str, again: tuple[bool, bool]) -> tuple[Kernel, ...]:
+        """A product in fp8 of wider operands, with their narrowing (*again*: a transposed copy of a narrowed one)."""
+        elements = (float(m) * k, float(n) * k)
+        casts = [self._backward.narrow(e, dtype, known) for e, known in zip(elements, again, strict=True)]
+        product = self._gemm.kernel(Product(m=m, n=n, k=k, dtype=FP8, output_dtype=dtype), "fp8 gemm")
+        return (*casts[0], *casts[1], product)
+
     def _gradient(self, op: MatmulGradient, fused: bool) -> tuple[Kernel, ...]:
+        if op.float8:
+            # By tensor, what a product before has narrowed is only transposed; scales of rows belong to one order.
+            known = op.float8 == "tensorwise"
+            return self._narrowed(op.m, op.n, op.k, op.dtype, (known and not op.reads_weight, known))
         return (self._gemm.kernel(Product(m=op.m, n=op.n, k=op.k, dtype=op.dtype), "gradient gemm"),)
 
     def _batched(self, op: BatchedMatmul, fused: bool) -> tuple[Kernel, ...]:
@@ -231,6 +260,8 @@ class GpuDevice(Device):
     def _attend(self, op: Attention, fused: bool) -> tuple[Kernel, ...]:
         if op.per_head and op.phase == "generation":
             return (self._per_head.kernel(op),)
+        if op.fused and self._training_attention is not None and not (op.cached or op.call) and op.phase == "context":
+            return self._training_attention.forward(op)
         if op.fused:
             return self._attention_call.dense(op) if op.call else self._attention.kernels(op)
         group = op.heads // op.kv_heads
@@ -247,9 +278,17 @@ class GpuDevice(Device):
         return self._attention_call.latent(op) if op.call else self._attention.kernels(op.equivalent)
 
     def _attend_backward(self, op: AttentionBackward, fused: bool) -> tuple[Kernel, ...]:
-        """The forward's tiles with 2.5 × its products, in both tile orders at once."""
-        forward = self._attend(op.forward, fused)
-        return tuple(_scaled(kernel, 2.5, f"{kernel.name} backward", op, op.forward) for kernel in forward)
+        """A kernel of its own where the file knows it; else the forward's tiles with 2.5 × its products.
+
+        Unfused, every product has two of its size in the backward pass, and the softmax one pass.
+        """
+        f = op.forward
+        if f.fused and self._training_attention is not None:
+            return self._training_attention.backward(op)
+        forward = self._attend(f, fused)
+        if f.fused:
+            return tuple(_scaled(kernel, 2.5, f"{kernel.name} backward", op, f) for kernel in forward)
+        return tuple(_scaled(kernel, 2.0, f"{kernel.name} backward", op, f) for kernel in forward)
 
     def _experts_backward(self, op: ExpertsBackward, fused: bool) -> tuple[Kernel, ...]:
         forward = self._experts.kernels(op.forward)
@@ -356,6 +395,12 @@ class GpuDevice(Device):
         adds = not op.dtype.startswith("int")  # adding switches know floating point only
         priced = plan(self.network, self._collective, op.op, op.payload_bytes, op.devices, op.stride, by, adds)
         bound = bound_s(self.network, op.op, op.payload_bytes, op.devices, op.stride)
+        seconds = priced.total_s
+        if op.beside is not None:
+            # One piece of as many as there are ranks has nothing to run beside; the others show where they are longer.
+            piece = seconds / op.devices
+            seconds = piece + max(0.0, seconds - piece - self.lower(op.beside, fused).analytic_s)
+            bound = 0.0
         return (
             Kernel(
                 name=f"{op.op} {priced.algorithm}",
@@ -365,7 +410,7 @@ class GpuDevice(Device):
                 l2_bytes_per_s=self.parameters.l2_bytes_per_s,
                 memory_bytes_per_s=self.parameters.memory_bytes_per_s,
                 terms=(("network", bound),),
-                fixed_s=priced.total_s,
+                fixed_s=seconds,
                 detail=(
                     ("algorithm", priced.algorithm),
                     ("steps", priced.steps),

@@ -46,6 +46,7 @@ class Attention(Operator):
     work and bytes stay those of the attention. ``appends``: the call contains that write; None: as the hardware file
     says. ``per_head`` > 0: a generation kernel of the first engines, a block a query head, which shares no keys between
     the heads of a group and uses no matrix unit: so many instructions an element of keys and values.
+    ``dropout``: probabilities are dropped at random before they weigh the values.
     """
 
     kind: ClassVar[str] = "attention"
@@ -67,6 +68,7 @@ class Attention(Operator):
     call: bool = False
     appends: bool | None = None
     per_head: int = 0
+    dropout: bool = False
 
     def __post_init__(self) -> None:
         positive(self, "batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim")
@@ -153,7 +155,12 @@ class Attention(Operator):
         word = size_of(self.dtype)
         rows = float(self.batch) * self.q_len * self.heads
         keep = rows * self.head_dim * word + self.kv_bytes
-        return keep + (rows * 4.0 if self.fused else rows * self.kv_len * word)
+        return keep + (rows * 4.0 if self.fused else rows * self.kv_len * (word + self.dropout_bytes))
+
+    @property
+    def dropout_bytes(self) -> float:
+        """Bytes a score that unfused dropout keeps: a mask of one byte, and the probabilities that are left."""
+        return 1.0 + size_of(self.dtype) if self.dropout and not self.fused else 0.0
 
     def split(self, axis: str, degree: int) -> Operator:
         """``heads``: query heads divide; kv heads divide too, or are copied where there are fewer than devices."""

@@ -157,6 +157,8 @@ class Pointwise(Operator):
         """Inputs for the backward; additions and copies keep nothing, softmax keeps its result."""
         if self.op in ("add", "copy", "scale", "rope", "sum"):
             return 0.0
+        if self.op == "dropout":  # a mask of one byte an element
+            return self.elements
         return recipe(self.op).reads * self.elements * size_of(self.dtype)
 
     def split(self, axis: str, degree: int) -> Operator:
