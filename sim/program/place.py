@@ -213,17 +213,6 @@ def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: 
     )
 
 
-def _builder(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: Path | None) -> _Builder:
-    model = None
-    if workload.model is not None:
-        model = truncated(load_model(workload.model, base), None if workload.layers is None else int(workload.layers))
-    if model is not None and model.patches is not None:
-        workload = _image_tokens(workload, model, model.patches.tokens)
-    if workload.attention is None and not engine.fused_attention:
-        workload = workload.model_copy(update={"attention": "unfused"})
-    return _Builder(workload, engine, model, capacity)
-
-
 StepGraph = Callable[[str, int, int, int, int], Graph]
 """(phase, batch, q_len, kv_len, logit_tokens) → what one device runs for such a step."""
 

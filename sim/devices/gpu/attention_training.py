@@ -23,9 +23,11 @@ from ...spec.hardware import AttentionKernels
 from ...spec.training_kernels import BackwardTile, ForwardTile, TrainingKernels
 from ..kernel import Kernel, TileClass
 from .attention import AttentionModel
-from .attention_steps import REFERENCE_ROWS
 from .parameters import ACCUMULATOR_BYTES, GpuParameters
 from .pointwise import PointwiseModel, Sweep
+
+REFERENCE_ROWS = 64
+"""Query rows for which the hardware files give what a tile adds."""
 
 PRODUCTS = 5.0
 """Products of a backward step."""
