@@ -66,7 +66,7 @@ class AttentionCallModel:
         A block copies once, and waits for that in the latency it starts with: no rate of requests bounds it beside.
         """
         key, stored = max(1, op.width // 2), op.kv_dtype or op.dtype
-        kernel = self._append(op.tokens, key, op.width, op.dtype, stored, 0.0)
+        kernel = self._append(op.tokens, key, op.width, op.dtype, stored)
         return (replace(kernel, classes=tuple(replace(c, flow_bytes_per_s=math.inf) for c in kernel.classes)),)
 
     def latent(self, op: LatentAttention) -> tuple[Kernel, ...]:
