@@ -21,7 +21,7 @@ MODELS = {
     "GPT-6.7B": "gpt3_6_7b",
     "GPT-1.3B": "gpt3_1_3b",
     "GPT-20B": "megatron_20b",
-    "Megatron-GPT-530B": "megatron_530b",
+    "Megatron-GPT-530B": "turing_530b",
     "GPT-J-6B": "gpt_j_6b",
     "Llama-7B": "llama2_7b",
     "Llama-13B": "llama2_13b",  # same shapes as the first generation

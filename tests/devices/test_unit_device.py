@@ -60,7 +60,8 @@ HAND_WORKED: list[tuple[Operator, float, str]] = [
     (Attention("context", 1, 16, 16, 4, 4, 32, causal=False), 4 * 2 * 2 * 16 * 16 * 32.0 + 8192.0, "matrix"),
     # 5 rows of 8 numbers out of the table and into the stream.
     (Embedding(5, 100, 8), 160.0, "memory"),
-    (KVAppend(3, 8), 2 * 3 * 8 * 2.0, "memory"),
+    # 16 B in and out a token take as long as one integer operation of each of the 32 threads that copy them.
+    (KVAppend(3, 8), 2 * 3 * 8 * 2.0, "vector"),
     # 40 numbers in and out, 4 taps and a bias for each of 4 channels, a window of 3·4 written: 2·(80 + 20 + 12) B
     # against 40·4 fused multiply-adds.
     (CausalConv1d(1, 10, 4, 4), 224.0, "memory"),

@@ -20,9 +20,7 @@ def test_large_messages_run_at_the_narrowest_level(op: str, devices: int) -> Non
     assert seconds >= bound_s(machine.network, op, size, devices)
 
 
-def test_an_engine_goes_level_by_level_and_more_ranks_take_longer() -> None:
+def test_more_ranks_take_longer() -> None:
     device = load_machine("system_h100_512").device
-    ring, levels = (device.lower(Collective("all_gather", 4e8, 128, runtime=r)).analytic_s for r in ("nccl", "engine"))
-    assert ring < levels
     times = [device.lower(Collective("all_gather", 4e8, n, runtime="nccl")).analytic_s for n in (16, 64, 512)]
     assert times == sorted(times)

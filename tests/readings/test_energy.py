@@ -10,7 +10,7 @@ import effsim
 from effsim.errors import SpecError
 
 PLAIN = """
-extends: gpu_rtx_pro_6000
+extends: gpu_rtx_4090
 kind: gpu
 name: an RTX with energies
 provenance: {kind: assumed, source: test}
