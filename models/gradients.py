@@ -1,4 +1,4 @@
-"""What a training step does to gradients beside making them: sums over rows and microbatches, clipping by their norm."""
+"""What a training step does to gradients beside making them: sums over rows and microbatches, clipping by norm."""
 
 from __future__ import annotations
 
