@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from effsim.errors import DataError
 from effsim.units import format_quantity
 
-from . import prose
+from . import collectives, energy, prose
 from .blocks import Block
 from .charts import write_charts
 from .coverage import Coverage
@@ -201,6 +201,10 @@ def page(report: Report) -> str:
         parts += _runs(report.runs, report.runs_left_out)
     if report.training is not None:
         parts += _training(report.training)
+    if report.collectives:
+        parts += collectives.section(report.collectives)
+    if report.energy:
+        parts += energy.section(report.energy)
     if report.peers is not None:
         parts += _peers(report.peers)
     if report.kernels is not None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from effsim.errors import SpecError
+from effsim.errors import DataError, SpecError
 
 from .blocks import Block, validate_blocks
+from .collectives import CollectiveScore, validate_collectives
 from .endtoend import EndToEnd, LeftOut, left_out, validate_end_to_end
+from .energy import EnergyScore, validate_energy
 from .kernels import KernelReport, validate_kernels
 from .peers import Peers
 from .peers import compare as compare_peers
@@ -31,6 +33,8 @@ class Report:
     peers: Peers | None = None
     runs_left_out: tuple[LeftOut, ...] = ()
     training: TrainingReport | None = None
+    energy: tuple[EnergyScore, ...] = ()
+    collectives: tuple[CollectiveScore, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; comparisons that were not made are absent."""
@@ -41,12 +45,15 @@ class Report:
                 "left_out": dict(self.kernels.left_out),
                 "groups": [group.as_dict() for group in self.kernels.groups],
             }
+        if self.energy:
+            out["energy"] = [asdict(one) for one in self.energy]
         if self.blocks is not None:
             out["published"] = {
                 "blocks": [block.as_dict() for block in self.blocks],
                 "runs": [run.as_dict() for run in self.runs or ()],
                 "left_out": [left.as_dict() for left in self.runs_left_out],
             }
+            out["published"]["collectives"] = [asdict(one) for one in self.collectives]
             if self.training is not None:
                 out["published"]["training"] = self.training.as_dict()
         if self.peers is not None:
@@ -77,8 +84,18 @@ def validate(data: Path | None = None, check: str = "", gpu: str = "", residuals
     kernels = validate_kernels(folder, gpu, fit_residuals=residuals is not None) if check in ("", "kernels") else None
     if residuals is not None and kernels is not None:
         write_residuals(kernels.residuals, residuals)
+    energy = _energy(folder, gpu) if kernels is not None else ()
     if check == "kernels" or (gpu and not check):
-        return Report(kernels, None, None)
+        return Report(kernels, None, None, energy=energy)
     peers = compare_peers(folder) if not check and has_peers(folder) else None
     runs, training = validate_end_to_end(folder), validate_training(folder)
-    return Report(kernels, validate_blocks(folder), runs, peers, left_out(folder), training)
+    others = validate_collectives(folder / "published.csv") if (folder / "published.csv").is_file() else ()
+    return Report(kernels, validate_blocks(folder), runs, peers, left_out(folder), training, energy, others)
+
+
+def _energy(folder: Path, gpu: str) -> tuple[EnergyScore, ...]:
+    """Scores of energies; empty where no row of the tables has watts."""
+    try:
+        return validate_energy(folder, gpu)
+    except DataError:
+        return ()
