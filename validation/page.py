@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from effsim.errors import DataError
 from effsim.units import format_quantity
 
-from . import collectives, energy, prose
+from . import collectives, energy, prose, targets
 from .blocks import Block
 from .charts import write_charts
 from .coverage import Coverage
@@ -194,7 +194,7 @@ def page(report: Report) -> str:
     if report.kernels is not None:
         overall = [g for g in report.kernels.groups if g.bucket == "all" and not g.composite]
         parts += ["## In short", table(("GPU", *KERNEL_HEAD[:1], *KERNEL_HEAD[2:]), [_short(g) for g in overall])]
-        parts += _beaten(overall) + _weak(report.kernels.groups)
+        parts += _beaten(overall) + targets.section(targets.standings(report)) + _weak(report.kernels.groups)
     if report.blocks is not None:
         parts += _blocks(report.blocks)
     if report.runs:
