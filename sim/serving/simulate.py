@@ -75,6 +75,10 @@ def simulate(
         UnsupportedError: pipelines, and systems that mix devices, which are not served yet.
         DoesNotFitError: no room for a cache, or more replicas than devices.
     """
+    if workload.task == "training_step":
+        raise UnsupportedError(
+            f"{workload.name}: a training step is not served; expected task prefill, decode or generate"
+        )
     serving = workload.serving or ServingSpec()
     degrees, device = replace(program.degrees, data=1, microbatches=1), machine.device
     if degrees.pipeline > 1 or capacity.placement is not None:

@@ -101,6 +101,8 @@ def test_what_cannot_be_served_says_why() -> None:
         effsim.serve("system_dgx_h100", "llama3_8b_generate", set=["workload.serving.replicas=16"])
     with pytest.raises(UnsupportedError, match="pipeline"):
         effsim.serve("system_dgx_h100", "llama3_8b_generate", set=["workload.parallelism={pipeline: 2}"])
+    with pytest.raises(UnsupportedError, match="training step is not served"):
+        effsim.serve("gpu_h100", "llama3_8b_training")
     with pytest.raises(DoesNotFitError, match="no room for a cache"):
         effsim.serve("gpu_h100", "llama3_8b_generate", set=["workload.serving.cache.memory_fraction=0.2"])
 
