@@ -62,6 +62,8 @@ def _show(result: SweepResult) -> None:
     out = console()
     out.print(escape(f"{result.study.name}: {counted(result)}"))
     names = shown_columns(result)
+    if result.study.constraints and not result.feasible:
+        out.print("no point keeps every constraint")
     table = Table(*(escape(column_title(name)) for name in names), box=None, pad_edge=False)
     for row in result.pareto[:12]:
         table.add_row(*(escape(cell(name, row[name])) for name in names))

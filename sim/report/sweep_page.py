@@ -73,9 +73,8 @@ def _scatter(result: SweepResult, ok: Any) -> Figure:
     import plotly.graph_objects as go
 
     objectives = [o.name for o in result.study.objectives]
-    x_name, y_name = (
-        (objectives[0], objectives[1]) if len(objectives) > 1 else (shown_columns(result)[0], objectives[0])
-    )
+    pair = objectives[:2] if len(objectives) > 1 else [shown_columns(result)[0], *objectives]
+    x_name, y_name = pair
     step = math.ceil(ok.num_rows / MOST_POINTS)
     sample = ok.take(list(range(0, ok.num_rows, step)))
     out = base_figure(460)

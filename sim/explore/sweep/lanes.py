@@ -2,8 +2,8 @@
 
 A device model is ordinary code: it adds, compares, takes maxima and branches. Run on :class:`Lanes` it does the same
 arithmetic for all points in one numpy operation. Where points would take different branches, or need a plain number
-that is not the same for all of them, :class:`Diverged` says which points go together, and :func:`run` does the work again
-for each part. So each point sees exactly the operations it would see alone, in the same order and precision: the
+that is not the same for all of them, :class:`Diverged` says which points go together, and :func:`run` does the work
+again for each part. So each point sees exactly the operations it would see alone, in the same order and precision: the
 results are the same floats, and no model is written twice.
 """
 
