@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ..errors import UnitError, nearest
 from ..units import DIMENSIONS, parse
@@ -120,6 +120,25 @@ def parse_constraint(text: str) -> Constraint:
         raise ValueError(f"{error.what}; expected {DIMENSIONS[dimension].example}") from None
 
 
+def _parses(text: str, dimension: str) -> bool:
+    try:
+        parse(text, dimension)
+    except UnitError:
+        return False
+    return True
+
+
+def _constraint(text: str) -> str:
+    parse_constraint(text)
+    return text
+
+
+def _assignment(text: str) -> str:
+    if not re.match(r"(hardware|workload|engine)\.[^=]+=", text):
+        raise ValueError(f"{text[:60]!r} is no assignment; expected such as 'workload.batch=8'")
+    return text
+
+
 class RangeSpec(SpecModel):
     """Numbers between two bounds, both included; the bounds are written in the same unit."""
 
@@ -134,6 +153,8 @@ class RangeSpec(SpecModel):
         low, high = split_number(self.low), split_number(self.high)
         if low[1] != high[1]:
             raise ValueError(f"'low' is in {low[1] or 'no unit'!r}, 'high' in {high[1] or 'no unit'!r}: write one unit")
+        if low[1] and not any(_parses(str(self.low), dimension) for dimension in DIMENSIONS):
+            raise ValueError(f"unknown unit {low[1][:40]!r}")
         if not low[0] < high[0]:
             raise ValueError(f"'low' ({self.low}) is not below 'high' ({self.high})")
         if self.scale == "log" and low[0] <= 0.0:
@@ -227,7 +248,9 @@ class StudySpec(SpecModel):
     workload: str = Field(description="name of a bundled file, or a path relative to this file")
     engine: str | None = Field(None, description="engine profile; that of the workload if absent")
     fleet: FleetSpec = Field(default_factory=lambda: FleetSpec(), description="copies of it all")
-    set: list[str] = Field(default_factory=list, description="path=value assignments that hold for every point")
+    set: list[Annotated[str, AfterValidator(_assignment)]] = Field(
+        default_factory=list, description="path=value assignments that hold for every point"
+    )
     reading: Literal["roofline", "analytic", "events"] = Field("analytic", description="how each point is timed")
     parameters: Annotated[list[ParameterSpec], Field(min_length=1, max_length=64)] = Field(description="the axes")
     method: Literal["grid", "random", "sobol", "optuna"] = Field("grid", description="how points are chosen")
@@ -235,25 +258,12 @@ class StudySpec(SpecModel):
         None, description="how many points; every combination for 'grid'"
     )
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(0, description="of random, sobol and optuna")
-    constraints: list[str] = Field(default_factory=list, description="such as 'memory.fits', 'time_s <= 50 ms'")
+    constraints: list[Annotated[str, AfterValidator(_constraint)]] = Field(
+        default_factory=list, description="such as 'memory.fits', 'time_s <= 50 ms'"
+    )
     objectives: Annotated[list[ObjectiveSpec], Field(min_length=1, max_length=8)] = Field(
         description="one or several: several give a Pareto front"
     )
-
-    @field_validator("set")
-    @classmethod
-    def _assignments(cls, assignments: list[str]) -> list[str]:
-        for text in assignments:
-            if not re.match(r"(hardware|workload|engine)\.[^=]+=", text):
-                raise ValueError(f"{text[:60]!r} is no assignment; expected such as 'workload.batch=8'")
-        return assignments
-
-    @field_validator("constraints")
-    @classmethod
-    def _readable(cls, constraints: list[str]) -> list[str]:
-        for text in constraints:
-            parse_constraint(text)
-        return constraints
 
     @model_validator(mode="after")
     def _method(self) -> StudySpec:

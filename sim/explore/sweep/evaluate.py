@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ...devices.capacity import capacity_of
 from ...devices.registry import Machine, load_machine
-from ...errors import DoesNotFitError, EffsimError, SpecError, UnitError, UnsupportedError
+from ...errors import DoesNotFitError, EffsimError, SpecError, UnsupportedError
 from ...program.memory import Capacity
 from ...program.place import place
 from ...program.program import Program
@@ -105,7 +105,7 @@ class Evaluator:
             else:
                 self._engine(group, *self._workload(group))
         except SpecError as error:
-            return error if error.what == "no such field" or isinstance(error, UnitError) else None
+            return error if error.path == path else None  # others may depend on further parameters
         except EffsimError:
             return None
         return None

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-BINS = 16
+BINS = 64
 """Most classes that the values of a continuous parameter are sorted into."""
+A_CLASS = 32
+"""Points that a class of a continuous parameter should have."""
 MOST_CLASSES = 64
 """Parameters with more distinct values than this count as continuous."""
 
@@ -46,5 +48,5 @@ def _classes(values: Sequence[Any]) -> Any:
     if (len(distinct) <= MOST_CLASSES and len(words) >= 2 * len(distinct)) or isinstance(words[0], str):
         return labels
     ranks = np.argsort(np.argsort(np.array(words, dtype=np.float64), kind="stable"), kind="stable")
-    bins = max(2, min(BINS, len(words) // 4))
+    bins = max(min(4, len(words)), min(BINS, len(words) // A_CLASS))
     return ranks * bins // len(words)
