@@ -50,10 +50,10 @@ def test_bundled_studies_are_right(name: str) -> None:
     assert effsim.check_file(name)[0] == "study"
 
 
-def test_a_grid_takes_every_combination_and_varies_the_last_parameter_fastest() -> None:
+def test_a_grid_takes_every_combination_and_varies_the_hardware_fastest() -> None:
     points = Points(study(), 0)
     values = [tuple(c.value for c in point) for point in points.take(0, points.count)]
-    assert values == [(b * 1e12, n) for b in (1.0, 2.5, 4.0) for n in (1, 8)]
+    assert values == [(b * 1e12, n) for n in (1, 8) for b in (1.0, 2.5, 4.0)]
     assert points.take(2, 5) == points.take(0, 6)[2:5]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from functools import cache
@@ -109,6 +108,9 @@ class Points:
         self._parameters = study.parameters
         if study.method == "grid":
             self._axes = [choices(p) for p in study.parameters]
+            # Points that differ only in the hardware are neighbours: they are read together.
+            order = sorted(range(len(self._axes)), key=lambda i: study.parameters[i].path.startswith("hardware."))
+            self._order = tuple(order)
             self.count = math.prod(len(axis) for axis in self._axes)
             if self.count > MOST_POINTS:
                 raise SpecError(f"the grid has {self.count:,} points", expected=f"at most {MOST_POINTS:,}")
@@ -124,20 +126,21 @@ class Points:
         return from_share(parameter, 0.0)
 
     def take(self, start: int, stop: int) -> list[Point]:
-        """Points *start* to *stop*, the latter not included. On a grid the last parameter varies fastest."""
+        """Points *start* to *stop*, the latter not included.
+
+        On a grid the last parameter varies fastest; those of the hardware vary faster than all others.
+        """
         if self._shares is not None:
             rows = self._shares[start:stop].tolist()
             return [tuple(from_share(p, s) for p, s in zip(self._parameters, row, strict=True)) for row in rows]
-        if (start, stop) == (0, self.count):
-            return list(itertools.product(*self._axes))
         return [self._at(index) for index in range(start, stop)]
 
     def _at(self, index: int) -> Point:
-        out: list[Choice] = []
-        for axis in reversed(self._axes):
-            index, place = divmod(index, len(axis))
-            out.append(axis[place])
-        return tuple(reversed(out))
+        out = [axis[0] for axis in self._axes]
+        for position in reversed(self._order):
+            index, place = divmod(index, len(self._axes[position]))
+            out[position] = self._axes[position][place]
+        return tuple(out)
 
 
 def _shares(method: str, samples: int, axes: int, seed: int) -> Any:
