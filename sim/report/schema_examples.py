@@ -23,6 +23,7 @@ INTRODUCTIONS: Final[Mapping[str, str]] = {
     "system": f"{_QUANTITIES}\n\n{_EXTENDS} `--set hardware.device.…` reaches into the device's own file.",
     "workload": f"{_QUANTITIES}\n\n{_EXTENDS} The operators of an explicit list have the kinds and columns of "
     "`effsim kernels` ([command line](../cli.md#effsim-kernels)).",
+    "study": "How studies are run, resumed and read: [sweeps](../sweep.md). `effsim list studies` names bundled ones.",
     "engine": f"{_QUANTITIES}\n\n{_EXTENDS}",
     **dict.fromkeys(("cpu", "pim", "systolic", "fpga", "dram"), f"{_QUANTITIES}\n\n{_EXTENDS}"),
     "architecture": f"Dimensions are whole numbers without units. {_EXTENDS} `effsim import config.json` makes such a "

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import DataError, EffsimError, SpecError, located
+from ...errors import EffsimError, SpecError, located
 from ...spec.build import build
 from ...spec.catalogue import load_document
 from ...spec.study import StudySpec
@@ -265,12 +265,6 @@ def _row(table: Any, index: int) -> Row:
 
 
 def default_folder(name_or_path: str) -> Path:
-    """Where a study's points go without ``--out``: ``sweep_<study>`` in the working directory.
-
-    Raises:
-        DataError: there is no working directory.
-    """
-    try:
-        return Path.cwd() / f"sweep_{Path(name_or_path).name.removesuffix('.yaml').removesuffix('.yml')}"
-    except OSError as error:
-        raise DataError(f"no working directory ({error.strerror}); give --out") from None
+    """Where a study's points go without ``--out``: ``sweep_<study>`` in the working directory."""
+    stem = Path(name_or_path).name.removesuffix(".yaml").removesuffix(".yml")
+    return Path(f"sweep_{stem}")
