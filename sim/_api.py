@@ -150,7 +150,7 @@ def sweep(
     study: str | Mapping[str, Any],
     *,
     out: Path | str | None = None,
-    processes: int | None = None,
+    processes: int | None = 1,
     scheduler: Any = None,
     seed: int | None = None,
     fresh: bool = False,
@@ -161,7 +161,8 @@ def sweep(
     Args:
         study: path or bundled name of a study file, or its content as a mapping.
         out: folder of the points (``sweep_<study>`` here if None); one that holds some of them is continued.
-        processes: processes of this machine; as many as it has processors if None. The rows do not depend on it.
+        processes: processes of this machine; as many as it has processors if None. The rows do not depend on it. They
+            are started anew, so a script that asks for several guards its own code by ``if __name__ == "__main__"``.
         scheduler: address of a Dask scheduler (``tcp://…``), or a connected ``distributed.Client``, instead.
         seed: replaces the study's.
         fresh: forget the points that the folder holds.

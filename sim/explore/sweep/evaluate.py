@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ...devices.capacity import capacity_of
 from ...devices.registry import Machine, load_machine
@@ -164,7 +164,7 @@ class Evaluator:
 
     def _keep(self, key: Hashable, make: Callable[[], T]) -> T:
         """The kept result of *make*, an error as well as a value."""
-        kept = self._kept.get(key)
+        kept: tuple[Any, EffsimError | None] | None = self._kept.get(key)
         if kept is None:
             if len(self._kept) > MOST_KEPT:
                 self._kept.clear()
@@ -173,11 +173,9 @@ class Evaluator:
             except EffsimError as error:
                 kept = (None, error)
             self._kept[key] = kept
-        value, error = kept
-        if error is not None:
-            raise error
-        made: T = value
-        return made
+        if kept[1] is not None:
+            raise kept[1]
+        return cast(T, kept[0])
 
     def _file(self, name: str) -> str:
         nearby = self._folder / name
