@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
@@ -162,6 +163,7 @@ class RangeSpec(SpecModel):
         return self
 
 
+@lru_cache(maxsize=4096, typed=True)
 def split_number(text: str | int | float) -> tuple[float, str]:
     """Number and unit of a bound.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,21 @@ def test_mistakes_are_pointed_at(tmp_path: Path, old: str, new: str, message: st
     with pytest.raises(SpecError, match=message):
         effsim.sweep(str(file), out=tmp_path / "out", processes=1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["3.35 TB/s", "80 GiB", "1.2 GHz", "87 %", "14 ns", "128 B/cycle", "16 OP/cycle", "700 W"]
+)
+def test_quantities_are_those_of_their_own_dimension(text: str) -> None:
+    from effsim.errors import UnitError
+    from effsim.units import DIMENSIONS, parse
+
+    found = set()
+    for dimension in DIMENSIONS:
+        with contextlib.suppress(UnitError):
+            found.add(parse(text, dimension))
+    assert found == {quantity(text)}
+
+
+def test_names_are_no_quantities() -> None:
+    assert [quantity(text) for text in ("gpu_h100", "bf16", "", "4 parsecs", "3..5 TB/s")] == [None] * 5

@@ -29,7 +29,6 @@ Point = tuple[Choice, ...]
 """One choice a parameter, in the order of the study."""
 
 
-@cache
 def quantity(text: str) -> float | None:
     """A quantity with a unit in SI, or None if it is none.
 
@@ -38,11 +37,22 @@ def quantity(text: str) -> float | None:
     """
     if not text[:1].isdigit():
         return None
+    try:
+        dimension = _dimension(split_number(text)[1])
+        return None if dimension is None else parse(text, dimension)
+    except (ValueError, UnitError):
+        return None
+
+
+@cache
+def _dimension(unit: str) -> str | None:
+    """A dimension that is measured in *unit*; those that share one turn it into SI alike."""
     for dimension in DIMENSIONS:
         try:
-            return parse(text, dimension)
+            parse(f"1 {unit}", dimension)
         except UnitError:
             continue
+        return dimension
     return None
 
 
