@@ -231,8 +231,12 @@ def _tile(s: Sheet, x: Example) -> None:
     s.given(t, "warps_n", float(tile.warps_n), "", "hardware: kernels.gemm.tiles")
     s.given(t, "clock", float(spec.clock.sustained or spec.clock.boost), "Hz", "hardware: clock.sustained")
     s.given(t, "l1", float(spec.sm.l1.bandwidth), "B/cycle", "hardware: sm.l1.bandwidth")
-    s.given(t, "issue", float(spec.kernels.gemm.issue_latency), "s", "hardware: kernels.gemm.issue_latency")
-    s.given(t, "sync", float(spec.kernels.gemm.step_sync or 0.0), "s", "hardware: kernels.gemm.step_sync")
+    by_vector = s.names["m"] == 1 and spec.kernels.gemm.vector_kernel
+    reason = "none: hardware: kernels.gemm.vector_kernel, one row; else " if by_vector else ""
+    issue, sync = float(spec.kernels.gemm.issue_latency), float(spec.kernels.gemm.step_sync or 0.0)
+    s.given(t, "issue", issue, "cycle", "hardware: kernels.gemm.issue_latency")
+    s.given(t, "step_issue", 0.0 if by_vector else issue, "cycle", f"{reason}issue")
+    s.given(t, "sync", 0.0 if by_vector else sync, "cycle", f"{reason}hardware: kernels.gemm.step_sync")
     s.given(t, "shared", float(spec.sm.shared_memory), "B", "hardware: sm.shared_memory")
     s.given(t, "mem_latency", float(spec.memory.latency), "s", "hardware: memory.latency")
     s.line(t, "tiles", "ceil(m / bm) * ceil(n / bn)", "")
@@ -247,7 +251,7 @@ def _tile(s: Sheet, x: Example) -> None:
         "(steps * bk * (bm * warps_n + bn * warps_m) * word + steps * stage_bytes) / (l1 * clock)",
         "s",
     )
-    s.line(t, "tile_issue", "steps * issue", "s")
+    s.line(t, "tile_issue", "steps * step_issue / clock", "s")
     s.line(t, "tile_bytes", "k * (min(m, bm) + bn) * word + min(m, bm) * bn * word", "B")
     s.line(t, "flow", "(stages - 1) * bk * (min(m, bm) + bn) * word / mem_latency", "B/s")
 
@@ -266,11 +270,13 @@ def _time(s: Sheet, x: Example) -> None:
     )
     s.given(t, "fraction", share, "", "the DRAM model for hardware: memory.dram, reading pieces of that size")
     s.given(t, "l2_latency", float(spec.l2.latency), "s", "hardware: l2.latency")
-    s.given(t, "l2_fraction", float(spec.kernels.gemm.l2_fraction or 1.0), "", "hardware: kernels.gemm.l2_fraction")
-    s.given(t, "setup", float(spec.kernels.gemm.setup or 0.0), "s", "hardware: kernels.gemm.setup")
+    s.given(t, "fills", float(spec.kernels.gemm.l2_fills or 0.0), "", "hardware: kernels.gemm.l2_fills")
+    s.given(t, "start", float(spec.kernels.gemm.start or 0.0), "cycle", "hardware: kernels.gemm.start")
     s.given(t, "write", of_memory(spec.memory.dram, spec.memory.stream_fraction).write, "", "the DRAM model, writing")
     s.given(t, "cadence", float(spec.launch.graph), "s", "hardware: launch.graph")
-    s.line(t, "l2_reached", "l2_bandwidth * l2_fraction", "B/s")
+    s.line(
+        t, "l2_reached", "l2_bandwidth * tiles * tile_bytes / (tiles * tile_bytes + fills * (weights + outputs))", "B/s"
+    )
     s.line(t, "tile_outputs", "min(m, bm) * bn * word", "B")
     s.line(
         t,
@@ -278,13 +284,13 @@ def _time(s: Sheet, x: Example) -> None:
         "max(tile_outputs / (l1 * clock), tiles * tile_outputs / l2_bandwidth, outputs / (bandwidth * write))",
         "s",
     )
-    s.line(t, "by_processor", "max(max(tile_matrix, tile_shared) + steps * sync, tile_issue) + store", "s")
+    s.line(t, "by_processor", "max(max(tile_matrix, tile_shared) + steps * sync / clock, tile_issue) + store", "s")
     s.line(t, "by_memory", "weights / (bandwidth * fraction) + outputs / (bandwidth * write)", "s")
     s.line(t, "by_l2", "tiles * tile_bytes / l2_reached", "s")
     s.line(t, "by_flow", "tile_bytes / flow", "s")
     s.line(t, "work", "rounds * max(by_processor, by_memory, by_l2, by_flow)", "s")
-    s.line(t, "ends", "mem_latency + issue + l2_latency", "s")
-    s.line(t, "kernel", "work + ends + setup", "s")
+    s.line(t, "ends", "mem_latency + issue / clock + l2_latency", "s")
+    s.line(t, "kernel", "work + ends + start / clock", "s")
     s.line(t, "launch", "cadence - mem_latency", "s")
     s.line(t, "once", "kernel + launch", "s")
     s.line(t, "of_roofline", "roofline / once", "")

@@ -27,6 +27,13 @@ MODELS: Final = MappingProxyType(
         ),
         "conv1d": ("conv.causal_conv1d",),
         "conv2d": ("conv.conv2d", "winograd.winograd_conv2d"),
+        "bias_backward": ("gradients.bias_gradient",),
+        "cross_entropy_backward": (
+            "cross_entropy.cross_entropy_backward",
+            "cross_entropy.cut_cross_entropy_backward",
+        ),
+        "gradient_clip": ("gradients.gradient_clip",),
+        "gradient_sum": ("gradients.gradient_sum",),
         "conv2d_backward": ("backward.conv2d_backward",),
         "cross_entropy": (
             "cross_entropy.cross_entropy",

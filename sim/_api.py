@@ -14,8 +14,9 @@ from .devices.registry import DEVICE_SPECS, Machine, load_machine
 from .errors import DataError, EffsimError, SpecError, located
 from .explore.kernel_table import PredictedTable, predict
 from .explore.sensitivity import Sensitivity, sensitivities, shown_path
-from .program.place import place
-from .program.program import Program
+from .intervals.total import Interval, energy_bounds, reading_intervals
+from .program.place import needed_memory, place
+from .program.program import Memory, Program
 from .readings.analytic import analytic, roofline
 from .readings.energy import energy_j
 from .readings.events import events
@@ -194,6 +195,11 @@ class FullRun:
     machine: Machine
     program: Program
     reading: Reading
+
+
+def memory_on(machine: Machine, workload: WorkloadSpec) -> Memory:
+    """What a workload with given degrees needs on one device, whether it fits or not."""
+    return needed_memory(workload, load_engine(workload.engine), capacity_of(machine))
 
 
 def run(
@@ -384,7 +390,12 @@ def import_config(path: Path | str, *, name: str = "") -> str:
 def assemble(
     machine: Machine, spec: WorkloadSpec, program: Program, reading: Reading, elastic: Sequence[Sensitivity]
 ) -> RunResult:
-    """Put program, reading and sensitivities into one result."""
+    """Put program, reading, its intervals and sensitivities into one result."""
+    known = reading_intervals(program, machine.device, reading, engine=spec.engine)
+    energy = energy_j(program, machine.device, reading)
+    energy_ends: tuple[float | None, float | None] = (None, None)
+    if energy is not None:
+        energy_ends = energy_bounds(program, machine.device, reading, energy)
     rows = tuple(
         OperatorRow(
             name=o.name,
@@ -398,6 +409,9 @@ def assemble(
             bound=o.bound,
             terms=dict(o.shares),
             cycles={} if o.op is None else machine.device.cycle_parts(o.op, program.fused_pointwise),
+            time_low_s=known.operators[phase.name, o.name].low_s,
+            time_high_s=known.operators[phase.name, o.name].high_s,
+            evidence=known.relatives[phase.name, o.name].band.evidence,
         )
         for phase in reading.phases
         for o in phase.operators
@@ -413,7 +427,7 @@ def assemble(
         parallelism=program.degrees.shown(),
         time_s=reading.time_s,
         roofline_s=reading.roofline_s,
-        phases={phase.name: _phase(phase) for phase in reading.phases},
+        phases={phase.name: _phase(phase, known.phases[phase.name]) for phase in reading.phases},
         memory={
             "capacity_bytes": memory.capacity_bytes,
             "used_bytes": memory.used_bytes,
@@ -423,12 +437,13 @@ def assemble(
             "activation_bytes": memory.activation_bytes,
             "gradient_bytes": memory.gradient_bytes,
             "optimizer_bytes": memory.optimizer_bytes,
+            "transient_bytes": memory.transient_bytes,
             "reserved_bytes": memory.reserved_bytes,
             "fits": memory.fits,
         },
         flops=sum(row.flops for row in rows),
         bytes_moved=sum(row.bytes_moved for row in rows),
-        energy_j=energy_j(program, machine.device, reading),
+        energy_j=energy,
         energy_limit_j=None if limit is None else limit * device_seconds,
         cost_usd=None if price is None else price * device_seconds / 3600.0,
         bound=reading.shares(),
@@ -438,15 +453,25 @@ def assemble(
         ceilings=_ceilings(machine, spec, program.devices),
         notes=program.notes + _link_note(machine, program) + _turn_notes(reading),
         timeline=reading.timeline,
+        time_low_s=known.whole.low_s,
+        time_high_s=known.whole.high_s,
+        energy_low_j=energy_ends[0],
+        energy_high_j=energy_ends[1],
+        evidence=known.evidence,
+        interval_causes=known.whole.causes,
+        whole_runs=known.whole_runs,
     )
 
 
-def _phase(phase: PhaseTime) -> dict[str, float]:
-    out = {"time_s": phase.time_s, "roofline_s": phase.roofline_s}
+def _phase(phase: PhaseTime, known: Interval) -> dict[str, float]:
+    out = {"time_s": phase.time_s, "time_low_s": known.low_s, "time_high_s": known.high_s}
+    out["roofline_s"] = phase.roofline_s
     if phase.time_s > 0:
         out["tokens_per_s"] = phase.tokens / phase.time_s
     if phase.name == "decode":
         out["time_per_token_s"] = phase.time_s / phase.steps
+        out["time_per_token_low_s"] = known.low_s / phase.steps
+        out["time_per_token_high_s"] = known.high_s / phase.steps
     return out
 
 
@@ -466,10 +491,9 @@ def _assumptions(machine: Machine, program: Program, elastic: Sequence[Sensitivi
             key = f"{head}.tiles" if tiles else shown
             entry = Assumption(key, float(leaf), leaf.kind or "assumed", leaf.source or "", matters.get(shown))
             out.setdefault(key, entry)
-    if program.host_per_step_s:
-        out["engine.host_per_step"] = Assumption(
-            "engine.host_per_step", program.host_per_step_s, "fitted", "engine profile of the workload"
-        )
+    for number in program.host_numbers:
+        path = f"engine.{number.field}"
+        out[path] = Assumption(path, number.value, number.kind, number.source)
     order = sorted(out.values(), key=lambda a: (-abs(a.elasticity or 0.0), a.path))
     return tuple(order)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 TIMES = (
     "latency",
-    "issue_latency",
-    "step_sync",
     "reduction",
     "module_setup",
     "setup",

@@ -13,12 +13,16 @@ What the columns mean, where it had to be settled from the data:
   something of fixed width; it is taken as the one width all models share, 16 key heads of 128, which agrees with the
   memory's bandwidth at the long end (6144 channels would exceed it).
 - ``fp8`` and ``fp8_block`` of the GEMM tables include the quantisation of the activations, unfused: on H100
-  8192 × 64 × 65536 takes 5855 us, in bf16 365 us; ``fp8_block`` on H200 never takes less than 50 us, whatever the size.
-  These rows are marked ``composite``.
+  8192 × 64 × 65536 takes 5855 us, in bf16 365 us. vLLM 0.14 quantises by framework operations, and so do the rows of
+  other versions in ``fp8``; other engines have a kernel for it. These rows are marked ``composite``.
+- vLLM's collector uses no graph for ``fp8_block`` from 0.17 on: on H200 a row takes 50 us (few tokens) or 75 us (more),
+  whatever its size: the host. Rows of less than 90 us are left out; the others quantise in one kernel.
 - Attention rows are replays of a graph that holds one engine operator: the write of the new tokens to the paged cache
-  (not in vLLM 0.22 any more), copies, the attention kernel and its merge. Latent attention was launched from the
-  framework, with its up-projections: it never takes less than 100 us (H100) or 240 us (A100). Kernel rows of both kinds
-  mean that whole operator.
+  (vLLM writes it outside of the operator from 0.15 on), copies, the attention kernel and its merge. Latent attention of
+  vLLM was launched from the framework, with its up-projections: it never takes less than 100 us (H100) or 240 us
+  (A100), and one row in ten is two to ten times as slow as its neighbours, at random: six runs were timed, and the host
+  was interrupted. Those of TensorRT-LLM and SGLang are graphs of the attention alone. Kernel rows of both kinds mean
+  that whole operator.
 - On H100 (vLLM 0.14) generation with 1, 2 or 4 key heads and long caches takes nearly as long as with 8, as if keys
   were split for eight key heads whatever their number. H200 (0.22) does not show it; it is not modelled.
 - ``num_heads`` of attention and latent attention is what one device holds (the division is made);
@@ -27,6 +31,7 @@ What the columns mean, where it had to be settled from the data:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,8 +45,8 @@ DTYPES: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bf16"},
     "float16": {"dtype": "fp16"},
     "fp8": {"dtype": "fp8"},
-    # Scales of 128 × 128 blocks are 0.02 % of the weights: left out.
-    "fp8_block": {"dtype": "fp8"},
+    "fp8_block": {"dtype": "fp8", "group_size": 128 * 128},
+    "nvfp4": {"dtype": "fp4"},
     "sq": {"dtype": "int8"},
     "int8_wo": {"dtype": "bf16", "weight_dtype": "int8"},
     "int4_wo": {"dtype": "bf16", "weight_dtype": "int4", "group_size": 128},
@@ -55,6 +60,11 @@ UNCLEAR_EXPERTS = frozenset({1856})
 COMPOSITE = ("linear fp8",)
 """Labels whose rows time more than the operator (see above)."""
 
+OUTSIDE_WRITE = (0, 15)
+"""From this version on vLLM's attention leaves the cache write to the model (``forward_includes_kv_cache_update``)."""
+HOST_BOUND_MS, UNGRAPHED_SINCE = 0.09, (0, 17)
+"""Rows of block-scaled products below this time are host time, from this version of vLLM on (see above)."""
+
 Converted = tuple[str, str, dict[str, Any]]
 """Label, kind and cells of one row."""
 
@@ -64,11 +74,32 @@ def whole(row: Mapping[str, Any], name: str) -> int:
     return int(number(row, name, "table"))
 
 
+def _vllm(row: Mapping[str, Any]) -> tuple[int, ...]:
+    """Major and minor version where the row is of vLLM; empty for other engines.
+
+    >>> _vllm({"framework": "VLLM", "version": "0.14.0"}), _vllm({"framework": "TRTLLM", "version": "1.0.0rc3"})
+    ((0, 14), ())
+    """
+    if str(row.get("framework", "")).lower() != "vllm":
+        return ()
+    return tuple(int(part) for part in re.findall(r"\d+", str(row.get("version", "")))[:2])
+
+
+def _ungraphed(row: Mapping[str, Any]) -> bool:
+    """Whether the collector launched this engine's block-scaled products one by one, without a graph."""
+    return _vllm(row) >= UNGRAPHED_SINCE
+
+
 def _gemm(row: Mapping[str, Any]) -> Converted | None:
     types = DTYPES.get(str(row["gemm_dtype"]))
     if types is None:
         return None
     cells = {"m": whole(row, "m"), "n": whole(row, "n"), "k": whole(row, "k"), **types}
+    launched = row["gemm_dtype"] == "fp8_block" and _ungraphed(row)
+    if launched and number(row, "latency", "table") < HOST_BOUND_MS:
+        return None
+    if types["dtype"] == "fp8" and (launched or str(row.get("framework", "")) != "VLLM"):
+        cells["quantiser"] = "kernel"
     return f"linear {row['gemm_dtype']}", "linear", cells
 
 
@@ -90,6 +121,7 @@ def _attention(row: Mapping[str, Any]) -> Converted | None:
         "kv_dtype": cache["dtype"],
         "window": int(row.get("window_size") or 0),
     }
+    cells["appends"] = _vllm(row) < OUTSIDE_WRITE
     quantised = " fp8 cache" if cache["dtype"] == "fp8" else ""
     return f"attention {phase}{quantised}", "attention", cells
 
@@ -110,6 +142,7 @@ def _latent(row: Mapping[str, Any]) -> Converted | None:
         "rope_dim": ROPE_DIM,
         "dtype": types["dtype"],
         "kv_dtype": cache["dtype"],
+        "module": bool(_vllm(row)),
     }
     quantised = " fp8 cache" if cache["dtype"] == "fp8" else ""
     return f"latent_attention {phase}{quantised}", "latent_attention", cells
@@ -134,7 +167,7 @@ def _moe(row: Mapping[str, Any]) -> Converted | None:
 def _linear_attention(row: Mapping[str, Any]) -> Converted | None:
     source = str(row["kernel_source"])
     batch, length = whole(row, "batch_size"), whole(row, "seq_len")
-    base = {"batch": batch, "length": length, "dtype": "bf16"}
+    base = {"batch": batch, "length": length, "dtype": "bf16", "phase": str(row["phase"])}
     if source.startswith("causal_conv1d"):
         cells = {**base, "channels": _convolved(row), "kernel": whole(row, "d_conv")}
         return f"conv1d {row['phase']}", "conv1d", cells
@@ -209,4 +242,8 @@ def convert(rows: list[dict[str, Any]], table: str, hardware: str, source: str) 
         if found is not None:
             label, kind, cells = found
             seconds = number(row, "latency", source) * MS
-            yield Measured(hardware, source, label, kind, cells, seconds, composite=label.startswith(COMPOSITE))
+            watts = row.get("power")
+            energy = seconds * number(row, "power", source) if watts else None
+            yield Measured(
+                hardware, source, label, kind, cells, seconds, composite=label.startswith(COMPOSITE), measured_j=energy
+            )

@@ -41,6 +41,17 @@ def figures(report: Report) -> Iterator[Figure]:
     for g in report.kernels.groups if report.kernels is not None else ():
         if g.bucket == "all":
             yield Figure("kernels", g.hardware, g.label, g.score.n, g.score.median, g.score.p90, g.score.bias)
+    for e in report.energy:
+        if e.readings == "all":
+            yield Figure("energy", e.hardware, e.label, e.energy.n, e.energy.median, e.energy.p90, e.energy.bias)
+    for t in report.training.totals if report.training is not None else ():
+        if t.score is not None:
+            s = t.score
+            where = f"{t.source}, {t.machine}"
+            yield Figure("published", where, f"training {t.quantity}, {t.model}", s.n, s.median, s.p90, s.bias)
+    for c in report.collectives:
+        where, what = "collectives, published", f"{c.label}, {'above' if c.above else 'below'} 1 MiB"
+        yield Figure("published", where, what, c.score.n, c.score.median, c.score.p90, c.score.bias)
     for run in report.runs or ():
         if run.score is not None:
             s = run.score

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from effsim.graph.table import from_row
 from effsim.readings.launch import single_launch_s
 from effsim.spec.catalogue import names
 
+from .coverage import Coverage, Judged, coverage, judged
 from .engines import convert, table_of
 from .profiles import llmcompass, vidur_all_reduce, vidur_layers
+from .runs import run_residuals
 from .tables import Measured, read_parquet
 
 SEED = 20240607
@@ -38,6 +40,8 @@ class Outcome:
     row: Measured
     predicted_s: float
     roofline_s: float
+    op: Operator | None = None
+    judged: Judged | None = None
 
     @property
     def error(self) -> float:
@@ -57,7 +61,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class GroupScore:
-    """Errors of one GPU, label and duration; ``bucket`` is "all" for their sum."""
+    """Errors of one GPU, label and duration; ``bucket`` is "all" for their sum.
+
+    ``coverage``: how often the interval held on rows that it was not fitted on; None where none are left.
+    """
 
     hardware: str
     label: str
@@ -69,6 +76,7 @@ class GroupScore:
     composite: bool
     ratios: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
     """predicted / measured at the 5, 25, 50, 75 and 95 % of the rows."""
+    coverage: Coverage | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -82,6 +90,7 @@ class KernelReport:
     groups: tuple[GroupScore, ...]
     left_out: Mapping[str, int]
     rows: int
+    residuals: Mapping[str, Any] = field(default_factory=dict)
 
 
 def hardware_of(folder: str) -> str:
@@ -153,7 +162,7 @@ def predict(row: Measured, device: Device, machine: Machine) -> Outcome:
     op = from_row(row.kind, row.cells)
     lowered = device.lower(op)
     seconds = lowered.analytic_s + single_launch_s(device.launch, row.launch, lowered)
-    return Outcome(row, seconds, naive_roofline_s(op, machine))
+    return Outcome(row, seconds, naive_roofline_s(op, machine), op)
 
 
 def naive_roofline_s(op: Operator, machine: Machine) -> float:
@@ -198,7 +207,8 @@ def _group(hardware: str, label: str, span: str, members: Sequence[Outcome]) -> 
     far = members[ours.worst_row]
     worst = {**far.row.cells, "measured_s": far.row.measured_s, "predicted_s": far.predicted_s}
     ratios = quantiles([1.0 + o.error for o in members])
-    return GroupScore(hardware, label, span, ours, pure, naive, worst, far.row.composite, ratios)
+    found = coverage([o.judged for o in members])
+    return GroupScore(hardware, label, span, ours, pure, naive, worst, far.row.composite, ratios, found)
 
 
 def quantiles(values: Sequence[float]) -> tuple[float, float, float, float, float]:
@@ -212,8 +222,11 @@ def quantiles(values: Sequence[float]) -> tuple[float, float, float, float, floa
     return low, first, half, third, high
 
 
-def validate_kernels(data: Path, gpu: str = "", limit: int = ROWS_A_GROUP) -> KernelReport:
+def validate_kernels(data: Path, gpu: str = "", limit: int = ROWS_A_GROUP, fit_residuals: bool = False) -> KernelReport:
     """Predict and score what a folder of measurements holds.
+
+    *fit_residuals* fits the intervals anew (on the half of the rows that coverage is not judged on) and returns them;
+    otherwise the bundled ones are judged.
 
     Raises:
         DataError: nothing to compare with (for this *gpu*).
@@ -234,4 +247,8 @@ def validate_kernels(data: Path, gpu: str = "", limit: int = ROWS_A_GROUP) -> Ke
                 left_out[reason] = left_out.get(reason, 0) + 1
     if not outcomes:
         raise DataError(f"{data}: no measured kernels{f' of {gpu}' if gpu else ''} that effsim can predict")
-    return KernelReport(tuple(score(outcomes)), left_out, len(outcomes))
+    devices = {key: machine.device for key, machine in machines.items()}
+    runs = run_residuals(data) if fit_residuals else None
+    marks, fitted = judged([(o.row, o.op, o.predicted_s) for o in outcomes if o.op is not None], devices, runs)
+    outcomes = [replace(outcome, judged=mark) for outcome, mark in zip(outcomes, marks, strict=True)]
+    return KernelReport(tuple(score(outcomes)), left_out, len(outcomes), fitted)

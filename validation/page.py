@@ -11,21 +11,36 @@ from typing import TYPE_CHECKING, Any
 from effsim.errors import DataError
 from effsim.units import format_quantity
 
-from . import prose
+from . import collectives, energy, prose
 from .blocks import Block
 from .charts import write_charts
-from .endtoend import EndToEnd
+from .coverage import Coverage
+from .endtoend import EndToEnd, LeftOut
 from .guard import record
 from .kernels import GroupScore
 from .peers import Peers, sections, tables
 from .report import Report
+from .training import HEAD, TrainingReport, cells, open_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 CHARTS = "validation"
 """Folder of the pictures, beside the page."""
-KERNEL_HEAD = ("kernel", "measured", "n", "median", "MAPE", "p90", "bias", "roofline", "rule of thumb")
+KERNEL_HEAD = (
+    "kernel",
+    "measured",
+    "n",
+    "median",
+    "MAPE",
+    "p90",
+    "bias",
+    "roofline",
+    "rule of thumb",
+    "inside",
+    "elsewhere",
+    "width",
+)
 
 
 def percent(value: float, signed: bool = False) -> str:
@@ -55,7 +70,20 @@ def kernel_cells(group: GroupScore) -> tuple[str, ...]:
     s = group.score
     label = f"**{group.label}**" if group.bucket == "all" else ""
     errors = (percent(s.median), percent(s.mape), percent(s.p90), percent(s.bias, signed=True))
-    return (label, group.bucket, str(s.n), *errors, percent(group.roofline.median), percent(group.naive.median))
+    simple = (percent(group.roofline.median), percent(group.naive.median))
+    return (label, group.bucket, str(s.n), *errors, *simple, *coverage_cells(group.coverage))
+
+
+def coverage_cells(found: Coverage | None) -> tuple[str, str, str]:
+    """Coverage on rows not fitted, the same without this GPU's own rows, and the median width of the interval.
+
+    >>> coverage_cells(None)
+    ('–', '–', '–')
+    """
+    if found is None:
+        return "–", "–", "–"
+    elsewhere = "–" if found.elsewhere is None else f"{100 * found.elsewhere:.0f} %"
+    return f"{100 * found.inside:.0f} %", elsewhere, f"{100 * found.width:.0f} %"
 
 
 def _kernels(groups: Sequence[GroupScore]) -> list[str]:
@@ -118,14 +146,28 @@ def _blocks(blocks: Sequence[Block]) -> list[str]:
     return out
 
 
-def _runs(runs: Sequence[EndToEnd]) -> list[str]:
-    rows = []
-    for run in runs:
-        s = run.score
-        errors = ("", "", "") if s is None else (percent(s.median), percent(s.p90), percent(s.bias, signed=True))
-        rows.append((run.source, run.machine, run.label, str(s.n if s else 0), *errors, str(run.unfit or "")))
-    head = ("source", "machine", "model and task", "n", "median", "p90", "bias", "said not to fit")
-    return ["## Whole models, published", prose.RUNS, table(head, rows)]
+RUN_HEAD = ("source", "machine", "engine", "model and task", "n", "median", "MAPE", "p90", "bias", "worst", "unfit")
+
+
+def run_cells(run: EndToEnd) -> tuple[str, ...]:
+    """One line of the table of whole models; ``worst`` is the row furthest off, ``unfit`` rows said not to fit."""
+    s = run.score
+    errors = ("0", "", "", "", "") if s is None else (str(s.n), percent(s.median), percent(s.mape), percent(s.p90))
+    bias = () if s is None else (percent(s.bias, signed=True),)
+    return (run.source, run.machine, run.engine, run.label, *errors, *bias, run.worst, str(run.unfit or ""))
+
+
+def _runs(runs: Sequence[EndToEnd], left_out: Sequence[LeftOut]) -> list[str]:
+    out = ["## Whole models, published", prose.RUNS, table(RUN_HEAD, [run_cells(run) for run in runs])]
+    if left_out:
+        lines = [f"- {left.source}: {left.reason} ({left.rows} rows)" for left in left_out]
+        out += ["### Published runs that are not compared", "\n".join(lines)]
+    return out
+
+
+def _training(training: TrainingReport) -> list[str]:
+    lines = [cells(score) for score in (*training.totals, *training.groups)]
+    return ["## Training steps, published", prose.TRAINING, table(HEAD, lines), "\n".join(open_rows(training))]
 
 
 PEERS_BEGIN, PEERS_END = "<!-- peers -->", "<!-- peers end -->"
@@ -156,7 +198,13 @@ def page(report: Report) -> str:
     if report.blocks is not None:
         parts += _blocks(report.blocks)
     if report.runs:
-        parts += _runs(report.runs)
+        parts += _runs(report.runs, report.runs_left_out)
+    if report.training is not None:
+        parts += _training(report.training)
+    if report.collectives:
+        parts += collectives.section(report.collectives)
+    if report.energy:
+        parts += energy.section(report.energy)
     if report.peers is not None:
         parts += _peers(report.peers)
     if report.kernels is not None:
@@ -232,9 +280,8 @@ def print_report(report: Report, console: Console) -> None:
         for title, head, lines in tables(report.peers):
             show(title, head, lines)
     if report.runs:
-        rows_of = [
-            (r.source, r.machine, r.label, str(r.score.n), percent(r.score.median), percent(r.score.bias, signed=True))
-            for r in report.runs
-            if r.score is not None
-        ]
-        show("whole models, published", ("source", "machine", "model and task", "n", "median", "bias"), rows_of)
+        show("whole models, published", RUN_HEAD, [run_cells(run) for run in report.runs])
+        reasons = [(left.source, left.reason, str(left.rows)) for left in report.runs_left_out]
+        show("published runs that are not compared", ("source", "why", "rows"), reasons)
+    if report.training is not None:
+        show("training steps, published", HEAD, [cells(score) for score in report.training.totals])

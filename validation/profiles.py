@@ -4,8 +4,9 @@ Vidur sums the device time of the kernels of one module (its clock ticks in micr
 Its all-reduce ``size`` is in bytes: read as 2-byte elements, the bus bandwidth of 8 devices would exceed the link
 (348 of 300 GB/s); below :data:`SMALLEST_ALL_REDUCE` its rows are host time (10 to 60 us in no order).
 
-LLMCompass timed one operator at a time from Python, synchronised: launch is in each row. ``matmul`` rows are m, k, n
-and milliseconds. ``softmax``, ``layernorm`` (rows, columns) and ``gelu`` (elements) give a rate; that it counts 1e9
+LLMCompass timed one operator at a time from Python, synchronised: launch is in each row. Softmax is the framework's
+own kernel; ``layernorm`` and ``gelu`` (with tanh) are functions that torch.compile compiled. ``matmul`` rows are m, k,
+n and milliseconds. ``softmax``, ``layernorm`` (rows, columns) and ``gelu`` (elements) give a rate; that it counts 1e9
 *elements* a second follows from both ends: 4096 × 32 softmax elements at 9.996 are 13.1 us, close to the launch
 overhead that the authors state (12 us), and 537 million GELU elements at 390.3, two bytes in and two out, are
 1.56 TB/s, 77 % of the memory's peak; read as bytes the small end would take 52 us and the large end
@@ -24,6 +25,7 @@ SHORTEST_S = 8e-6
 SMALLEST_ALL_REDUCE = 1 << 20
 MICRO_BATCH = 1024
 GIGA = 1e9
+COMPILED = ("layernorm", "gelu")
 LLMCOMPASS_HARDWARE = {"A100": "gpu_a100", "MI210": "gpu_mi210"}
 
 
@@ -118,5 +120,7 @@ def _rates(path: Path, kind: str, hardware: str) -> Iterator[Measured]:
             shape = {name: int(number(row, name, path)) for name in ("rows", "cols")}
             elements = shape["rows"] * shape["cols"]
         seconds = elements / (number(row, "rate", path) * GIGA)
-        cells = {**shape, "dtype": "fp16"}
-        yield Measured(hardware, path.name, f"{kind}, eager (LLMCompass)", kind, cells, seconds, "eager")
+        compiled = kind in COMPILED
+        cells = {**shape, "dtype": "fp16", "compiled": compiled}
+        label = f"{kind}, {'compiled' if compiled else 'eager'} (LLMCompass)"
+        yield Measured(hardware, path.name, label, kind, cells, seconds, "eager")

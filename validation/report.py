@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from effsim.errors import SpecError
+from effsim.errors import DataError, SpecError
 
 from .blocks import Block, validate_blocks
-from .endtoend import EndToEnd, validate_end_to_end
+from .collectives import CollectiveScore, validate_collectives
+from .endtoend import EndToEnd, LeftOut, left_out, validate_end_to_end
+from .energy import EnergyScore, validate_energy
 from .kernels import KernelReport, validate_kernels
 from .peers import Peers
 from .peers import compare as compare_peers
 from .peers import present as has_peers
+from .residuals import write_residuals
 from .tables import data_folder
+from .training import TrainingReport, validate_training
 
 CHECKS = ("kernels", "published", "peers")
 
@@ -27,6 +31,10 @@ class Report:
     blocks: tuple[Block, ...] | None
     runs: tuple[EndToEnd, ...] | None
     peers: Peers | None = None
+    runs_left_out: tuple[LeftOut, ...] = ()
+    training: TrainingReport | None = None
+    energy: tuple[EnergyScore, ...] = ()
+    collectives: tuple[CollectiveScore, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; comparisons that were not made are absent."""
@@ -37,23 +45,30 @@ class Report:
                 "left_out": dict(self.kernels.left_out),
                 "groups": [group.as_dict() for group in self.kernels.groups],
             }
+        if self.energy:
+            out["energy"] = [asdict(one) for one in self.energy]
         if self.blocks is not None:
             out["published"] = {
                 "blocks": [block.as_dict() for block in self.blocks],
                 "runs": [run.as_dict() for run in self.runs or ()],
+                "left_out": [left.as_dict() for left in self.runs_left_out],
             }
+            out["published"]["collectives"] = [asdict(one) for one in self.collectives]
+            if self.training is not None:
+                out["published"]["training"] = self.training.as_dict()
         if self.peers is not None:
             out["peers"] = self.peers.as_dict()
         return out
 
 
-def validate(data: Path | None = None, check: str = "", gpu: str = "") -> Report:
+def validate(data: Path | None = None, check: str = "", gpu: str = "", residuals: Path | None = None) -> Report:
     """Compare with the measurements of a folder.
 
     Args:
         data: the folder; default: see :func:`effsim.validation.tables.data_folder`.
         check: ``kernels``, ``published``, ``peers`` (other simulators) or, empty, all.
         gpu: only kernels of this GPU (published results are then left out unless asked for).
+        residuals: file to write the intervals' residuals to, fitted anew (:mod:`effsim.validation.residuals`).
 
     Raises:
         DataError: no measurements, or unreadable ones.
@@ -62,10 +77,25 @@ def validate(data: Path | None = None, check: str = "", gpu: str = "") -> Report
     if check not in ("", *CHECKS):
         raise SpecError(f"unknown comparison {check!r}; expected one of {', '.join(CHECKS)}")
     folder = data_folder(data)
-    if check == "peers":
+    if check == "peers" and residuals is None:
         return Report(None, None, None, compare_peers(folder))
-    kernels = validate_kernels(folder, gpu) if check in ("", "kernels") else None
+    if residuals is not None and (gpu or check not in ("", "kernels")):
+        raise SpecError("residuals are fitted on the kernels of all GPUs: not with --gpu or another comparison")
+    kernels = validate_kernels(folder, gpu, fit_residuals=residuals is not None) if check in ("", "kernels") else None
+    if residuals is not None and kernels is not None:
+        write_residuals(kernels.residuals, residuals)
+    energy = _energy(folder, gpu) if kernels is not None else ()
     if check == "kernels" or (gpu and not check):
-        return Report(kernels, None, None)
+        return Report(kernels, None, None, energy=energy)
     peers = compare_peers(folder) if not check and has_peers(folder) else None
-    return Report(kernels, validate_blocks(folder), validate_end_to_end(folder), peers)
+    runs, training = validate_end_to_end(folder), validate_training(folder)
+    others = validate_collectives(folder / "published.csv") if (folder / "published.csv").is_file() else ()
+    return Report(kernels, validate_blocks(folder), runs, peers, left_out(folder), training, energy, others)
+
+
+def _energy(folder: Path, gpu: str) -> tuple[EnergyScore, ...]:
+    """Scores of energies; empty where no row of the tables has watts."""
+    try:
+        return validate_energy(folder, gpu)
+    except DataError:
+        return ()

@@ -28,7 +28,7 @@ class Measured:
 
     ``label`` groups rows in the report, ``hardware`` is a bundled name, ``cells`` are the columns of ``kind``,
     ``launch`` says how it was timed (``graph``: no launch shows beyond the cadence; ``eager``: synchronised, alone),
-    ``composite`` that the time contains more than the operator.
+    ``composite`` that the time contains more than the operator; ``measured_j`` is its energy where watts were measured.
     """
 
     hardware: str
@@ -39,6 +39,7 @@ class Measured:
     measured_s: float
     launch: str = "graph"
     composite: bool = False
+    measured_j: float | None = None
 
 
 def data_folder(given: Path | None = None, checkout: Path | None = None) -> Path:

@@ -37,7 +37,7 @@ from effsim.explore.calibrate.timing import (
 from effsim.explore.calibrate.write import write_checked, yaml_text
 from effsim.explore.kernel_table import Score
 from effsim.graph.table import from_row
-from effsim.program.program import Degrees, Execution, Memory, Phase, Program
+from effsim.program.program import Degrees, Execution, HostWork, Memory, Phase, Program
 from effsim.readings.analytic import analytic
 from effsim.readings.launch import single_launch_s
 
@@ -312,7 +312,8 @@ def model_s(model: TimedModel, device: CpuDevice) -> float:
     """Predicted time of a whole model, launched eagerly, with its views."""
     phase = Phase("step", (Execution(model.graph, 1.0),), 1.0, 1.0, 1)
     memory = Memory(device.memory_capacity_bytes, device.memory_reserved_bytes, 0.0)
-    program = Program(model.name, (phase,), Degrees(), memory, "eager", model.fused, model.views * device.view_s, 0.0)
+    host = HostWork(per_step_s=model.views * device.view_s)
+    program = Program(model.name, (phase,), Degrees(), memory, "eager", model.fused, host)
     return analytic(program, device).time_s
 
 

@@ -39,6 +39,10 @@ def validate(
     ] = None,
     gpu: Annotated[str, typer.Option(metavar="NAME", help="Kernels of one GPU only, e.g. gpu_a100.")] = "",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as a page (Markdown).")] = None,
+    residuals: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="kernels: fit the intervals anew on half of the rows and write them here."),
+    ] = None,
     hardware: Annotated[
         str, typer.Option(metavar="FILE", help="timing: file that 'effsim calibrate' wrote; default: calibrate first.")
     ] = "",
@@ -60,7 +64,7 @@ def validate(
     from ..validation.report import validate as compare
 
     held = read_record(against) if against is not None else {}
-    report = compare(data, check.value if check else "", gpu)
+    report = compare(data, check.value if check else "", gpu, residuals)
     if out is not None:
         write_page(report, out)
     if json_:

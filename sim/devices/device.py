@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from ..graph.graph import Graph
-from ..graph.operator import Operator
+from ..graph.operator import Launched, Operator
 from .kernel import Kernel, KernelTime, kernel_time
 
 
@@ -15,13 +15,27 @@ class LaunchCosts:
     """Launch costs of a device in seconds, by mode (see the hardware file).
 
     ``gap_s`` lies between kernels replayed from a graph, ``stream_gap_s`` between kernels queued in a stream,
-    ``dispatch_s`` is host time of one framework operator, ``isolated_s`` the cost of one synchronised operator.
+    ``dispatch_s`` is host time of one framework operator, ``isolated_s`` the cost of one synchronised operator: a
+    library's product; ``native_s`` and ``compiled_s`` that of the other launch classes, the same where negative.
+    ``host_speed`` divides the host times of engine profiles; the times here are those of this host already.
     """
 
     gap_s: float
     stream_gap_s: float
     dispatch_s: float
     isolated_s: float
+    native_s: float = -1.0
+    compiled_s: float = -1.0
+    host_speed: float = 1.0
+
+    def alone_s(self, launched: Launched) -> float:
+        """Cost of one synchronised operator of a launch class.
+
+        >>> LaunchCosts(0.0, 0.0, 0.0, 21e-6, native_s=12e-6).alone_s("native")
+        1.2e-05
+        """
+        found = {"native": self.native_s, "compiled": self.compiled_s}.get(launched, -1.0)
+        return self.isolated_s if found < 0.0 else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +44,7 @@ class Lowered:
 
     ``analytic_s`` and ``roofline_s`` are sums over the kernels, without launches; ``shares`` splits ``analytic_s`` by
     resource (work under what binds it, the rest as latency); ``bounds`` does so for the rooflines. ``seconds`` are the
-    kernels' own times, ``flops`` and ``bytes_moved`` those of the operator.
+    kernels' own times, ``flops``, ``bytes_moved`` and the launch class ``launched`` those of the operator.
     """
 
     kernels: tuple[Kernel, ...]
@@ -42,6 +56,7 @@ class Lowered:
     seconds: tuple[float, ...]
     flops: float
     bytes_moved: float
+    launched: Launched = "library"
 
     @classmethod
     def of(cls, op: Operator, kernels: tuple[Kernel, ...]) -> Lowered:
@@ -60,7 +75,8 @@ class Lowered:
             roofline_total += roofline_s
         parts = (tuple(shares.items()), tuple(bounds.items()))
         seconds = tuple([t.total_s for t in times])
-        return cls(kernels, times, total, roofline_total, *parts, seconds, op.flops, op.bytes_moved)
+        own = (op.flops, op.bytes_moved)
+        return cls(kernels, times, total, roofline_total, *parts, seconds, *own, launched=op.launched)
 
     @property
     def bound(self) -> str:
@@ -83,6 +99,8 @@ class Device(ABC):
     memory_peak_bytes_per_s: float
     power_limit_w: float | None
     price_usd_per_hour: float | None
+    collective_share: float = 0.0
+    """Share of the processors that a running collective of the communication library takes from other kernels."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Operator, bool], Lowered] = {}

@@ -16,10 +16,10 @@ from ..errors import UnsupportedError
 from ..graph.dtypes import size_of
 from ..graph.operator import Operator, Role
 from ..graph.operators.attention import Attention, AttentionBackward, KVAppend, LatentAttention
-from ..graph.operators.communication import Collective, HostTransfer, OptimizerStep
+from ..graph.operators.communication import Collective, GradientClip, GradientSum, HostTransfer, OptimizerStep
 from ..graph.operators.convolution import CausalConv1d, Conv2d, Convolution2dBackward, FFTConv
-from ..graph.operators.embedding import CrossEntropy, Embedding, EmbeddingBackward, Sampling
-from ..graph.operators.linear import BatchedMatmul, Linear, MatmulGradient, weight_storage
+from ..graph.operators.embedding import CrossEntropy, CrossEntropyBackward, Embedding, EmbeddingBackward, Sampling
+from ..graph.operators.linear import BatchedMatmul, BiasGradient, Linear, MatmulGradient, weight_storage
 from ..graph.operators.moe import Experts, ExpertsBackward, TopK
 from ..graph.operators.pointwise import Pointwise, PointwiseBackward, recipe
 from ..graph.operators.scan import GatedDelta, ScanBackward, SelectiveScan, SSDScan
@@ -419,6 +419,7 @@ def _fft(op: FFTConv, fused: bool) -> tuple[Step, ...]:
 _RULES: dict[type, Callable[[Any, bool], tuple[Step, ...]]] = {
     Linear: _linear,
     MatmulGradient: _gradient,
+    BiasGradient: lambda op, fused: _sweep(op, "bias backward"),
     BatchedMatmul: _batched,
     Attention: _attention,
     LatentAttention: lambda op, fused: _attention(op.equivalent, True),
@@ -430,6 +431,7 @@ _RULES: dict[type, Callable[[Any, bool], tuple[Step, ...]]] = {
     EmbeddingBackward: lambda op, fused: _sweep(op, "embedding scatter", persistent=True),
     Sampling: lambda op, fused: _sweep(op, "sampling", rows=op.rows, passes=SAMPLING_PASSES),
     CrossEntropy: lambda op, fused: _sweep(op, "cross entropy", rows=op.rows),
+    CrossEntropyBackward: lambda op, fused: _sweep(op, "cross entropy backward", rows=op.forward.rows),
     TopK: lambda op, fused: _sweep(op, "router top-k", rows=op.tokens),
     Experts: _experts,
     ExpertsBackward: _backward(2.0),
@@ -444,4 +446,6 @@ _RULES: dict[type, Callable[[Any, bool], tuple[Step, ...]]] = {
     Collective: lambda op, fused: (TransferStep(op),) if op.devices > 1 else (),
     HostTransfer: lambda op, fused: (TransferStep(op),),
     OptimizerStep: lambda op, fused: _sweep(op, "optimizer step", persistent=True),
+    GradientClip: lambda op, fused: _sweep(op, "gradient clip", persistent=True),
+    GradientSum: lambda op, fused: _sweep(op, "gradient sum", persistent=True),
 }

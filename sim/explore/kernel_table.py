@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,23 @@ from ..accelerate import expect_many
 from ..devices.device import Device
 from ..errors import DataError, UnsupportedError
 from ..graph.table import from_row
+from ..intervals.kernel import DeviceIntervals
 from ..readings.launch import single_launch_s
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-ADDED = ("predicted_s", "bound", "roofline_s", "energy_j")
+ADDED = (
+    "predicted_s",
+    "predicted_low_s",
+    "predicted_high_s",
+    "evidence",
+    "bound",
+    "roofline_s",
+    "energy_j",
+    "energy_low_j",
+    "energy_high_j",
+)
 MAX_FIELD_BYTES = 1 << 20
 MANY_ROWS = 2000
 """Rows from which compiled code pays in any case."""
@@ -31,7 +42,11 @@ MANY_ROWS = 2000
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Errors of one kind: (predicted − measured) / measured. ``worst_row`` counts data rows from 0."""
+    """Errors of one kind: (predicted − measured) / measured. ``worst_row`` counts data rows from 0.
+
+    ``coverage`` is the share of measurements inside the predicted interval and ``width`` the median of
+    (high − low) / predicted, where intervals were asked for.
+    """
 
     n: int
     median: float
@@ -39,6 +54,8 @@ class Score:
     p90: float
     bias: float
     worst_row: int
+    coverage: float | None = None
+    width: float | None = None
 
     @classmethod
     def of(cls, errors: Sequence[tuple[int, float]]) -> Score:
@@ -71,6 +88,8 @@ class PredictedTable:
                 "p90": s.p90,
                 "bias": s.bias,
                 "worst_row": s.worst_row,
+                "coverage": s.coverage,
+                "width": s.width,
             }
             for kind, s in self.scores.items()
         }
@@ -101,18 +120,26 @@ class PredictedTable:
         from rich.table import Table
 
         if self.scores:
-            table = Table("kind", "n", "median", "MAPE", "p90", "bias", "worst row", title="error against measured_s")
+            head = ("kind", "n", "median", "MAPE", "p90", "bias", "worst row", "inside", "width")
+            table = Table(*head, title="error against measured_s")
             for kind, s in self.scores.items():
                 cells = (f"{100 * v:.1f} %" for v in (s.median, s.mape, s.p90))
-                table.add_row(kind, str(s.n), *cells, f"{100 * s.bias:+.1f} %", str(s.worst_row))
+                held = ("–" if v is None else f"{100 * v:.0f} %" for v in (s.coverage, s.width))
+                table.add_row(kind, str(s.n), *cells, f"{100 * s.bias:+.1f} %", str(s.worst_row), *held)
         else:
-            table = Table("kind", "rows", "fastest", "median", "slowest", title="predicted")
-            by_kind: dict[str, list[float]] = {}
+            table = Table("kind", "rows", "fastest", "median", "slowest", "interval", "evidence", title="predicted")
+            by_kind: dict[str, list[Mapping[str, Any]]] = {}
             for row in self.rows:
-                by_kind.setdefault(str(row["kind"]), []).append(float(row["predicted_s"]))
-            for kind, times in by_kind.items():
+                by_kind.setdefault(str(row["kind"]), []).append(row)
+            for kind, rows in by_kind.items():
+                times = [float(row["predicted_s"]) for row in rows]
                 cells = (f"{1e6 * t:.2f} us" for t in (min(times), median(times), max(times)))
-                table.add_row(kind, str(len(times)), *cells)
+                factors = (
+                    f"{median(float(row[name]) / float(row['predicted_s']) for row in rows if row['predicted_s']):.2f}"
+                    for name in ("predicted_low_s", "predicted_high_s")
+                )
+                evidence = ", ".join(sorted({str(row["evidence"]) for row in rows}))
+                table.add_row(kind, str(len(times)), *cells, " to ".join(factors) + " ×", evidence)
         console.print(table)
 
 
@@ -203,6 +230,8 @@ def _predict_rows(
     progress: Callable[[Sequence[Any]], Iterable[Any]],
 ) -> PredictedTable:
     errors: dict[str, list[tuple[int, float]]] = {}
+    held: dict[str, list[tuple[bool, float]]] = {}
+    intervals = DeviceIntervals(device)
     out = []
     for index, row in enumerate(progress(rows)):
         kind = str(row["kind"]).strip()
@@ -211,13 +240,26 @@ def _predict_rows(
             lowered = device.lower(op)
         except (DataError, UnsupportedError) as error:
             raise DataError(f"{path}:{index + 2}:1: {error}") from None
-        seconds = lowered.analytic_s + single_launch_s(device.launch, launch, lowered)
+        launch_s = single_launch_s(device.launch, launch, lowered)
+        seconds = lowered.analytic_s + launch_s
+        relative = intervals.relative(op, lowered, launch_s, launch)
+        low, high = relative.interval(seconds)
+        work_j = device.energy_j(op, lowered)
+        energy_j = energy_with_idle(device, work_j, seconds)
+        bounds_j: tuple[float | None, float | None] = (None, None)
+        if energy_j is not None:
+            bounds_j = intervals.energy(op, lowered, launch_s, launch).interval(energy_j)
         predicted = dict(row)
         predicted |= {
             "predicted_s": seconds,
+            "predicted_low_s": low,
+            "predicted_high_s": high,
+            "evidence": relative.band.evidence,
             "bound": lowered.bound if lowered.kernels else "none",
             "roofline_s": lowered.roofline_s,
-            "energy_j": energy_with_idle(device, device.energy_j(op, lowered), seconds),
+            "energy_j": energy_j,
+            "energy_low_j": bounds_j[0],
+            "energy_high_j": bounds_j[1],
         }
         cycles = device.cycles(lowered)
         if cycles is not None:
@@ -226,11 +268,17 @@ def _predict_rows(
         measured = measured_of(row, path, index)
         if measured:
             errors.setdefault(kind, []).append((index, seconds / measured - 1.0))
+            held.setdefault(kind, []).append((low <= measured <= high, (high - low) / seconds))
     added = [name for name in ADDED if name not in columns]
     if out and "cycles" in out[0] and "cycles" not in columns:
         added.append("cycles")
-    scores = {kind: Score.of(pairs) for kind, pairs in errors.items()}
+    scores = {kind: _with_coverage(Score.of(pairs), held[kind]) for kind, pairs in errors.items()}
     return PredictedTable((*columns, *added), tuple(out), scores)
+
+
+def _with_coverage(score: Score, held: Sequence[tuple[bool, float]]) -> Score:
+    """*score* with the share of rows inside their interval and the median width."""
+    return replace(score, coverage=mean(float(inside) for inside, _ in held), width=median(width for _, width in held))
 
 
 def energy_with_idle(device: Device, work_j: float | None, seconds: float) -> float | None:

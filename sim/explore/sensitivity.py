@@ -22,7 +22,7 @@ STEP = 1.1
 
 STRUCTURAL = re.compile(
     r"(^|\.)(price|provenance|devices)\.|\.tiles\.|split_k|(context|paged|generation)_[mn]|blocks_per_sm|threads$"
-    r"|attention\.(warps|max_splits)|latent\.(rows|keys|splits)|call\.(regroup_copies|latent_absorbed|append_operations)|narrow_operations"
+    r"|attention\.(warps|max_splits)|latent\.(rows|keys|splits|trips)|walk\.(sequences|most)|call\.(regroup_copies|latent_absorbed|append_operations)|narrow_operations"
     r"|bytes_per_thread|gemm\.cluster|loads_in_flight|max_blocks|memory\.(capacity|reserved|channels|dram)|\.size$|power\.|organization\.|unit\.count|clock\.base|\.max_devices"
 )
 """Parameters that are counts of structure, prices or capacities: a 10 % change of them means nothing for the time."""

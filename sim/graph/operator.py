@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ..errors import UnsupportedError
 
@@ -56,6 +56,10 @@ class Access:
     write: bool = False
 
 
+Launched = Literal["library", "native", "compiled"]
+"""Launch classes of an isolated operator: their host paths differ in length."""
+
+
 class Operator(ABC):
     """One mathematical operation with fixed dimensions.
 
@@ -64,6 +68,11 @@ class Operator(ABC):
 
     __slots__ = ()
     kind: ClassVar[str]
+
+    @property
+    def launched(self) -> Launched:
+        """How a framework starts it where it is run alone: through a library, as a kernel of its own, or compiled."""
+        return "library"
 
     @abstractmethod
     def arithmetic(self) -> Arithmetic:

@@ -18,11 +18,32 @@ from .operators.moe import Experts, TopK
 from .operators.pointwise import RECIPES, Pointwise
 from .operators.scan import GatedDelta, SelectiveScan, SSDScan
 
+SCHEMES: Mapping[str, Mapping[str, Any]] = {
+    "fp8_block": {"dtype": "fp8", "group_size": 128 * 128},
+    "sq": {"dtype": "int8"},
+    "int8_wo": {"dtype": "bf16", "weight_dtype": "int8"},
+    "int4_wo": {"dtype": "bf16", "weight_dtype": "int4", "group_size": 128},
+    "w4afp8": {"dtype": "fp8", "weight_dtype": "int4", "group_size": 128},
+    "w4a16_mxfp4": {"dtype": "bf16", "weight_dtype": "fp4", "group_size": 64},
+    "w4a8_mxfp4_mxfp8": {"dtype": "fp8", "weight_dtype": "fp4", "group_size": 64},
+}
+"""What engines call their quantised products, as the columns it stands for."""
+
+FP4_GROUP = 32
+"""fp4 exists with block scales only: a byte for 16 elements (NVFP4) is a scale of two bytes for twice as many."""
+
+REPLAYED_WEIGHTS = 6
+"""Weights that take turns in a timing loop unless a row says otherwise, so that L2 does not serve them all: five or six
+in ai-dynamo/aiconfigurator's collectors of GEMM tables."""
+
 
 class Row:
     """Typed access to the cells of one row; errors name the column. ``timed``: a kernel of a table, timed by itself."""
 
     def __init__(self, kind: str, cells: Mapping[str, Any], timed: bool = True) -> None:
+        scheme = SCHEMES.get(str(cells.get("dtype", "")).strip().lower()) if timed else None
+        if scheme is not None:
+            cells = {**cells, **{k: v for k, v in scheme.items() if k == "dtype" or cells.get(k) in (None, "")}}
         self.kind, self._cells, self.read, self.timed = kind, cells, {"kind"}, timed
 
     def _cell(self, name: str) -> Any:
@@ -91,21 +112,23 @@ class Row:
 
 
 def _linear(r: Row) -> Operator:
-    """In a table, 8-bit floating point takes 16-bit activations and returns them, unless the row says otherwise."""
+    """In a table, narrow floating point takes 16-bit activations and returns them, unless the row says otherwise."""
     dtype, alone = r.dtype(), r.flag("alone", r.timed)
-    wide = "bf16" if alone and dtype == "fp8" else ""
+    wide = "bf16" if alone and dtype in ("fp8", "fp4") else ""
     return Linear(
         m=r.whole("m"),
         n=r.whole("n"),
         k=r.whole("k"),
         dtype=dtype,
         weight_dtype=r.dtype("weight_dtype", ""),
-        group_size=r.whole("group_size", 0),
+        group_size=r.whole("group_size", FP4_GROUP if dtype == "fp4" else 0),
         accumulate_dtype=r.dtype("accumulate_dtype", "fp32"),
         bias=r.flag("bias", False),
         output_dtype=r.dtype("output_dtype", wide),
         activation_dtype=r.dtype("activation_dtype", wide),
         alone=alone,
+        copies=r.whole("copies", REPLAYED_WEIGHTS if alone else 1),
+        quantiser=r.text("quantiser", "kernel" if dtype == "fp4" else ""),
     )
 
 
@@ -127,6 +150,7 @@ def _attention(r: Row) -> Operator:
         value_dim=r.whole("value_dim", 0),
         cached=r.flag("cached", True),
         call=r.flag("call", r.timed),
+        appends=r.flag("appends", True) if "appends" in r else None,
     )
 
 
@@ -146,19 +170,21 @@ def _latent(r: Row) -> Operator:
         v_dim=r.whole("v_dim", 128),
         causal=r.flag("causal", True),
         call=r.flag("call", r.timed),
+        module=r.flag("module", False) if "module" in r else None,
     )
 
 
 def _moe(r: Row) -> Operator:
+    dtype = r.dtype()
     return Experts(
         tokens=r.whole("tokens"),
         hidden=r.whole("hidden"),
         intermediate=r.whole("intermediate"),
         experts=r.whole("experts"),
         top_k=r.whole("top_k"),
-        dtype=r.dtype(),
+        dtype=dtype,
         weight_dtype=r.dtype("weight_dtype", ""),
-        group_size=r.whole("group_size", 0),
+        group_size=r.whole("group_size", FP4_GROUP if dtype == "fp4" else 0),
         gated=r.flag("gated", True),
         distribution=r.text("distribution", "uniform"),
     )
@@ -190,7 +216,26 @@ def _batched(r: Row) -> Operator:
 
 def _pointwise(r: Row) -> Operator:
     learned = r.whole("parameter_cols") if "parameter_cols" in r else -1
-    return Pointwise(r.kind, r.whole("rows"), r.whole("cols"), r.dtype(), learned)
+    compiled = r.flag("compiled", False)
+    return Pointwise(r.kind, r.whole("rows"), r.whole("cols"), r.dtype(), learned, compiled=compiled)
+
+
+def _gated_delta(r: Row) -> Operator:
+    """A timed call is given a state in the activations' type and returns it in fp32, unless the row says otherwise."""
+    alone = r.flag("alone", r.timed)
+    return GatedDelta(
+        r.whole("batch"),
+        r.whole("length"),
+        r.whole("heads"),
+        r.whole("key_dim"),
+        r.whole("value_dim"),
+        r.whole("chunk", 64),
+        r.dtype(),
+        state_dtype=r.dtype("state_dtype", "fp32"),
+        initial_state_dtype=r.dtype("initial_state_dtype", r.dtype() if alone else ""),
+        alone=alone,
+        context=r.text("phase", "") == "context",
+    )
 
 
 READERS: dict[str, Callable[[Row], Operator]] = {
@@ -212,16 +257,9 @@ READERS: dict[str, Callable[[Row], Operator]] = {
         r.whole("groups", 1),
         r.whole("chunk", 256),
         r.dtype(),
+        context=r.text("phase", "") == "context",
     ),
-    "gated_delta": lambda r: GatedDelta(
-        r.whole("batch"),
-        r.whole("length"),
-        r.whole("heads"),
-        r.whole("key_dim"),
-        r.whole("value_dim"),
-        r.whole("chunk", 64),
-        r.dtype(),
-    ),
+    "gated_delta": _gated_delta,
     "conv1d": lambda r: CausalConv1d(
         r.whole("batch"),
         r.whole("length"),
@@ -229,6 +267,7 @@ READERS: dict[str, Callable[[Row], Operator]] = {
         r.whole("kernel", 4),
         r.dtype(),
         r.flag("bias", True),
+        context=r.text("phase", "") == "context",
     ),
     "conv2d": _conv2d,
     "fft_conv": lambda r: FFTConv(r.whole("batch"), r.whole("length"), r.whole("channels"), r.dtype()),

@@ -45,6 +45,21 @@ TUNER_LINK_LATENCY_S = 0.5 * US
 TUNER_NVLS_S = 25.0 * US
 """Latency of in-network reduction, as the library assumes it (tuning.cc, hwLatencies)."""
 
+NETWORK_HOP_S = (2.7 * US, 4.0 * US, 14.0 * US)
+"""Latency of a hop between nodes by protocol (tuning.cc, hwLatencies): Simple hands whole slices to a proxy thread."""
+
+NETWORK_TREE_HOP_S = (5.0 * US, 8.5 * US, 14.0 * US)
+"""The same for the trees over nodes."""
+
+NETWORK_LINK_LATENCY_S = 2.7 * US
+"""Latency of a network level that the two tables belong to; others scale them."""
+
+TREE_SHARE = 0.92
+"""Bandwidth of the trees over that of rings on more than two nodes (tuning.cc)."""
+
+PACKET_SHARE = 4096.0 / (4096.0 + 66.0)
+"""Payload of network packets of the largest size, beside their headers."""
+
 LL_PASS_BYTES = 4096.0
 """Payload of one pass of a block in LL: 512 threads of 8 bytes."""
 
@@ -79,6 +94,8 @@ class ProtocolCosts:
     direct_limit_bytes: float
     direct_devices: int
     ll128: bool = True
+    peer_setup_s: float | None = None
+    peer_channels: int | None = None
 
     @property
     def protocols(self) -> tuple[int, ...]:
@@ -195,30 +212,115 @@ class Ring:
         return min(options, key=lambda option: option.total_s)
 
     def exchange(self, d: int, size: float) -> Option:
-        """All-to-all: a send and a receive with each of d − 1 peers at once; the own share is copied."""
+        """All-to-all: a send and a receive with each of d − 1 peers at once; the own share is copied.
+
+        Peers are served in batches, each twice the one before: a hop to start and one for each.
+        """
         peer = size / d
-        if peer <= P2P_LL_BYTES:
-            setup, hop = self.latencies(0)
-            low = Option("point-to-point LL", setup, 2 * hop, peer / self.channel_rate, 1)
-            return min(low, self._exchange_simple(d, size), key=lambda option: option.total_s)
-        return self._exchange_simple(d, size)
+        simple = self._exchange_simple(d, size)
+        if peer > P2P_LL_BYTES:
+            return simple
+        setup, hop = self.latencies(0)
+        latency = hop * (1.0 + math.log2(d))
+        low = Option("point-to-point LL", setup, latency, peer / self._peer_channel_rate, 1)
+        return min(low, simple, key=lambda option: option.total_s)
+
+    @property
+    def _peer_channel_rate(self) -> float:
+        """Payload rate of one channel of a point-to-point transfer in LL; a short one uses one."""
+        return LL_SHARE * self.rate / (self.costs.peer_channels or self.costs.channels)
+
+    def _peer_start(self) -> tuple[float, float]:
+        """(setup, latency) of a point-to-point transfer in Simple; between the protocols where it is not known."""
+        if self.costs.peer_setup_s is not None:
+            return self.costs.peer_setup_s, self.link_latency_s
+        setup, hop = self.latencies(1)
+        return setup, 2 * hop
 
     def _exchange_simple(self, d: int, size: float) -> Option:
-        setup, hop = self.latencies(1)
+        setup, latency = self._peer_start()
         fill = min(size / P2P_SLICES, self.costs.channels * P2P_SLICE_BYTES)
         transfer = ((d - 1) / d * size + fill) / self.rate + size / d / self.costs.drain_bytes_per_s
-        return Option("point-to-point", setup, 2 * hop, transfer, 1)
+        return Option("point-to-point", setup, latency, transfer, 1)
 
     def send(self, size: float) -> Option:
         """One message to one peer."""
-        setup, hop = self.latencies(1)
+        setup, latency = self._peer_start()
         fill = min(size / P2P_SLICES, self.costs.channels * P2P_SLICE_BYTES)
-        simple = Option("point-to-point", setup, 2 * hop, (size + fill) / self.rate, 1)
+        simple = Option("point-to-point", setup, latency, (size + fill) / self.rate, 1)
         if size > P2P_LL_BYTES:
             return simple
         setup, hop = self.latencies(0)
-        low = Option("point-to-point LL", setup, 2 * hop, size / self.channel_rate, 1)
+        low = Option("point-to-point LL", setup, 2 * hop, size / self._peer_channel_rate, 1)
         return min(low, simple, key=lambda option: option.total_s)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRings:
+    """Rings and trees of the library through nodes of ``inner`` ranks and the network between ``nodes`` of them.
+
+    Every node enters and leaves its rings through all its adapters at once, so a ring runs at the smaller of the links'
+    rate and ``inner`` adapters' together. One hop in ``inner`` is a network hop.
+    """
+
+    node: Ring
+    inner: int
+    nodes: int
+    adapter_bytes_per_s: float
+    network_latency_s: float
+
+    @property
+    def ranks(self) -> int:
+        """All of them."""
+        return self.inner * self.nodes
+
+    @property
+    def rate(self) -> float:
+        """Payload rate of all rings together."""
+        adapters = self.inner * self.adapter_bytes_per_s * PACKET_SHARE
+        return adapters if self.inner == 1 else min(self.node.rate, adapters)
+
+    def _hop(self, table: tuple[float, float, float], protocol: int) -> float:
+        return table[protocol] * self.network_latency_s / NETWORK_LINK_LATENCY_S
+
+    def ring(self, protocol: int, steps: int, size: float) -> Option:
+        """*steps* steps around all ranks."""
+        costs, d = self.node.costs, self.ranks
+        setup, hop = self.node.latencies(protocol)
+        mean = ((self.inner - 1) * hop + self._hop(NETWORK_HOP_S, protocol)) / self.inner
+        rate = (LL_SHARE, LL128_SHARE, 1.0)[protocol] * self.rate
+        drain = min(costs.drain_bytes_per_s, rate) if protocol == 0 else costs.drain_bytes_per_s
+        fill = min(size / SLICES_A_MESSAGE, costs.channels * SLICE_BYTES) / rate if protocol == 2 else 0.0
+        name = ("ring LL", "ring LL128", "ring")[protocol]
+        return Option(name, setup, steps * mean, steps * size / d / rate + size / d / drain + fill, steps)
+
+    def tree(self, protocol: int, size: float) -> Option:
+        """All-reduce up and down two trees over the nodes, a chain inside each."""
+        setup, hop = self.node.latencies(protocol)
+        depth = math.ceil(math.log2(self.nodes))
+        latency = 2.0 * ((self.inner - 1) * hop + depth * self._hop(NETWORK_TREE_HOP_S, protocol))
+        share = (LL_SHARE, LL128_SHARE, 1.0)[protocol] * (TREE_SHARE if self.nodes > 2 else 1.0)
+        name = ("tree LL", "tree LL128", "tree")[protocol]
+        return Option(name, setup, latency, 2.0 * size / (share * self.rate), 2 * (self.inner - 1 + depth))
+
+    def collective(self, op: str, size: float) -> Option:
+        """All-reduce, all-gather or reduce-scatter: the fastest of protocols, rings and trees."""
+        steps = self.ranks - 1
+        protocols = self.node.costs.protocols
+        if op != "all_reduce":
+            return min((self.ring(p, steps, size) for p in protocols), key=lambda option: option.total_s)
+        options = [self.ring(p, 2 * steps, size) for p in protocols] + [self.tree(p, size) for p in protocols]
+        return min(options, key=lambda option: option.total_s)
+
+    def exchange(self, size: float) -> Option:
+        """All-to-all: links and adapters work at the same time, each on the share of the partners behind it."""
+        d = self.ranks
+        setup, latency = self.node._peer_start()
+        latency += self._hop(NETWORK_HOP_S, 2)
+        inside = (self.inner - 1) / d * size / self.node.rate
+        outside = (d - self.inner) / d * size / (self.adapter_bytes_per_s * PACKET_SHARE)
+        copy = size / d / self.node.costs.drain_bytes_per_s
+        return Option("point-to-point", setup, latency, max(inside, outside) + copy, 1)
 
 
 def direct_all_reduce(

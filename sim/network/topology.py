@@ -12,7 +12,7 @@ from ..spec.system import Level
 
 @dataclass(frozen=True, slots=True)
 class NetworkLevel:
-    """One level: ``size`` members, each with ``bytes_per_s`` into it in one direction."""
+    """One level: ``size`` members, each with ``bytes_per_s`` into it in one direction; ``payload``: useful share."""
 
     name: str
     kind: str
@@ -20,6 +20,7 @@ class NetworkLevel:
     bytes_per_s: float
     latency_s: float
     reduces: bool = False
+    payload: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Network:
                     bytes_per_s=float(level.bandwidth),
                     latency_s=float(level.latency),
                     reduces=level.in_network_reduction,
+                    payload=float(level.payload),
                 )
                 for level in levels
             )

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..graph.dtypes import size_of
-from ..graph.graph import Graph, Item, Node, Repeat
-from ..graph.operators.attention import Attention
-from ..transforms.training import TrainingPlan
+from ..graph.graph import Graph, Item, Repeat
 from .placement import Placement
 from .program import Memory
 
@@ -100,53 +97,3 @@ def inference_memory(graph: Graph, capacity: Capacity, pipeline: int = 1, peak: 
         state_bytes=part.state_bytes,
         activation_bytes=working_set(peak or graph),
     )
-
-
-def training_memory(forward: Graph, plan: TrainingPlan, capacity: Capacity, in_flight: int = 1) -> Memory:
-    """Memory of one device in a training step.
-
-    Weights in the working type, gradients, optimizer states (fp32), and what the forward keeps for the backward of
-    ``in_flight`` microbatches (a 1F1B pipeline holds as many as it has stages). ZeRO divides states (1), gradients (2)
-    and weights (3) over the data ranks.
-    """
-    parameters = float(forward.parameters)
-    share = 1.0 / plan.data
-    weights = forward.weight_bytes * (share if plan.zero >= 3 else 1.0)
-    gradients = parameters * size_of(plan.gradient_dtype) * (share if plan.zero >= 2 else 1.0)
-    states = parameters * 4.0 * plan.states * (share if plan.zero >= 1 else 1.0)
-    return Memory(
-        capacity_bytes=capacity.total_bytes,
-        reserved_bytes=capacity.reserved_bytes,
-        weights_bytes=weights,
-        gradient_bytes=gradients,
-        optimizer_bytes=states,
-        activation_bytes=saved_activations(forward, plan) * in_flight + working_set(forward),
-    )
-
-
-def saved_activations(forward: Graph, plan: TrainingPlan) -> float:
-    """Bytes that one forward pass leaves for its backward pass.
-
-    ``full`` recomputation keeps the input of every repeated block and one block's own activations at a time;
-    ``selective`` recomputes unfused attention, whose scores are then not kept.
-    """
-    if plan.recompute != "full":
-        return sum(_saved(node, plan) * count for _, node, count in forward.walk())
-    total = 0.0
-    for item in forward.items:
-        if isinstance(item, Repeat):
-            block = Graph(item.name, item.body)
-            first = next((node for _, node, _ in block.walk()), None)
-            total += item.count * (first.op.input_bytes if first else 0.0)
-            total += sum(_saved(node, plan) * count for _, node, count in block.walk())
-        else:
-            total += _saved(item, plan)
-    return total
-
-
-def _saved(node: Node, plan: TrainingPlan) -> float:
-    op = node.op
-    size = float(op.saved_bytes)
-    if plan.recompute == "selective" and isinstance(op, Attention) and not op.fused:
-        size -= float(op.batch) * op.q_len * op.heads * op.kv_len * size_of(op.dtype)
-    return size

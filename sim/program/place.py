@@ -12,15 +12,20 @@ from ..graph.graph import Graph, Node
 from ..graph.operators.communication import Collective
 from ..spec.architecture import ArchitectureSpec
 from ..spec.engine import EngineSpec
-from ..spec.workload import WorkloadSpec
+from ..spec.workload import Parallelism, WorkloadSpec
+from ..transforms.engine import as_engine, narrow_products
+from ..transforms.forward import ForwardForm, beside_products, sequence_parallel, training_forward
 from ..transforms.fusion import fuse_residual_norm
 from ..transforms.shard import shard
-from ..transforms.training import TrainingPlan, training_step
+from ..transforms.training import TrainingPlan, with_library
 from ..units import format_quantity
-from .memory import Capacity, inference_memory, stage, stages_of, training_memory
+from .engine import engine_kernels, host_numbers, host_work, prompt_passes
+from .memory import Capacity, inference_memory
 from .placement import assign, check_groups, group_degrees, home_only, unused_rules, with_transfers, wrap
 from .program import Degrees, Execution, Memory, Phase, Program
 from .source import explicit_graph, load_model, model_graph, truncated
+from .training_memory import TrainingLayout, pipeline_memory
+from .training_phase import residual_bytes, step_executions
 
 MOST_DEVICES = 1024
 """Up to how many devices a remedy is looked for."""
@@ -35,22 +40,50 @@ class _Builder:
     model: ArchitectureSpec | None
     capacity: Capacity
 
-    def graph(self, degrees: Degrees, phase: str, q_len: int, kv_len: int, batch: int = 0, logits: int = 1) -> Graph:
-        """The graph that one device of a tensor group runs; *batch* 0 is the workload's, divided over its ranks."""
+    def batch(self, degrees: Degrees) -> int:
+        """Sequences of one pass on one data rank."""
+        return -(-int(self.workload.batch) // (degrees.data * degrees.microbatches))
+
+    def graph(
+        self,
+        degrees: Degrees,
+        phase: str,
+        q_len: int,
+        kv_len: int,
+        *,
+        batch: int = 0,
+        padded: int = 0,
+        logits: int = 1,
+    ) -> Graph:
+        """The graph that one device of a tensor group runs, of *batch* sequences instead of all where that is given.
+
+        *padded* > 0 is the batch of the captured graph that it is; *logits* how many tokens of a sequence get logits.
+        """
+        real = batch or self.batch(degrees)
         if self.model is None:
             whole = explicit_graph(self.workload)
         else:
-            batch = batch or -(-int(self.workload.batch) // (degrees.data * degrees.microbatches))
-            whole = model_graph(self.model, self.workload, phase, batch, q_len, kv_len, logits)
+            whole = model_graph(self.model, self.workload, phase, padded or real, q_len, kv_len, logits)
         if self.engine.fused_residual_norm and phase != "training":
             whole = fuse_residual_norm(whole)
+        if self.engine.narrow_products != "none" and phase != "training":
+            whole = narrow_products(whole, self.engine.narrow_products == "separate")
+        if phase == "training":
+            whole = training_forward(whole, self.form())
+            if self.workload.training.sequence_parallel:
+                copies = self.workload.training.sequence_copies
+                whole = sequence_parallel(whole, degrees.tensor, ordered=copies)
         placement = self.capacity.placement
         if placement is not None:
             whole = with_transfers(assign(whole, placement), placement.home)
         part = shard(whole, degrees.tensor, degrees.expert, degrees.data, group_degrees(placement))
         if placement is not None:
             part = wrap(part)
-        if degrees.pipeline > 1 and phase != "training":
+        if phase == "training":
+            part = with_library(part)
+            return beside_products(part) if self.workload.training.overlap_tensor else part
+        part = as_engine(part, engine_kernels(self.engine, real if padded not in (0, real) else 0))
+        if degrees.pipeline > 1:
             part = _with_sends(part, degrees)
         return part
 
@@ -58,9 +91,8 @@ class _Builder:
         """Fullest moment on one device."""
         w = self.workload
         if w.task == "training_step":
-            forward = stage(self.graph(degrees, "training", int(w.prompt), int(w.prompt)), degrees.pipeline)
-            held = min(degrees.pipeline, degrees.microbatches)
-            return training_memory(forward, self.training_plan(degrees), self.capacity, held)
+            forward = self.graph(degrees, "training", int(w.prompt), int(w.prompt))
+            return pipeline_memory(forward, self.training_plan(degrees), self.capacity, self.layout(degrees))
         # Caches of all microbatches are resident together; activations are those of one.
         whole = home_only(self.last_graph(replace(degrees, microbatches=1)))
         if w.task in ("operators", "prefill", "generate"):
@@ -78,6 +110,22 @@ class _Builder:
             return self.graph(degrees, "training", int(w.prompt), int(w.prompt))
         return self.graph(degrees, "generation", 1, int(w.prompt) + int(w.generate))
 
+    def form(self) -> ForwardForm:
+        """How the framework writes the forward pass."""
+        t = self.workload.training
+        return ForwardForm(
+            fused_projections=t.fused_projections,
+            fused_loss=t.fused_loss,
+            dropout=t.dropout,
+            float8=t.float8,
+            dtype=self.workload.precision.activations,
+        )
+
+    def layout(self, degrees: Degrees) -> TrainingLayout:
+        """How a training step is spread over pipeline stages."""
+        stages = int(self.workload.training.virtual_stages)
+        return TrainingLayout(degrees, stages, self.engine.fused_pointwise)
+
     def training_plan(self, degrees: Degrees) -> TrainingPlan:
         """Training choices of the workload with the data ranks of *degrees*."""
         t = self.workload.training
@@ -87,10 +135,44 @@ class _Builder:
             recompute=t.recompute,
             zero=t.zero,
             data=degrees.data,
-            data_stride=degrees.tensor * degrees.pipeline,
+            data_stride=degrees.tensor,
             gradient_dtype=t.gradient_dtype,
             dtype=self.workload.precision.activations,
+            reduce_dtype=t.reduce_dtype or "",
+            recompute_stops=t.recompute_stops,
+            reshard=t.reshard,
+            fused_optimizer=t.fused_optimizer,
+            clip=t.clip_gradients,
+            accumulate_whole=t.accumulate_whole,
+            working_copy=t.working_copy,
         )
+
+
+def needed_memory(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: Path | None = None) -> Memory:
+    """Memory of one device at the degrees that *workload* gives, whether it fits or not.
+
+    Raises:
+        UnsupportedError: the model cannot be divided as asked, or the workload leaves the degrees open.
+    """
+    builder = _builder(workload, engine, capacity, base)
+    if builder.workload.parallelism == "auto":
+        raise UnsupportedError(f"{workload.name}: memory needs degrees of parallelism, not 'auto'")
+    return builder.memory(_degrees(builder.workload.parallelism))
+
+
+def _degrees(p: Parallelism) -> Degrees:
+    return Degrees(int(p.tensor), int(p.pipeline), int(p.data), int(p.expert), int(p.microbatches))
+
+
+def _builder(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: Path | None) -> _Builder:
+    model = None
+    if workload.model is not None:
+        model = truncated(load_model(workload.model, base), None if workload.layers is None else int(workload.layers))
+    if model is not None and model.patches is not None:
+        workload = _image_tokens(workload, model, model.patches.tokens)
+    if workload.attention is None and not engine.fused_attention:
+        workload = workload.model_copy(update={"attention": "unfused"})
+    return _Builder(workload, engine, model, capacity)
 
 
 def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: Path | None = None) -> Program:
@@ -105,8 +187,7 @@ def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: 
     if workload.parallelism == "auto":
         degrees, memory, note = _smallest_fit(builder)
     else:
-        p = workload.parallelism
-        degrees = Degrees(int(p.tensor), int(p.pipeline), int(p.data), int(p.expert), int(p.microbatches))
+        degrees = _degrees(workload.parallelism)
         if degrees.devices > capacity.devices:
             raise DoesNotFitError(
                 f"parallelism asks for {degrees.devices} devices; {capacity.device} joins at most {capacity.devices}"
@@ -126,21 +207,10 @@ def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: 
         memory=memory,
         launch=engine.launch,
         fused_pointwise=engine.fused_pointwise,
-        host_per_step_s=float(engine.host_per_step or 0.0),
-        host_per_sequence_s=float(engine.host_per_sequence or 0.0),
+        host=host_work(engine, builder.model),
+        host_numbers=host_numbers(engine),
         notes=notes,
     )
-
-
-def _builder(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: Path | None) -> _Builder:
-    model = None
-    if workload.model is not None:
-        model = truncated(load_model(workload.model, base), None if workload.layers is None else int(workload.layers))
-    if model is not None and model.patches is not None:
-        workload = _image_tokens(workload, model, model.patches.tokens)
-    if workload.attention is None and not engine.fused_attention:
-        workload = workload.model_copy(update={"attention": "unfused"})
-    return _Builder(workload, engine, model, capacity)
 
 
 StepGraph = Callable[[str, int, int, int, int], Graph]
@@ -160,7 +230,7 @@ def step_graphs(
         raise UnsupportedError(f"{workload.name}: a list of operators cannot be served; expected a 'model'")
 
     def graph(phase: str, batch: int, q_len: int, kv_len: int, logits: int) -> Graph:
-        return builder.graph(degrees, phase, q_len, kv_len, batch, logits)
+        return builder.graph(degrees, phase, q_len, kv_len, batch=batch, logits=logits)
 
     return graph
 
@@ -313,15 +383,9 @@ def _bytes(size: float) -> str:
 
 def _with_sends(graph: Graph, degrees: Degrees) -> Graph:
     """Adds the activations' way between pipeline stages: one message a boundary."""
-    send = Collective("send_recv", _residual_bytes(graph), 2, degrees.tensor)
+    send = Collective("send_recv", residual_bytes(graph), 2, degrees.tensor)
     sends = tuple(Node(f"stage_send_{i}", send) for i in range(degrees.pipeline - 1))
     return Graph(graph.name, (*graph.items, *sends))
-
-
-def _residual_bytes(graph: Graph) -> float:
-    """Activations that pass from block to block."""
-    kinds = ("add", "embedding", "add_rmsnorm", "add_layernorm")
-    return max((n.op.output_bytes for _, n, _ in graph.walk() if n.op.kind in kinds), default=0.0)
 
 
 def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
@@ -335,18 +399,24 @@ def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
         return (Phase("step", (Execution(graph, 1.0, copies),), 1.0, 1.0, batch),)
     phases: list[Phase] = []
     if w.task in ("prefill", "generate"):
-        graph = builder.graph(degrees, "context", prompt, prompt)
-        once = (_inference(builder, graph, 1.0, degrees),)
-        phases.append(Phase("prefill", once, float(batch * prompt), 1.0, batch))
+        passes = prompt_passes(builder.engine, degrees, builder.batch(degrees), prompt)
+        runs = tuple(
+            _inference(builder, builder.graph(degrees, "context", prompt, prompt, batch=size), float(times), degrees)
+            for size, times in passes
+        )
+        steps, launch = float(sum(times for _, times in passes)), builder.engine.uncaptured or ""
+        phases.append(Phase("prefill", runs, float(batch * prompt), steps, batch, launch=launch, prompts=True))
     if w.task in ("decode", "generate"):
         # The prefill itself yields the first token of a 'generate' run.
-        steps = new - 1 if w.task == "generate" else new
+        made = new - 1 if w.task == "generate" else new
+        captured = builder.engine.captured_batch(builder.batch(degrees))
         runs = tuple(
-            _inference(builder, builder.graph(degrees, "generation", 1, kv), weight, degrees)
-            for kv, weight in _samples(prompt + 1, steps)
+            _inference(builder, builder.graph(degrees, "generation", 1, kv, padded=captured or 0), weight, degrees)
+            for kv, weight in _samples(prompt + 1, made)
         )
         if runs:
-            phases.append(Phase("decode", runs, float(batch * steps), float(steps), batch))
+            launch = "" if captured else builder.engine.uncaptured or "stream"
+            phases.append(Phase("decode", runs, float(batch * made), float(made), batch, launch=launch))
     return tuple(phases)
 
 
@@ -373,36 +443,7 @@ def _samples(first: int, steps: int) -> list[tuple[int, float]]:
 
 def _training(builder: _Builder, degrees: Degrees) -> Phase:
     w = builder.workload
-    plan = builder.training_plan(degrees)
     whole = builder.graph(degrees, "training", int(w.prompt), int(w.prompt))
     tokens, sequences = float(w.batch) * float(w.prompt), int(w.batch)
-    if degrees.pipeline == 1:
-        step = training_step(whole, plan, degrees.microbatches)
-        return Phase("step", (Execution(step, 1.0, degrees.devices),), tokens, 1.0, sequences)
-    return Phase("step", _pipelined(whole, plan, degrees), tokens, 1.0, sequences)
-
-
-def _pipelined(whole: Graph, plan: TrainingPlan, degrees: Degrees) -> tuple[Execution, ...]:
-    """A 1F1B pipeline: the busiest stage works through all microbatches, the others' work happens beside it.
-
-    Its time is that of the busiest stage; before and after, it waits for one microbatch on every other stage.
-    """
-    parts = stages_of(whole, degrees.pipeline)
-    # The fullest stage in FLOPs is the slowest; ends with the output head often are.
-    busiest = max(range(len(parts)), key=lambda i: parts[i].flops)
-    copies = degrees.tensor * degrees.data
-    sent = _residual_bytes(whole)
-    runs: list[Execution] = []
-    for index, part in enumerate(parts):
-        if not part.items:
-            continue
-        if index < degrees.pipeline - 1:
-            send = Node("stage_send", Collective("send_recv", sent, 2, degrees.tensor))
-            part = replace(part, items=(*part.items, send))
-        step = training_step(part, plan, degrees.microbatches)
-        runs.append(Execution(step, 1.0 if index == busiest else 0.0, copies, work=1.0))
-        if index != busiest:
-            once = training_step(part, replace(plan, data=1), 1)
-            bubble = Graph(once.name, once.items[:-1])  # without the optimizer's update
-            runs.append(Execution(bubble, 1.0, copies, useful=False, label="pipeline bubble"))
-    return tuple(runs)
+    runs = step_executions(whole, builder.training_plan(degrees), builder.layout(degrees))
+    return Phase("step", runs, tokens, 1.0, sequences)

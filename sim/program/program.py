@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..graph.graph import Graph, Node
 
@@ -30,13 +30,18 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A named part of the run: ``prefill``, ``decode`` or ``step``. ``tokens`` are those it processes or makes."""
+    """A named part of the run: ``prefill``, ``decode`` or ``step``. ``tokens`` are those it processes or makes.
+
+    ``launch`` is its own launch mode (empty: the program's). ``prompts``: it takes in new requests.
+    """
 
     name: str
     executions: tuple[Execution, ...]
     tokens: float
     steps: float
     sequences: int
+    launch: str = ""
+    prompts: bool = False
 
     @property
     def shown(self) -> Execution:
@@ -52,7 +57,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes on one device at the fullest moment."""
+    """Bytes on one device at the fullest moment.
+
+    ``transient``: what comes and goes in a training step beside kept activations (gathered weights, whole gradients,
+    recomputed activations of a block, gradients of the logits).
+    """
 
     capacity_bytes: float
     reserved_bytes: float
@@ -62,6 +71,7 @@ class Memory:
     activation_bytes: float = 0.0
     gradient_bytes: float = 0.0
     optimizer_bytes: float = 0.0
+    transient_bytes: float = 0.0
 
     @property
     def used_bytes(self) -> float:
@@ -74,6 +84,7 @@ class Memory:
             + self.activation_bytes
             + self.gradient_bytes
             + self.optimizer_bytes
+            + self.transient_bytes
         )
 
     @property
@@ -90,6 +101,7 @@ class Memory:
             "activations": self.activation_bytes,
             "gradients": self.gradient_bytes,
             "optimizer": self.optimizer_bytes,
+            "transient": self.transient_bytes,
             "reserved": self.reserved_bytes,
         }
         return {name: size for name, size in named.items() if size}
@@ -117,6 +129,47 @@ class Degrees:
 
 
 @dataclass(frozen=True, slots=True)
+class HostNumber:
+    """A host time of the engine profile in seconds, with its origin."""
+
+    field: str
+    value: float
+    kind: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostWork:
+    """What the host has to do, in seconds of a host of speed 1; see the engine profile.
+
+    ``dispatch_s`` (None: the device's own) and ``per_layer_s``, for each of ``layers``, run ahead of the device;
+    ``collective_start_s`` keeps it waiting for its peers outside a captured graph. The others stand between steps, or
+    beside the device where the engine is ``asynchronous``.
+    """
+
+    dispatch_s: float | None = None
+    collective_start_s: float = 0.0
+    layers: int = 0
+    per_layer_s: float = 0.0
+    per_step_s: float = 0.0
+    per_sequence_s: float = 0.0
+    per_request_s: float = 0.0
+    per_prompt_pass_s: float = 0.0
+    asynchronous: bool = False
+
+    def between_steps_s(self, steps: float, sequences: int, prompts: bool) -> float:
+        """Work of *steps* steps of a batch; passes over prompts take in every sequence once.
+
+        >>> HostWork(per_step_s=1e-3, per_sequence_s=1e-4).between_steps_s(10.0, 5, prompts=False)
+        0.015
+        """
+        if prompts:
+            each = self.per_sequence_s + self.per_request_s
+            return steps * (self.per_step_s + self.per_prompt_pass_s) + sequences * each
+        return steps * (self.per_step_s + sequences * self.per_sequence_s)
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """A workload placed on devices."""
 
@@ -126,11 +179,15 @@ class Program:
     memory: Memory
     launch: str
     fused_pointwise: bool
-    host_per_step_s: float
-    host_per_sequence_s: float
+    host: HostWork = field(default_factory=HostWork)
+    host_numbers: tuple[HostNumber, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def devices(self) -> int:
         """Devices that take part."""
         return self.degrees.devices
+
+    def launch_of(self, phase: Phase) -> str:
+        """Launch mode of a phase."""
+        return phase.launch or self.launch

@@ -9,7 +9,7 @@ from ..graph.graph import Graph, Node
 from ..graph.operator import Operator
 from ..program.program import Execution, Phase, Program
 from .interleave import factors, group_of
-from .launch import host_s, operator_launch_s
+from .launch import ahead_s, between_steps_s, node_launch_s
 from .result import OperatorTime, PhaseTime, Reading
 
 
@@ -21,12 +21,6 @@ def roofline(program: Program, device: Device) -> Reading:
 def analytic(program: Program, device: Device) -> Reading:
     """Closed-form times, launches by mode, host time of the engine."""
     return Reading("analytic", tuple(_phase(program, phase, device, bound_only=False) for phase in program.phases))
-
-
-def host_seconds(program: Program, phase: Phase) -> float:
-    """Host and scheduler time of a phase that the engine profile adds."""
-    sequences = -(-phase.sequences // program.degrees.data)
-    return phase.steps * (program.host_per_step_s + sequences * program.host_per_sequence_s)
 
 
 class _Row:
@@ -102,10 +96,12 @@ class Overlap:
 
     ``n`` exchanges that become ready evenly over ``C`` seconds of computing take ``S`` seconds together, the last one
     ``l``: they end ``max(l, S − (n − 1)/n·C)`` after the computing does (and, mirrored, weights gathered ahead of a
-    block delay the first one).
+    block delay the first one). While they run, they take a ``share`` σ of the processors: the computing grows to
+    ``C + σ·min(S, C/(1 − σ))``, and what it grows by is counted as theirs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, share: float = 0.0) -> None:
+        self._share = share
         self._computing: dict[str, float] = {}
         self._entries: list[tuple[str, Node, int, Execution, Lowered, dict[str, float], float]] = []
 
@@ -134,7 +130,9 @@ class Overlap:
             whole = sum(sum(shares.values()) for _, _, _, _, _, shares, _ in entries)
             _, _, count, run, _, shares, _ = entries[-1]
             last = sum(shares.values()) / (count * run.times)
-            exposed = max(last, whole - (n - 1.0) / n * self._computing.get(phase, 0.0))
+            computing = self._computing.get(phase, 0.0)
+            taken = self._share * min(whole, computing / (1.0 - self._share))
+            exposed = taken + max(last, whole - (n - 1.0) / n * (computing + taken))
             for name, node, count, run, lowered, shares, bound in entries:
                 part = {label: seconds * exposed / whole for label, seconds in shares.items()} if whole else {}
                 rows.add(name, node, count, run, lowered, part.items(), bound)
@@ -161,11 +159,61 @@ def overlap_bounds(program: Program, phase: Phase, device: Device) -> dict[str, 
     return out
 
 
+class _Queue:
+    """Kernels of one execution and the device's time for them, in the order in which the host starts them.
+
+    Blocks count as one: their copies are alike, so host and device keep their distance within them.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: dict[str, tuple[float, float]] = {}
+
+    def add(self, name: str, kernels: int, device_s: float) -> None:
+        """An operator with all its runs in the execution."""
+        block = name.partition(".")[0]
+        before = self._blocks.get(block, (0.0, 0.0))
+        self._blocks[block] = (before[0] + kernels, before[1] + device_s)
+
+    @property
+    def kernels(self) -> float:
+        """Kernels in all."""
+        return sum(kernels for kernels, _ in self._blocks.values())
+
+    def end_s(self, host_s: float) -> float:
+        """When the last kernel ends if the host needs *host_s* to start them all, running ahead.
+
+        No block ends before the host has started all before it, and it and what follows have run: the largest
+        ``host(before) + device(from there)``, and at least the host's own time.
+        """
+        each = host_s / max(1.0, self.kernels)
+        started, left = 0.0, sum(seconds for _, seconds in self._blocks.values())
+        latest = max(left, host_s)
+        for kernels, seconds in self._blocks.values():
+            latest = max(latest, started * each + left)
+            started, left = started + kernels, left - seconds
+        return latest
+
+    @property
+    def device_s(self) -> float:
+        """The device's own time."""
+        return sum(seconds for _, seconds in self._blocks.values())
+
+
+def exposed_s(program: Program, phase: Phase, device: Device, ahead: float, running: float) -> float:
+    """Host time between steps that shows: all of it, or what exceeds the *running* seconds of an asynchronous engine.
+
+    *ahead*: seconds in which the same host was starting kernels.
+    """
+    between = between_steps_s(program, phase, device.launch)
+    return max(0.0, ahead + between - running) if program.host.asynchronous else between
+
+
 def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) -> PhaseTime:
-    rows, hidden, bounds = Rows(), Overlap(), overlap_bounds(program, phase, device)
-    host, busy, costs, mode = 0.0, 0.0, device.launch, program.launch
-    turns = {id(run): factors(program, run, device, bound_only=bound_only) for run in phase.executions}
-    bound_turns = {id(run): factors(program, run, device, bound_only=True) for run in phase.executions}
+    rows, hidden, bounds = Rows(), Overlap(device.collective_share), overlap_bounds(program, phase, device)
+    costs, mode = device.launch, program.launch_of(phase)
+    queues: dict[int, _Queue] = {id(run): _Queue() for run in phase.executions}
+    turns = {id(run): factors(program, run, device, mode, bound_only=bound_only) for run in phase.executions}
+    bound_turns = {id(run): factors(program, run, device, mode, bound_only=True) for run in phase.executions}
     prepared: Graph | None = None
     for run, name, node, count in phase.nodes():
         if bound_only and not run.useful:
@@ -182,23 +230,31 @@ def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) 
             continue
         shares = {label: seconds * times for label, seconds in (lowered.bounds if bound_only else lowered.shares)}
         if not bound_only:
-            launch = operator_launch_s(costs, mode, len(lowered.seconds), lowered.seconds) * times
+            launch = node_launch_s(costs, mode, program.host, node.op, lowered.seconds) * times
             if launch:
                 shares["launch"] = launch
-            host += host_s(costs, mode, len(lowered.seconds)) * times
         if node.overlap and bound_only:
             rows.add(name, node, count, run, lowered, (("network", bounds[name]),), bounds[name])
         elif node.overlap:
             hidden.add(name, node, count, run, lowered, shares, bounds[name])
+            queues[id(run)].add(name, len(lowered.seconds) * count, 0.0)
         else:
             rows.add(name, node, count, run, lowered, shares.items(), lowered.roofline_s * bound_times)
             seconds = sum(shares.values())
             hidden.main(node.phase, seconds)
-            busy += seconds
+            queues[id(run)].add(name, len(lowered.seconds) * count, seconds / run.times)
     hidden.settle(rows)
     if not bound_only:
-        rows.add_host("dispatch", "launch", host - busy)
-        rows.add_host("host", "host", host_seconds(program, phase))
+        late_s, ahead, running = 0.0, 0.0, 0.0
+        for run in phase.executions:
+            queue = queues[id(run)]
+            host_s = ahead_s(costs, mode, program.host, queue.kernels)
+            end_s = queue.end_s(host_s)
+            late_s += (end_s - queue.device_s) * run.times
+            ahead, running = ahead + host_s * run.times, running + end_s * run.times
+        rows.add_host("dispatch", "launch", late_s)
+        shown = exposed_s(program, phase, device, ahead, running)
+        rows.add_host("host", "host", shown)
     operators = rows.rows()
     return PhaseTime(
         name=phase.name,

@@ -16,9 +16,9 @@ from ..devices.device import Device, Lowered
 from ..devices.kernel import Kernel
 from ..graph.graph import Item, Node, Repeat
 from ..program.program import Execution, Phase, Program
-from .analytic import Rows, host_seconds, overlap_bounds
+from .analytic import Rows, exposed_s, overlap_bounds
 from .interleave import factors, group_of, simulate_interleaved
-from .launch import device_gap_s, operator_launch_s
+from .launch import ahead_s, collective_start_s, device_gap_s, node_launch_s
 from .result import PhaseTime, Reading, Slice, Timeline
 from .tiles import simulated_time
 
@@ -83,10 +83,12 @@ class _Launch:
 
 @dataclass(slots=True)
 class _Run:
-    """State of one simulated execution."""
+    """State of one simulated execution; ``host_s`` is what the host needs to start all its kernels."""
 
     program: Program
     device: Device
+    mode: str
+    host_s: float
     env: simpy.Environment = field(default_factory=simpy.Environment)
     sums: dict[str, _Sum] = field(default_factory=dict)
     slices: list[Slice] = field(default_factory=list)
@@ -94,17 +96,21 @@ class _Run:
     side_free_ps: float = 0.0
     side_extra_ps: float = 0.0
     side_phase: str = ""
+    side_sum_ps: float = 0.0
+    side_last_ps: float = 0.0
+    computing_ps: float = 0.0
     exposed_ps: float = 0.0
 
 
 def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, Timeline]:
-    rows, total_s, bound_s = Rows(), 0.0, 0.0
+    rows, total_s, bound_s, ahead = Rows(), 0.0, 0.0, 0.0
+    mode = program.launch_of(phase)
     timeline, notes = Timeline(), list[str]()
     bounds = overlap_bounds(program, phase, device)
     for index, run in enumerate(phase.executions):
         if run.interleave > 1:
             device.prepare(run.graph)
-            seconds, bound, shown = _interleaved(program, run, device, rows)
+            seconds, bound, shown = _interleaved(program, run, device, rows, mode)
             total_s, bound_s = total_s + seconds, bound_s + bound
             notes += [f"{phase.name}: {text}" for text in shown] if index == 0 else []
             continue
@@ -113,7 +119,8 @@ def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, T
                 rows.add(name, node, count, run, device.lower(node.op, program.fused_pointwise), (), 0.0)
             continue
         device.prepare(run.graph)
-        state = _Run(program, device)
+        host_s = host_ahead_s(program, run, device, mode)
+        state = _Run(program, device, mode, host_s)
         wall_ps = _execute(state, run)
         seconds = wall_ps / PS * run.times
         accounted = 0.0
@@ -126,17 +133,32 @@ def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, T
         waited = seconds - accounted
         if waited > ROUNDING * seconds:
             rows.add_host(f"dispatch{'' if index == 0 else f'_{index}'}", "launch", waited)
-        total_s += seconds
+        total_s, ahead = total_s + seconds, ahead + host_s * run.times
         if run is phase.shown:
             timeline = Timeline(tuple(state.slices))
             notes += [f"{phase.name}: repeated blocks show their first two copies"] if _folds(run.graph.items) else []
-    host = host_seconds(program, phase)
+    host = exposed_s(program, phase, device, ahead, total_s)
     rows.add_host("host", "host", host)
     timed = PhaseTime(phase.name, total_s + host, bound_s, phase.tokens, phase.steps, rows.rows())
     return timed, Timeline(timeline.slices, notes=tuple(notes))
 
 
-def _interleaved(program: Program, run: Execution, device: Device, rows: Rows) -> tuple[float, float, list[str]]:
+def kernels_of(program: Program, run: Execution, device: Device) -> float:
+    """Kernels of one execution, repeated blocks counted."""
+    nodes = run.graph.walk()
+    return float(sum(len(device.lower(node.op, program.fused_pointwise).kernels) * count for _, node, count in nodes))
+
+
+def host_ahead_s(program: Program, run: Execution, device: Device, mode: str) -> float:
+    """What the host needs to start the kernels of one execution, running ahead."""
+    if mode not in ("stream", "eager"):
+        return 0.0
+    return ahead_s(device.launch, mode, program.host, kernels_of(program, run, device))
+
+
+def _interleaved(
+    program: Program, run: Execution, device: Device, rows: Rows, mode: str
+) -> tuple[float, float, list[str]]:
     """Sub-batches contending for device groups: (seconds, lower bound, who waits for whom)."""
     stream = list(_stream_order(run.graph.items, "", 1.0, 1))
     nodes = {entry[0]: (entry[1], entry[3]) for entry in stream if not isinstance(entry, _Mark)}
@@ -144,12 +166,12 @@ def _interleaved(program: Program, run: Execution, device: Device, rows: Rows) -
     durations, launches = {}, {}
     for name, low in lowered.items():
         own = tuple(kernel_seconds(kernel) for kernel in low.kernels)
-        launches[name] = operator_launch_s(device.launch, program.launch, len(own), own)
+        launches[name] = node_launch_s(device.launch, mode, program.host, nodes[name][0].op, own)
         durations[name] = round((sum(own) + launches[name]) * PS)
     wall_ps, busy = simulate_interleaved(stream, durations, _Mark, run.interleave)
     seconds = wall_ps / PS * run.times
-    turns = factors(program, run, device, bound_only=False)
-    bound_turns = factors(program, run, device, bound_only=True)
+    turns = factors(program, run, device, mode, bound_only=False)
+    bound_turns = factors(program, run, device, mode, bound_only=True)
     closed = sum(durations[name] * count * turns[group_of(node)] for name, (node, count) in nodes.items())
     bound_s = 0.0
     for name, (node, count) in nodes.items():
@@ -195,11 +217,19 @@ def _execute(state: _Run, run: Execution) -> float:
 
 
 def _join_side_stream(state: _Run, weight: float) -> int:
-    """Picoseconds that the main stream must wait for the side stream; they count *weight* times."""
-    late = max(0, round(state.side_free_ps + state.side_extra_ps - float(state.env.now)))
-    state.exposed_ps += late * weight
+    """Picoseconds that the side stream adds to the main stream; they count *weight* times.
+
+    What is left of its work when the main stream is through, and what the processors that its collectives held while
+    they ran would have done meanwhile (see :class:`effsim.readings.analytic.Overlap`).
+    """
+    late = max(0.0, state.side_free_ps + state.side_extra_ps - float(state.env.now))
+    share = state.device.collective_share
+    taken = share * min(state.side_sum_ps, state.computing_ps / (1.0 - share)) / weight
+    added = round(taken + max(min(late, state.side_last_ps), late - taken))
+    state.exposed_ps += added * weight
     state.side_free_ps, state.side_extra_ps, state.side_phase = 0.0, 0.0, ""
-    return late
+    state.side_sum_ps, state.computing_ps = 0.0, 0.0
+    return added
 
 
 def _expose(state: _Run, exposed_ps: float) -> None:
@@ -237,8 +267,9 @@ def _stream_order(items: tuple[Item, ...], prefix: str, weight: float, count: in
 
 
 def _host(state: _Run, run: Execution, queue: simpy.Store) -> Generator[simpy.Event, Any, None]:
-    """Dispatches kernels in order; eager and isolated modes spend host time on each."""
-    launch, mode = state.device.launch, state.program.launch
+    """Dispatches kernels in order; the host's time of the step is spread over them (isolated: waits for each)."""
+    launch, mode = state.device.launch, state.mode
+    each = round(state.host_s / max(1.0, kernels_of(state.program, run, state.device)) * PS)
     for entry in _stream_order(run.graph.items, "", 1.0, 1):
         if isinstance(entry, _Mark):
             yield queue.put(entry)
@@ -253,11 +284,11 @@ def _host(state: _Run, run: Execution, queue: simpy.Store) -> Generator[simpy.Ev
             last = index == len(total.lowered.kernels) - 1
             item = _Launch(name, kernel, weight, total, last)
             if mode == "isolated":
-                cost = launch.isolated_s if index == 0 else launch.dispatch_s
+                cost = launch.alone_s(total.lowered.launched) if index == 0 else launch.dispatch_s
                 yield state.env.timeout(round(cost * PS))
                 finished = item.ready = state.env.event()
-            elif mode == "eager":
-                yield state.env.timeout(round(launch.dispatch_s * PS))
+            elif each:
+                yield state.env.timeout(each)
             yield queue.put(item)
         if finished is not None:
             yield finished
@@ -266,7 +297,7 @@ def _host(state: _Run, run: Execution, queue: simpy.Store) -> Generator[simpy.Ev
 
 def _main_stream(state: _Run, queue: simpy.Store) -> Generator[simpy.Event, Any, None]:
     """Runs kernels one after another; overlapping collectives go to the side stream, which owns the links meanwhile."""
-    env, mode = state.env, state.program.launch
+    env, mode = state.env, state.mode
     gap = round(device_gap_s(state.device.launch, mode) * PS) if mode != "isolated" else 0
     begun: dict[str, list[tuple[float, float]]] = {}
     while True:
@@ -285,12 +316,15 @@ def _main_stream(state: _Run, queue: simpy.Store) -> Generator[simpy.Event, Any,
             yield env.timeout(_join_side_stream(state, item.weight))
             before = env.now
         waited = env.now - before
-        yield env.timeout(gap)
-        item.total.launch_ps += (waited + gap) * item.weight
+        start_s = collective_start_s(state.device.launch, mode, state.program.host, item.total.node.op)
+        ready = gap + round(start_s * PS)
+        yield env.timeout(ready)
+        item.total.launch_ps += (waited + ready) * item.weight
         start = int(env.now)
         length = round(kernel_seconds(item.kernel) * PS)
         yield env.timeout(length)
         item.total.busy_ps += length * item.weight
+        state.computing_ps += (length + waited + gap) * item.weight
         _record(state, "compute" if item.kernel.classes else "links", item, start, length)
         if item.ready is not None and item.last:
             item.ready.succeed()
@@ -299,7 +333,7 @@ def _main_stream(state: _Run, queue: simpy.Store) -> Generator[simpy.Event, Any,
 def _pass_mark(state: _Run, mark: _Mark, begun: dict[str, list[tuple[float, float]]]) -> None:
     """At the end of the second copy, account for the copies that were not run.
 
-    Each takes as long as the second one did; a side stream that fell behind in it falls behind in each.
+    Each takes as long as the second one did; a side stream that fell behind in it falls behind in each, or catches up.
     """
     now = float(state.env.now)
     behind = max(0.0, state.side_free_ps - now) + state.side_extra_ps
@@ -308,7 +342,8 @@ def _pass_mark(state: _Run, mark: _Mark, begun: dict[str, list[tuple[float, floa
     if mark.copy == 2:
         (then, lag_then), (end, lag_end) = times[-2:]
         state.extra_ps += (mark.count - 2) * (end - then)
-        state.side_extra_ps += (mark.count - 2) * max(0.0, lag_end - lag_then)
+        drift = lag_end - lag_then  # below zero where it catches up with what lay before the block
+        state.side_extra_ps += max((mark.count - 2) * drift, -lag_end)
         times.clear()
 
 
@@ -318,6 +353,8 @@ def _to_side_stream(state: _Run, item: _Launch) -> None:
     length = round(kernel_seconds(item.kernel) * PS)
     state.side_free_ps, state.side_phase = start + length, item.total.node.phase
     item.total.busy_ps += length * item.weight
+    state.side_sum_ps += length * item.weight
+    state.side_last_ps = length
     _record(state, "links", item, int(start), length)
 
 

@@ -17,7 +17,7 @@ from ..devices.device import Device
 from ..graph.graph import Node
 from ..graph.operators.placement import Placed, Transfer
 from ..program.program import Execution, Program
-from .launch import operator_launch_s
+from .launch import node_launch_s
 
 BRIDGE = "bridge"
 
@@ -29,7 +29,7 @@ def group_of(node: Node) -> str:
     return BRIDGE if isinstance(node.op, Transfer) else ""
 
 
-def factors(program: Program, run: Execution, device: Device, *, bound_only: bool) -> dict[str, float]:
+def factors(program: Program, run: Execution, device: Device, mode: str, *, bound_only: bool) -> dict[str, float]:
     """How often each group's share of one sub-batch shows in the wall-clock time of all.
 
     ``interleave`` times for the busiest group, once for the others; in a lower bound the others can hide altogether.
@@ -40,7 +40,7 @@ def factors(program: Program, run: Execution, device: Device, *, bound_only: boo
     for _, node, count in run.graph.walk():
         lowered = device.lower(node.op, program.fused_pointwise)
         own = lowered.seconds
-        seconds = lowered.analytic_s + operator_launch_s(device.launch, program.launch, len(own), own)
+        seconds = lowered.analytic_s + node_launch_s(device.launch, mode, program.host, node.op, own)
         group = group_of(node)
         busy[group] = busy.get(group, 0.0) + (lowered.roofline_s if bound_only else seconds) * count
     busiest = max(busy, key=lambda group: busy[group])

@@ -9,8 +9,9 @@ from ..devices.registry import Machine
 from ..errors import UnknownNameError, nearest
 from ..explore.sensitivity import parameters, sensitivities, shown_path
 from ..graph.graph import Graph, Node
-from ..program.program import Execution, Phase, Program
-from ..readings.launch import operator_launch_s
+from ..intervals.kernel import SystemIntervals
+from ..program.program import Execution, HostWork, Phase, Program
+from ..readings.launch import node_launch_s
 
 
 def explain_operator(machine: Machine, program: Program, name: str) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def explain_operator(machine: Machine, program: Program, name: str) -> dict[str,
     device = machine.device
     lowered = device.lower(node.op, program.fused_pointwise)
     own = tuple(t.total_s for t in lowered.times)
+    launch_s = node_launch_s(device.launch, program.launch_of(phase), program.host, node.op, own)
     alone = _only(program, phase, execution, node)
     origins = {shown_path(machine, "device", path): leaf for path, leaf in machine.spec.leaves()}
     if machine.system is not None:
@@ -33,6 +35,8 @@ def explain_operator(machine: Machine, program: Program, name: str) -> dict[str,
     for owner, spec in machine.others:
         origins |= {shown_path(machine, owner, path): leaf for path, leaf in spec.leaves()}
     known = {shown_path(machine, owner, path) for owner, path, _ in parameters(machine)}
+    relative = SystemIntervals(device).relative(node.op, node.op.kind, launch_s, program.fused_pointwise)
+    low, high = relative.interval(sum(own) + launch_s)
     used = [s for s in sensitivities(alone, machine) if s.path in known]
     return {
         "schema": "effsim/explain@1",
@@ -45,8 +49,11 @@ def explain_operator(machine: Machine, program: Program, name: str) -> dict[str,
         "flops": node.op.flops,
         "bytes": node.op.bytes_moved,
         "bytes_by_role": {str(role): size for role, size in node.op.bytes_by_role().items()},
-        "time_s": sum(own) + operator_launch_s(device.launch, program.launch, len(own), own),
-        "launch_s": operator_launch_s(device.launch, program.launch, len(own), own),
+        "time_s": sum(own) + launch_s,
+        "time_low_s": low,
+        "time_high_s": high,
+        "interval": relative.as_dict(),
+        "launch_s": launch_s,
         "roofline_s": lowered.roofline_s,
         "bound": lowered.bound,
         "rows": [
@@ -98,7 +105,7 @@ def _find(program: Program, wanted: str) -> tuple[Phase, Execution, Node, int]:
 def _only(program: Program, phase: Phase, execution: Execution, node: Node) -> Program:
     """The program reduced to one operator, for its own sensitivities."""
     one = replace(execution, graph=Graph(node.name, (node,)), times=1.0)
-    return replace(program, phases=(replace(phase, executions=(one,)),), host_per_step_s=0.0, host_per_sequence_s=0.0)
+    return replace(program, phases=(replace(phase, executions=(one,)),), host=HostWork())
 
 
 def _plain(dimensions: dict[str, Any]) -> dict[str, Any]:

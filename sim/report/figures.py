@@ -56,7 +56,7 @@ _MARKER_MIN, _MARKER_SPAN = 8.0, 26.0
 _BAR_PX, _FRAME_PX = 26, 160
 _ROOF_MARGIN: Final = 4.0
 _TEXT_ROOM: Final = 0.14
-_MEMORY_COLOURS: Final = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#999999")
+_MEMORY_COLOURS: Final = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#F0E442", "#999999")
 _MACHINE_SYMBOLS: Final = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 
 
@@ -157,9 +157,34 @@ def _operators(result: RunResult) -> Figure:
                 hovertemplate=f"%{{y}}<br>{escape(resource)} %{{x:.4g}} {unit}<extra></extra>",
             )
         )
+    _error_bars(out, shown, labels, scale, unit)
     out.update_yaxes(autorange="reversed", showgrid=False)
-    out.update_xaxes(title={"text": f"time ({unit}), whole run"})
+    out.update_xaxes(title={"text": f"time ({unit}), whole run; whiskers: nine measurements of ten"})
     return out
+
+
+def _error_bars(out: Figure, rows: Sequence[OperatorRow], labels: Sequence[str], scale: float, unit: str) -> None:
+    """Whiskers at the ends of the bars: the interval of each operator's time."""
+    import plotly.graph_objects as go
+
+    known = [(row, label) for row, label in zip(rows, labels, strict=False) if row.time_high_s is not None]
+    if not known:
+        return
+    above = [((row.time_high_s or row.time_s) - row.time_s) / scale for row, _ in known]
+    below = [(row.time_s - (row.time_low_s or 0.0)) / scale for row, _ in known]
+    ends = [f"{words.seconds(row.time_low_s or 0.0)} to {words.seconds(row.time_high_s or 0.0)}" for row, _ in known]
+    out.add_trace(
+        go.Scatter(
+            x=[row.time_s / scale for row, _ in known],
+            y=[label for _, label in known],
+            mode="markers",
+            marker={"size": 1, "color": INK},
+            name="interval",
+            customdata=ends,
+            error_x={"type": "data", "array": above, "arrayminus": below, "color": INK, "thickness": 1.2, "width": 4},
+            hovertemplate=f"%{{y}}<br>%{{x:.4g}} {unit}, %{{customdata}}<extra></extra>",
+        )
+    )
 
 
 def _row_label(row: OperatorRow, many: bool) -> str:

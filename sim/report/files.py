@@ -175,10 +175,14 @@ _SCALARS: Final = (
     "engine",
     "devices",
     "time_s",
+    "time_low_s",
+    "time_high_s",
     "roofline_s",
     "flops",
     "bytes",
     "energy_j",
+    "energy_low_j",
+    "energy_high_j",
     "energy_limit_j",
     "cost_usd",
 )
@@ -188,7 +192,16 @@ _EMPTY: Final = {
     "sensitivity": ("path", "value", "elasticity"),
 }
 _TEXT: Final = ("path", "kind", "source")
-_OPTIONAL: Final = ("energy_j", "energy_limit_j", "cost_usd", "elasticity")
+_OPTIONAL: Final = (
+    "time_low_s",
+    "time_high_s",
+    "energy_j",
+    "energy_low_j",
+    "energy_high_j",
+    "energy_limit_j",
+    "cost_usd",
+    "elasticity",
+)
 
 
 def _rectangular(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

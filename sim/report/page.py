@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import words
+from . import ranges, words
 from .figures import CONFIG, compare_figure, figure, memory_figure, roofline_figure
 from .files import atomic_write_text
 from .page_style import CSS, SCRIPT
@@ -106,7 +106,8 @@ def _e(text: str) -> str:
 
 def _single(result: RunResult, figures: Figures) -> list[str]:
     out = [f"<h1>{_e(words.title(result))}</h1>", f'<p class="soft">{_e(words.setup(result))}</p>', _notes([result])]
-    out += [_cards(result), "<h2>What limits it</h2>", _shares(result.bound)]
+    out += [_cards(result), *(f'<p class="soft">{_e(line)}</p>' for line in ranges.evidence_lines(result))]
+    out += ["<h2>What limits it</h2>", _shares(result.bound)]
     out += ["<h2>Operators under the roofs of one device</h2>", figures.html(figure(result, "roofline"), "Roofline")]
     out.append(_flat_note(result))
     out += ["<h2>Time by operator</h2>", figures.html(figure(result, "operators"), "Time by operator and resource")]
@@ -190,6 +191,8 @@ _COLUMNS: Final = (
     ("kind", ""),
     ("runs", "n"),
     ("time", "n"),
+    ("90 %", "n"),
+    ("evidence", ""),
     ("share", "n"),
     ("bound", ""),
     ("of roof", "n"),
@@ -215,7 +218,7 @@ def _operator_row(row: OperatorRow, whole: float, many: bool) -> str:
     numbers = (
         (float(row.count), f"{row.count}"),
         (row.time_s, words.seconds(row.time_s)),
-        (share, words.percent(share)),
+        ((row.time_high_s or row.time_s) / row.time_s if row.time_s else 0.0, ranges.percent_ends(row)),
     )
     tail = (
         (reached, words.efficiency(row)),
@@ -224,7 +227,8 @@ def _operator_row(row: OperatorRow, whole: float, many: bool) -> str:
     )
     phase = f"<td>{_e(row.phase)}</td>" if many else ""
     name = f'<td class="name">{_e(row.name)}</td><td>{_e(row.kind)}</td>'
-    return f"<tr>{phase}{name}{_numbers(numbers)}<td>{_e(row.bound)}</td>{_numbers(tail)}</tr>"
+    middle = f"<td>{_e(row.evidence or '–')}</td>{_numbers([(share, words.percent(share))])}<td>{_e(row.bound)}</td>"
+    return f"<tr>{phase}{name}{_numbers(numbers)}{middle}{_numbers(tail)}</tr>"
 
 
 def _numbers(cells: Iterable[tuple[float, str]]) -> str:
@@ -252,14 +256,16 @@ def _assumptions(result: RunResult, level: int = 2) -> str:
 
 def _compare_table(runs: list[RunResult]) -> str:
     first = runs[0]
-    names = ("machine", "devices", "time", "speed", "memory of a device", "cost", "limited by")
-    head = "".join(f'<th class="{"" if i in (0, 6) else "n"}">{name}</th>' for i, name in enumerate(names))
+    names = ("machine", "devices", "time", "90 %", "speed", "memory of a device", "cost", "limited by")
+    head = "".join(f'<th class="{"" if i in (0, 7) else "n"}">{name}</th>' for i, name in enumerate(names))
     rows = []
     for run in runs:
         used, capacity = float(run.memory["used_bytes"]), float(run.memory["capacity_bytes"])
         largest = max(run.bound.items(), key=lambda item: item[1], default=("–", 0.0))
         speed = f"{first.time_s / run.time_s:.2f}×" if run.time_s else "–"
-        cells = (f"{run.devices}", words.seconds(run.time_s), speed, f"{words.gib(used)} of {words.gib(capacity)}")
+        interval = ranges.ends(run.time_s, run.time_low_s, run.time_high_s).strip(" ()") or "–"
+        memory = f"{words.gib(used)} of {words.gib(capacity)}"
+        cells = (f"{run.devices}", words.seconds(run.time_s), interval, speed, memory)
         numbers = "".join(f'<td class="n">{_e(cell)}</td>' for cell in (*cells, words.dollars(run.cost_usd)))
         limit = f"{largest[0]} {words.percent(largest[1])}"
         rows.append(f'<tr><td class="name">{_e(run.hardware)}</td>{numbers}<td>{_e(limit)}</td></tr>')

@@ -21,6 +21,7 @@ class OperatorRow:
     ``count`` is how often it runs in one step; ``flops`` and ``bytes_moved`` are totals of all devices, ``time_s`` and
     ``roofline_s`` wall-clock. ``terms`` splits ``time_s`` by resource. ``cycles`` are those of one run
     by cause (ideal, fill, stall, drain …), where the device tells them apart. Rows of a run add up to its time.
+    ``time_low_s`` and ``time_high_s`` are its interval (:mod:`effsim.intervals`), ``evidence`` what stands behind it.
     """
 
     name: str
@@ -34,6 +35,9 @@ class OperatorRow:
     bound: str
     terms: Mapping[str, float] = field(default_factory=dict)
     cycles: Mapping[str, float] = field(default_factory=dict)
+    time_low_s: float | None = None
+    time_high_s: float | None = None
+    evidence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,10 @@ class RunResult:
 
     ``memory`` is per device; ``flops`` and ``bytes_moved`` are of all devices. ``roofline_s`` is the lower bound of
     ``time_s``. ``notes`` are the sentences at the top of a report (automatic sharding, warnings).
+    ``time_low_s`` and ``time_high_s`` hold the time for nine measurements in ten of what was validated
+    (:mod:`effsim.intervals`); ``evidence`` is the share of the time by what stands behind it, ``interval_causes`` the
+    seconds below and above that each cause brings, largest first; ``whole_runs`` says where whole runs with this engine
+    profile were compared (empty: nowhere, and the interval is that of the operators).
     """
 
     hardware: str
@@ -89,6 +97,13 @@ class RunResult:
     ceilings: tuple[Ceiling, ...] = ()
     notes: tuple[str, ...] = ()
     timeline: Timeline = field(default_factory=Timeline)
+    time_low_s: float | None = None
+    time_high_s: float | None = None
+    energy_low_j: float | None = None
+    energy_high_j: float | None = None
+    evidence: Mapping[str, float] = field(default_factory=dict)
+    interval_causes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    whole_runs: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of ``--json`` as plain Python."""
@@ -100,12 +115,16 @@ class RunResult:
             "devices": self.devices,
             "parallelism": dict(self.parallelism),
             "time_s": self.time_s,
+            "time_low_s": self.time_low_s,
+            "time_high_s": self.time_high_s,
             "roofline_s": self.roofline_s,
             "phases": {name: dict(phase) for name, phase in self.phases.items()},
             "memory": dict(self.memory),
             "flops": self.flops,
             "bytes": self.bytes_moved,
             "energy_j": self.energy_j,
+            "energy_low_j": self.energy_low_j,
+            "energy_high_j": self.energy_high_j,
             "energy_limit_j": self.energy_limit_j,
             "cost_usd": self.cost_usd,
             "bound": dict(self.bound),
@@ -118,6 +137,9 @@ class RunResult:
                     "flops": row.flops,
                     "bytes": row.bytes_moved,
                     "time_s": row.time_s,
+                    "time_low_s": row.time_low_s,
+                    "time_high_s": row.time_high_s,
+                    "evidence": row.evidence,
                     "bound": row.bound,
                     "roofline_s": row.roofline_s,
                     "terms": dict(row.terms),
@@ -130,6 +152,14 @@ class RunResult:
                 {"path": a.path, "value": a.value, "kind": a.kind, "source": a.source, "elasticity": a.elasticity}
                 for a in self.assumptions
             ],
+            "interval": {
+                "evidence": dict(self.evidence),
+                "whole_runs": self.whole_runs or None,
+                "causes": [
+                    {"cause": cause, "below_s": below, "above_s": above}
+                    for cause, (below, above) in self.interval_causes.items()
+                ],
+            },
             "notes": list(self.notes),
         }
 

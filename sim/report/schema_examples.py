@@ -95,6 +95,8 @@ provenance: {kind: measured, source: "host profile of one decode step"}
 launch: graph
 fused_pointwise: true
 fused_residual_norm: true
+uncaptured: eager
+graph_batches: [1, 2, 4, 8, 16, 32]
 host_per_step: 200 us
 host_per_sequence: 3 us
 """

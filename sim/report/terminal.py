@@ -6,12 +6,13 @@ Everything reads at 80 columns and without colour; what users wrote is never rea
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 from rich.text import Text
 
-from . import words
+from . import ranges, words
 from .result import Assumption, OperatorRow, RunResult
 from .terminal_views import (
     NARROW,
@@ -63,6 +64,8 @@ def _headlines(result: RunResult, console: Console) -> None:
     for line in words.headlines(result):
         table.add_row(Text(line.label), Text(line.value, style="bold"), Text(line.aside))
     show(console, table)
+    for sentence in ranges.evidence_lines(result):
+        say(console, words.plain(sentence), indent=2)
 
 
 def _memory(result: RunResult, console: Console) -> None:
@@ -101,24 +104,27 @@ def _operators(result: RunResult, phase: str, console: Console, all_rows: bool) 
     heading(console, f"Operators of {phase} (longest first; all devices' FLOPs and bytes)")
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("  operator", overflow="fold", min_width=18)
-    for name in ("runs", "time", "share"):
+    for name in ("runs", "time", "share") if narrow else ("runs", "time", "90 %", "share"):
         column(table, name, "right")
     column(table, "bound", "left")
     for name in ("of roof" if not narrow else "roof", "FLOP", "bytes"):
         column(table, name, "right")
     for row in shown:
-        table.add_row(Text(f"  {words.plain(row.name)}"), f"{row.count}", *_cells(row, whole))
+        table.add_row(Text(f"  {words.plain(row.name)}"), f"{row.count}", *_cells(row, whole, narrow))
     if rest:
-        table.add_row(f"  {len(rest)} more", "", *_cells(_summed(rest), whole))
+        table.add_row(f"  {len(rest)} more", "", *_cells(_summed(rest), whole, narrow))
     if len(rows) > 1:
-        table.add_row("  sum", "", *_cells(_summed(rows), whole), style="bold")
+        known = result.phases[phase]
+        total = replace(_summed(rows), time_low_s=known.get("time_low_s"), time_high_s=known.get("time_high_s"))
+        table.add_row("  sum", "", *_cells(total, whole, narrow), style="bold")
     console.print(table)
 
 
-def _cells(row: OperatorRow, whole: float) -> tuple[str, ...]:
+def _cells(row: OperatorRow, whole: float, narrow: bool) -> tuple[str, ...]:
     share = words.percent(row.time_s / whole) if whole else "–"
     flops, moved = words.flop_count(row.flops), words.byte_count(row.bytes_moved)
-    return words.seconds(row.time_s), share, words.plain(row.bound), words.efficiency(row), flops, moved
+    time = (words.seconds(row.time_s),) if narrow else (words.seconds(row.time_s), ranges.percent_ends(row))
+    return *time, share, words.plain(row.bound), words.efficiency(row), flops, moved
 
 
 def _summed(rows: Sequence[OperatorRow]) -> OperatorRow:

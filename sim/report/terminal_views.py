@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..units import format_quantity
-from . import words
+from . import ranges, words
 from .result import RunResult
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def print_compare(results: Sequence[RunResult], console: Console) -> None:
     heading(console, f"{words.plain(first.workload)} on {len(results)} machines", first=True)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("  machine", overflow="fold", min_width=18)
-    for name in ("dev", "time", "speed"):
+    wide = console.width >= NARROW
+    for name in ("dev", "time", "90 %", "speed") if wide else ("dev", "time", "speed"):
         column(table, name, "right")
     decode = any("decode" in result.phases for result in results)
     column(table, "per token" if decode else "tokens/s", "right")
@@ -79,8 +80,10 @@ def print_compare(results: Sequence[RunResult], console: Console) -> None:
         column(table, name, "right")
     column(table, "limited by", "left")
     for result in results:
-        table.add_row(*_compare_row(result, first, decode))
+        table.add_row(*_compare_row(result, first, decode, wide))
     console.print(table)
+    for line in () if wide else [_interval_line(result) for result in results if result.time_low_s is not None]:
+        say(console, line, indent=2)
     notes = [f"note ({result.hardware}): {note}" for result in results for note in result.notes]
     for note in dict.fromkeys(notes):
         say(console, words.plain(note), indent=2)
@@ -90,7 +93,13 @@ def print_compare(results: Sequence[RunResult], console: Console) -> None:
             say(console, words.difference_sentence(first, other), indent=2)
 
 
-def _compare_row(result: RunResult, first: RunResult, decode: bool) -> tuple[Text | str, ...]:
+def _interval_line(result: RunResult) -> str:
+    """The interval of one machine on a line of its own, where columns are short."""
+    interval = ranges.ends(result.time_s, result.time_low_s, result.time_high_s)
+    return f"{words.plain(result.hardware)}: {words.seconds(result.time_s)}{interval}"
+
+
+def _compare_row(result: RunResult, first: RunResult, decode: bool, wide: bool) -> tuple[Text | str, ...]:
     phase = result.phases.get("decode" if decode else next(iter(result.phases), ""), {})
     if decode:
         pace = words.seconds(phase["time_per_token_s"]) if "time_per_token_s" in phase else "–"
@@ -99,10 +108,12 @@ def _compare_row(result: RunResult, first: RunResult, decode: bool) -> tuple[Tex
     used, capacity = (float(result.memory[key]) / words.GIB for key in ("used_bytes", "capacity_bytes"))
     speed = f"{first.time_s / result.time_s:.2f}×" if result.time_s > 0.0 else "–"
     largest = max(result.bound.items(), key=lambda item: item[1], default=("–", 0.0))
+    interval = ranges.ends(result.time_s, result.time_low_s, result.time_high_s).strip(" ()") or "–"
     return (
         Text(f"  {words.plain(result.hardware)}"),
         f"{result.devices}",
         words.seconds(result.time_s),
+        *((interval,) if wide else ()),
         speed,
         pace,
         f"{used:.1f}/{capacity:.1f}",
@@ -156,6 +167,7 @@ def print_explain(info: Mapping[str, Any], console: Console) -> None:
     say(console, ", ".join(f"{words.plain(str(k))} {_shown(v)}" for k, v in operator.items() if v != ""), indent=2)
     time_s, launch_s, roofline_s = (float(info.get(key, 0.0)) for key in ("time_s", "launch_s", "roofline_s"))
     say(console, f"time      {words.seconds(time_s)}, of which launch {words.seconds(launch_s)}", indent=2)
+    _interval(info.get("interval", {}), time_s, console)
     reached = f", reached to {words.percent(roofline_s / time_s)}" if time_s > 0.0 else ""
     say(console, f"roofline  {words.seconds(roofline_s)}{reached}", indent=2)
     if int(info.get("count", 1)) > 1:
@@ -163,6 +175,23 @@ def print_explain(info: Mapping[str, Any], console: Console) -> None:
     for row in info.get("rows", ()):
         _kernel(row, console)
     _parameters(info.get("parameters", ()), console)
+
+
+def _interval(interval: Mapping[str, Any], time_s: float, console: Console) -> None:
+    """The terms of the interval: its residual, and the numbers of the device that widen it."""
+    if not interval:
+        return
+    low, high = (float(interval[key]) for key in ("low_factor", "high_factor"))
+    shown = ranges.ends(time_s, time_s * low, time_s * high).strip(" ()")
+    say(console, f"interval  {shown}, {low:.2f} to {high:.2f} times: {words.plain(str(interval['note']))}", indent=2)
+    part = interval["residual"]
+    behind = (
+        f"{interval['rows']} rows of its regime on {', '.join(interval['devices'])}" if interval["rows"] else "no rows"
+    )
+    residual = f"{part['low_factor']:.2f} to {part['high_factor']:.2f} times, {words.plain(behind)}"
+    say(console, f"residual of {words.plain(str(interval['class']))}: {residual}", indent=12)
+    for resource, factor in dict(interval["parameters"]).items():
+        say(console, f"numbers behind {resource}, less well known here: × or ÷ {factor:.2f}", indent=12)
 
 
 def _kernel(row: Mapping[str, Any], console: Console) -> None:

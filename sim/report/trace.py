@@ -19,7 +19,7 @@ from ..devices.kernel import Kernel
 from ..errors import DataError
 from ..graph.graph import Item, Node
 from ..program.program import Program
-from ..readings.events import QUEUE_DEPTH
+from ..readings.events import QUEUE_DEPTH, host_ahead_s, kernels_of
 from ..readings.launch import device_gap_s
 from ..readings.result import Slice
 from . import words
@@ -191,21 +191,23 @@ def _bar(pid: int, tid: int, name: str, category: str, start: float, length: flo
 def _host(pid: int, runs: list[Run], device: Device, program: Program) -> Iterator[Event]:
     """What gets kernels started, from the launch costs and the bars.
 
-    ``eager``: the host dispatches one kernel after another, ahead of the device. ``isolated``: it dispatches when the
-    operator before has ended. ``graph`` and ``stream``: the gap in front of each kernel.
+    A host that is modelled (``eager``, and ``stream`` with a dispatch time) starts one kernel after another, ahead of
+    the device. ``isolated``: it dispatches when the operator before has ended. Else: the gap in front of each kernel.
     """
-    costs, mode = device.launch, program.launch
-    for _, group in groupby(runs, key=lambda run: run.phase):
-        phase = list(group)
+    costs, phases = device.launch, {phase.name: phase for phase in program.phases}
+    for name, group in groupby(runs, key=lambda run: run.phase):
+        phase, mode = list(group), program.launch_of(phases[name])
+        shown = phases[name].shown
+        each = host_ahead_s(program, shown, device, mode) / max(1.0, kernels_of(program, shown, device))
         dispatched = ended = float(_phase_start(runs, phase))
         for number, run in enumerate(phase):
             start = float(run.bar.start_ps)
-            if mode == "eager":
+            if each:
                 blocked = phase[number - QUEUE_DEPTH].bar.start_ps if number >= QUEUE_DEPTH else 0.0
-                begin, length = max(dispatched, blocked), costs.dispatch_s * _PS
+                begin, length = max(dispatched, blocked), each * _PS
             elif mode == "isolated":
                 begin = ended if run.index == 0 else dispatched
-                length = (costs.isolated_s if run.index == 0 else costs.dispatch_s) * _PS
+                length = (costs.alone_s(run.node.op.launched) if run.index == 0 else costs.dispatch_s) * _PS
             elif run.node.overlap:
                 continue
             else:

@@ -12,6 +12,7 @@ from typing import Final
 
 from ..explore.sensitivity import STEP
 from ..units import format_quantity
+from . import ranges
 from .result import Assumption, Ceiling, OperatorRow, RunResult
 
 GIB: Final = 2.0**30
@@ -38,6 +39,7 @@ MEMORY_PARTS: Final = (
     ("activations", "activation_bytes"),
     ("gradients", "gradient_bytes"),
     ("optimizer", "optimizer_bytes"),
+    ("transient", "transient_bytes"),
     ("reserved", "reserved_bytes"),
 )
 
@@ -123,7 +125,8 @@ def headlines(result: RunResult) -> list[Headline]:
     for name, phase in result.phases.items():
         out.append(_headline(name, phase, is_training(result)))
     if len(result.phases) > 1:
-        out.append(Headline("Total time", seconds(result.time_s)))
+        whole = seconds(result.time_s) + ranges.ends(result.time_s, result.time_low_s, result.time_high_s)
+        out.append(Headline("Total time", whole))
     if result.time_s > 0.0:
         share = percent(result.roofline_s / result.time_s)
         out.append(Headline("Roofline", seconds(result.roofline_s), f"no schedule is faster; reached to {share}"))
@@ -133,14 +136,16 @@ def headlines(result: RunResult) -> list[Headline]:
 def _headline(name: str, phase: Mapping[str, float], training: bool) -> Headline:
     tokens = rate(phase["tokens_per_s"]) if "tokens_per_s" in phase else ""
     whole = seconds(phase["time_s"])
+    shown = whole + ranges.phase_ends(phase, "time")
     if name == "prefill":
-        return Headline("Time to first token (TTFT)", whole, tokens)
+        return Headline("Time to first token (TTFT)", shown, tokens)
     if "time_per_token_s" in phase:
         aside = f"{tokens}; {whole} in all" if tokens else f"{whole} in all"
-        return Headline("Time per token (decode)", seconds(phase["time_per_token_s"]), aside)
+        each = seconds(phase["time_per_token_s"]) + ranges.phase_ends(phase, "time_per_token")
+        return Headline("Time per token (decode)", each, aside)
     if training:
-        return Headline("Step time (training)", whole, tokens)
-    return Headline(f"Time ({name})", whole)  # an explicit list of operators has no tokens
+        return Headline("Step time (training)", shown, tokens)
+    return Headline(f"Time ({name})", shown)  # an explicit list of operators has no tokens
 
 
 def memory_parts(result: RunResult) -> list[tuple[str, float]]:
@@ -160,7 +165,8 @@ def memory_line(result: RunResult) -> str:
 def energy_line(result: RunResult) -> str:
     """The energy, or why it is unknown and what it cannot exceed."""
     if result.energy_j is not None:
-        return f"energy {format_quantity(result.energy_j, 'energy')}"
+        ends = ranges.ends(result.energy_j, result.energy_low_j, result.energy_high_j, "energy")
+        return f"energy {format_quantity(result.energy_j, 'energy')}{ends} (devices alone, without host and links)"
     reason = "energy unknown (per-operation energies are not in the hardware file)"
     if result.energy_limit_j is None:
         return f"{reason}; no power limit is given either"
@@ -241,7 +247,8 @@ def difference_sentence(first: RunResult, other: RunResult) -> str:
     ordered = sorted(changes.items(), key=lambda item: -abs(item[1]))
     largest = [(key, change) for key, change in ordered if abs(change) > _VISIBLE * abs(gap)][:_REASONS]
     parts = ", ".join(f"{key} {_signed_seconds(change)} ({percent(change / gap)} of it)" for key, change in largest)
-    return f"{name} {verdict} ({_signed_seconds(gap)}): {parts}"
+    certain = ranges.overlap_sentence(first, other)
+    return f"{name} {verdict} ({_signed_seconds(gap)}): {parts}{f'; {certain}' if certain else ''}"
 
 
 def _signed_seconds(value: float) -> str:

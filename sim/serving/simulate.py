@@ -19,7 +19,7 @@ from .fleet import FleetPlan, Served, serve_requests
 from .metrics import ServeResult, latencies
 from .replica import Scheduling
 from .request import Request
-from .step_cost import Host, StepCost
+from .step_cost import StepCost
 from .traces import read_trace
 
 NOTES_A_RUN = 2000
@@ -94,9 +94,8 @@ def simulate(
     cost = StepCost(
         graphs,
         device,
-        launch=engine.launch,
-        fused=engine.fused_pointwise,
-        host=Host(program.host_per_step_s, program.host_per_sequence_s),
+        engine,
+        program.host,
         most_tokens=scheduling.most_tokens,
         most_sequences=slots.most_sequences,
         longest=max(2 * page, min(slots.pages * page, 2**20)),

@@ -15,25 +15,18 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from ..devices.device import Device
-from ..graph.graph import Graph
+from ..devices.device import Device, Lowered
+from ..graph.graph import Graph, Node
 from ..program.place import StepGraph
-from ..readings.launch import host_s, operator_launch_s
+from ..program.program import HostWork
+from ..readings.launch import ahead_s, node_launch_s
+from ..spec.engine import EngineSpec
 
 PROBE = 8
 """Tokens of the graphs that are compared to tell the terms apart."""
 FINE = 16
 """Up to here a grid holds every whole number: where tiles are padded, time has steps."""
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """Time of the engine's host in a step: fixed, and for each sequence in it."""
-
-    per_step_s: float = 0.0
-    per_sequence_s: float = 0.0
 
 
 def grid(limit: int, per_octave: int = 4) -> tuple[int, ...]:
@@ -136,14 +129,42 @@ class Plane:
         return Line(self._second, lambda y: low(y) + (high(y) - low(y)) * share)
 
 
+class _Terms:
+    """The terms of a step in one launch mode, and the host time that its kernels take ahead of the device."""
+
+    def __init__(self, source: StepCost, mode: str, most_tokens: int, most_sequences: int, longest: int) -> None:
+        graphs, price = source.graphs, source.price
+        lengths = tuple(n for n in grid(longest, 2) if n >= FINE or n == 1)
+        chunks = tuple(n for n in grid(most_tokens, 2) if n >= FINE or n == 1)
+        self.tokens = Line(grid(most_tokens), lambda n: price(graphs("context", 1, n, n, 1), source.by_token, mode))
+        self.logits = Line(
+            grid(most_sequences), lambda n: price(graphs("generation", n, 1, 1, 1), source.by_logit, mode)
+        )
+        self.generation = Plane(
+            grid(most_sequences),
+            lengths,
+            lambda n, kv: price(graphs("generation", n, 1, kv, 1), source.by_sequence, mode),
+        )
+        self.context = Plane(
+            chunks,
+            tuple(sorted({0, *lengths})),
+            lambda q, past: price(graphs("context", 1, q, q + past, 1), source.by_sequence, mode),
+        )
+        self.ahead_s = ahead_s(source.device.launch, mode, source.host, source.kernels)
+
+
 class StepCost:
     """Seconds of a step on one replica.
+
+    Steps in which all sequences generate replay a captured graph where the engine holds one, padded to its batch; every
+    other step is launched as the engine launches what it did not capture. Host time stands between steps, or beside the
+    device where the engine is asynchronous.
 
     Args:
         graphs: the model's steps on one device of the replica (see :func:`effsim.program.place.step_graphs`).
         device: what runs them.
-        launch: launch mode of the engine; ``fused``: its pointwise operators are single kernels.
-        host: host time of the engine.
+        engine: launch modes, captured batches.
+        host: host times of the engine.
         most_tokens, most_sequences, longest: ends of the grids: tokens a step, sequences a batch, tokens a sequence.
     """
 
@@ -151,67 +172,67 @@ class StepCost:
         self,
         graphs: StepGraph,
         device: Device,
+        engine: EngineSpec,
+        host: HostWork,
         *,
-        launch: str,
-        fused: bool,
-        host: Host,
         most_tokens: int,
         most_sequences: int,
         longest: int,
     ) -> None:
-        self._graphs, self._device, self._launch, self._fused, self.host = graphs, device, launch, fused, host
+        self.graphs, self.device, self.host, self._engine = graphs, device, host, engine
         one, many = graphs("generation", PROBE, 1, 1, 1), graphs("context", 1, PROBE, PROBE, PROBE)
         last = graphs("context", 1, PROBE, PROBE, 1)
         triples = zip(one.walk(), many.walk(), last.walk(), strict=True)
-        self._by_token, self._by_logit, self._by_sequence = set[str](), set[str](), set[str]()
+        self.by_token, self.by_logit, self.by_sequence = set[str](), set[str](), set[str]()
         for (name, a, _), (_, b, _), (_, c, _) in triples:
-            kind = self._by_sequence if a.op != b.op else self._by_logit if b.op != c.op else self._by_token
+            kind = self.by_sequence if a.op != b.op else self.by_logit if b.op != c.op else self.by_token
             kind.add(name)
-        self.tokens = Line(grid(most_tokens), lambda n: self._sum(graphs("context", 1, n, n, 1), self._by_token))
-        self.logits = Line(grid(most_sequences), lambda n: self._sum(graphs("generation", n, 1, 1, 1), self._by_logit))
-        lengths = tuple(n for n in grid(longest, 2) if n >= FINE or n == 1)
-        self.generation = Plane(
-            grid(most_sequences),
-            lengths,
-            lambda n, kv: self._sum(graphs("generation", n, 1, kv, 1), self._by_sequence),
-        )
-        self.context = Plane(
-            tuple(n for n in grid(most_tokens, 2) if n >= FINE or n == 1),
-            tuple(sorted({0, *lengths})),
-            lambda q, past: self._sum(graphs("context", 1, q, q + past, 1), self._by_sequence),
-        )
+        self.kernels = sum(count * len(self._lowered(node).seconds) for _, node, count in one.walk())
+        ends = (max(most_tokens, most_sequences), most_sequences, longest)
+        self._captured = _Terms(self, engine.launch, *ends)
+        same = engine.uncaptured in (None, engine.launch)
+        self._others = self._captured if same else _Terms(self, str(engine.uncaptured), *ends)
 
-    def _sum(self, graph: Graph, wanted: set[str]) -> float:
+    def _lowered(self, node: Node) -> Lowered:
+        return self.device.lower(node.op, self._engine.fused_pointwise)
+
+    def price(self, graph: Graph, wanted: set[str], mode: str) -> float:
         """Analytic seconds of the wanted nodes with their launches."""
-        costs, mode = self._device.launch, self._launch
-        device_s = dispatch_s = 0.0
+        seconds = 0.0
         for name, node, count in graph.walk():
             if name in wanted:
-                lowered = self._device.lower(node.op, self._fused)
-                gap = operator_launch_s(costs, mode, len(lowered.seconds), lowered.seconds)
-                device_s += count * (lowered.analytic_s + gap)
-                dispatch_s += count * host_s(costs, mode, len(lowered.seconds))
-        return max(device_s, dispatch_s)
+                lowered = self._lowered(node)
+                launch = node_launch_s(self.device.launch, mode, self.host, node.op, lowered.seconds)
+                seconds += count * (lowered.analytic_s + launch)
+        return seconds
+
+    def _with_host(self, device_s: float, ahead: float, between: float) -> float:
+        """A step's seconds with what its host adds."""
+        between /= self.device.launch.host_speed
+        busy = max(device_s, ahead)
+        return max(busy, ahead + between) if self.host.asynchronous else busy + between
 
     def generate_s(self, sequences: int, context: float) -> float:
         """A step in which *sequences* with *context* tokens each (on average) generate one token each."""
-        return (
-            self.tokens.whole(sequences)
-            + self.logits.whole(sequences)
-            + self.generation(sequences, context)
-            + self.host.per_step_s
-            + sequences * self.host.per_sequence_s
-        )
+        padded = self._engine.captured_batch(sequences)
+        terms, batch = (self._others, sequences) if padded is None else (self._captured, padded)
+        device_s = terms.tokens.whole(batch) + terms.logits.whole(batch) + terms.generation(sequences, context)
+        h = self.host
+        return self._with_host(device_s, terms.ahead_s, h.per_step_s + sequences * h.per_sequence_s)
 
     def mixed_s(self, sequences: int, context: float, chunks: Sequence[tuple[int, int]], finished: int) -> float:
         """A step of prompt *chunks* (new tokens, tokens before them) beside *sequences* that generate.
 
         *finished* chunks are the last of their prompt: they yield the first token.
         """
-        new = sum(q for q, _ in chunks)
-        seconds = self.tokens.whole(sequences + new) + sum(self.context(q, past) for q, past in chunks)
+        terms = self._others
+        seconds = terms.tokens.whole(sequences + sum(q for q, _ in chunks))
+        seconds += sum(terms.context(q, past) for q, past in chunks)
         if sequences:
-            seconds += self.generation(sequences, context)
+            seconds += terms.generation(sequences, context)
         if sequences + finished:
-            seconds += self.logits.whole(sequences + finished)
-        return seconds + self.host.per_step_s + (sequences + len(chunks)) * self.host.per_sequence_s
+            seconds += terms.logits.whole(sequences + finished)
+        h = self.host
+        between = h.per_step_s + h.per_prompt_pass_s + finished * h.per_request_s
+        between += (sequences + len(chunks)) * h.per_sequence_s
+        return self._with_host(seconds, terms.ahead_s, between)

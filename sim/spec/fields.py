@@ -186,6 +186,7 @@ if TYPE_CHECKING:
     MoneyRate: TypeAlias = float
     Ratio: TypeAlias = float
     NonNegativeRatio: TypeAlias = float
+    Factor: TypeAlias = float
     Cycles: TypeAlias = float
     NonNegativeCycles: TypeAlias = float
     Count: TypeAlias = int
@@ -212,6 +213,7 @@ else:
     MoneyRate = Annotated[Quantity, QuantityType("money_rate")]
     Ratio = Annotated[Quantity, QuantityType("ratio", maximum=1.0)]
     NonNegativeRatio = Annotated[Quantity, QuantityType("ratio", positive=False, maximum=1.0)]
+    Factor = Annotated[Quantity, QuantityType("ratio")]
     Cycles = Annotated[Quantity, QuantityType("cycles")]
     NonNegativeCycles = Annotated[Quantity, QuantityType("cycles", positive=False)]
     Count = Annotated[IntQuantity, QuantityType("count", integer=True)]

@@ -18,21 +18,25 @@ from .fields import (
     Count,
     EnergyPerByte,
     EnergyPerFlop,
+    Factor,
     FlopPerCycle,
     Frequency,
     Money,
     MoneyRate,
     NonNegativeBytes,
     NonNegativeCount,
+    NonNegativeCycles,
     NonNegativeRatio,
     NonNegativeTime,
     OpPerCycle,
     Power,
+    Quantity,
     Ratio,
     SpecModel,
 )
 from .links import DeviceLink
 from .memory import STREAM_FRACTION, MemoryPart, described
+from .training_kernels import TrainingKernels
 
 DTypeName = Literal[
     "fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp6", "fp4", "int32", "int16", "int8", "int4", "int2", "int1"
@@ -119,17 +123,44 @@ class Launch(SpecModel):
     dispatch: NonNegativeTime = Field(
         description="host time of one eager framework operator; hidden while the device is behind"
     )
-    eager: NonNegativeTime = Field(description="cost of one isolated, synchronised eager operator beyond its kernel")
+    eager: NonNegativeTime = Field(
+        description="cost of one isolated, synchronised eager operator beyond its kernel: a product of a library"
+    )
+    eager_native: NonNegativeTime | None = Field(
+        None, description="the same of the framework's own kernels (activation, softmax, norm); as eager if absent"
+    )
+    eager_compiled: NonNegativeTime | None = Field(
+        None, description="the same of a function that the framework compiled: guards and wrapper; as eager if absent"
+    )
+    host_speed: Factor = Field(
+        default_factory=lambda: Quantity(1.0, "assumed", "a host as fast as that of a DGX A100"),
+        description="speed of one thread of the usual host of these devices; 1: that of a DGX A100 (EPYC 7742)",
+    )
 
 
 class PowerEnvelope(SpecModel):
     """Electrical limits."""
 
     limit: Power = Field(description="board power limit (TDP)")
-    idle: Power | None = Field(None, description="power of the idle board; unknown if absent")
-    held: Power | None = Field(
-        None, description="power to which clocks come down in long runs of matrix products; absent: none is modelled"
+    idle: Power | None = Field(
+        None, description="power of the board at its clocks while nothing runs; energy is unknown if absent"
     )
+    active: Power | None = Field(
+        None,
+        description="what processors that hold work draw beyond that, all of them together: clocks, schedulers, "
+        "registers; contained in the energies if absent",
+    )
+    held: Power | None = Field(
+        None,
+        description="power to which clocks come down in long runs of matrix products; absent: runs are too short",
+    )
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> PowerEnvelope:
+        standing = float(self.idle or 0.0) + float(self.active or 0.0)
+        if standing >= min(float(self.limit), float(self.held or self.limit)):
+            raise ValueError("'power.idle' and 'power.active' leave nothing of 'power.limit' (or 'power.held')")
+        return self
 
 
 class Energy(SpecModel):
@@ -176,19 +207,34 @@ class GemmKernels(SpecModel):
     split_k: Annotated[list[Count], Field(min_length=1)] = Field(
         description="pieces into which the k loop may be cut; contains 1"
     )
-    issue_latency: NonNegativeTime = Field(description="from operands in shared memory to the result of one k step")
-    setup: NonNegativeTime | None = Field(
+    issue_latency: NonNegativeCycles = Field(
+        description="from operands in shared memory to the result of one k step, where nothing overlaps it"
+    )
+    start: NonNegativeCycles | None = Field(
         None, description="start of a matrix product before its first load; kernels.setup if absent"
     )
     module_setup: NonNegativeTime | None = Field(
         None, description="what a runtime adds to a product with integer weights that is called alone, not in a model"
     )
-    step_sync: NonNegativeTime | None = Field(
+    step_sync: NonNegativeCycles | None = Field(
         None, description="matrix unit idle in every k step: barrier, wait for the stage, first operands; 0 if absent"
     )
-    l2_fraction: Ratio | None = Field(None, description="share of the L2 bandwidth that tile loads reach; 1 if absent")
+    l2_fills: Count | None = Field(
+        None,
+        description="writes into L2 of a line that comes from memory, each in the place of a read: 2 where both "
+        "partitions keep a copy; free if absent",
+    )
+    vector_kernel: bool = Field(
+        False, description="products of one row run in a matrix-vector kernel, without steps of the matrix unit"
+    )
     cluster: Count | None = Field(
         None, description="blocks that load what they share once: 2 the second operand, 4 both; 1 if absent"
+    )
+    quantise_at_once: bool = Field(
+        False, description="a product called alone narrows its activations in one kernel of a library, not step by step"
+    )
+    pair: bool = Field(
+        False, description="two SMs execute one product: each stages half of the second operand (tcgen05, two blocks)"
     )
     reduction: NonNegativeTime | None = Field(
         None, description="fixed cost of adding up a split k loop; launch and latencies of a small kernel if absent"
@@ -202,17 +248,49 @@ class LatentKernels(SpecModel):
     rows: Count = Field(description="query heads of one tile")
     keys: Count = Field(description="keys of one inner step")
     splits: Count = Field(description="pieces into which every sequence is cut, whatever the batch")
-    step_latency: NonNegativeTime = Field(description="added to the work of one inner step: loads that nothing hides")
+    trips: Count = Field(description="loads of a step that wait for each other and that nothing hides")
+
+
+class AttentionTile(SpecModel):
+    """Tiles of heads up to a size, where they are not those of head size 128 with its keys scaled."""
+
+    head_dim: Count = Field(description="widest key this applies to; the first entry that fits is taken")
+    value_dim: Count | None = Field(None, description="widest value this applies to; the key's width if absent")
+    narrow: bool = Field(False, description="for products in an 8-bit type")
+    context_m: Count | None = Field(None, description="query rows of a context tile")
+    context_n: Count | None = Field(None, description="keys of one inner step")
+    paged_m: Count | None = Field(None, description="query rows of a tile over a paged cache")
+    paged_n: Count | None = Field(None, description="keys of one step over a paged cache")
+    generation_m: Count | None = Field(None, description="rows of a split-KV tile")
+    generation_n: Count | None = Field(None, description="keys of one split-KV step")
+
+
+class SequenceWalk(SpecModel):
+    """A tile scheduler that finds its tiles by walking through the sequences of a batch."""
+
+    sequences: Count = Field(description="sequences it looks at in one go")
+    most: Count = Field(description="largest batch that it walks through; larger ones are dealt in order")
+    look: NonNegativeTime = Field(description="one look: lengths and splits of the sequences, sums over them")
 
 
 class AttentionCall(SpecModel):
     """What an inference engine's attention operator does around the kernel; rows of kernel tables time all of it."""
 
     replay: NonNegativeTime = Field(0.0, description="start of a captured graph that holds this operator alone")
+    appends: bool = Field(
+        True,
+        description="a table row of attention contains the write of the new tokens to the cache; a row may say itself "
+        "(``appends``)",
+    )
     append_threads: Count = Field(512, description="threads of a block that writes one token's keys and values")
     append_operations: Count = Field(1, description="integer operations of one such thread: addresses, loop control")
     regroup_copies: Count | None = Field(
         None, description="copies that bring grouped queries and outputs of generation into the kernel's order"
+    )
+    latent_module: bool = Field(
+        True,
+        description="a table row of latent attention is the engine's whole module, launched by the host; otherwise a "
+        "captured graph of the attention alone; a row may say itself which (``module``)",
     )
     latent_host: NonNegativeTime = Field(
         0.0, description="host time of the latent-attention module, which the framework launches kernel by kernel"
@@ -221,11 +299,21 @@ class AttentionCall(SpecModel):
         0.0, description="host time more where the cache is narrower than the queries: scales and conversions"
     )
     latent_absorbed: Count = Field(1, description="longest prompt that latent attention computes in the absorbed form")
+    latent_absorbed_narrow: Count | None = Field(
+        None, description="the same where the cache is narrower than the queries; as above if absent"
+    )
+    latent_joined: bool = Field(
+        True,
+        description="absorbed queries and their rotary part are copied into one tensor for the kernel; narrow caches "
+        "always have that copy, which converts",
+    )
     latent_padded: bool = Field(False, description="the kernel has no narrower value: it is padded to the key's width")
 
 
 class AttentionKernels(SpecModel):
-    """Fused-attention kernels of a generation. Tiles are those of head size 128; others keep the bytes of a step."""
+    """Fused-attention kernels of a generation. Tiles are those of head size 128; others keep the bytes of a step,
+    unless ``tiles`` has them.
+    """
 
     context_m: Count = Field(description="query rows of a context tile")
     context_n: Count = Field(description="keys of one inner step")
@@ -238,10 +326,15 @@ class AttentionKernels(SpecModel):
     )
     overlap_softmax: bool = Field(description="exponentials of one tile run under the matrix unit's work on another")
     blocks_per_sm: Count = Field(description="thread blocks of the fused kernel that share an SM")
+    tiles: list[AttentionTile] = Field(default_factory=list, description="tiles of other head sizes and narrow types")
+    prefetch: bool = Field(
+        False, description="a persistent block loads for its next tile while it works on one: no latency between tiles"
+    )
     step_latency: NonNegativeTime = Field(0.0, description="added to an inner step's work: barriers, dependent reads")
     tile_latency: NonNegativeTime = Field(
         0.0, description="start and end of a tile: scheduling, page table, first loads, last rescale, store"
     )
+    walk: SequenceWalk | None = Field(None, description="how tiles are found in a batch; at no cost if absent")
     pack_groups: bool = Field(False, description="short prompts put the query heads of a group into one tile")
     split: Literal["occupancy", "even"] = Field(
         "even",
@@ -249,7 +342,9 @@ class AttentionKernels(SpecModel):
     )
     split_ungrouped: bool = Field(True, description="keys are split where every query head has its own keys, too")
     max_splits: Count = Field(128, description="most pieces of one sequence's keys")
-    merge_latency: NonNegativeTime = Field(0.0, description="start of the kernel that merges splits, beyond a launch")
+    merge_waits: bool = Field(
+        False, description="the kernel that merges splits is launched early and waits ready: its start is hidden"
+    )
     stored_type_products: bool = Field(False, description="products run in the type of a narrower cache")
     narrow_operations: NonNegativeCount = Field(
         0,
@@ -271,8 +366,14 @@ class ExpertKernels(SpecModel):
         default_factory=lambda: GemmTile(m=64, n=64, k=32, stages=3, warps_m=2, warps_n=2),
         description="tile for more tokens",
     )
-    gather: OpPerCycle | None = Field(
-        None, description="elements of both operands that one SM takes in a clock through gathered rows; free if absent"
+    scaled: GemmTile = Field(
+        default_factory=lambda: GemmTile(m=64, n=128, k=128, stages=3, warps_m=2, warps_n=2),
+        description="tile for weights with a scale for every block of them, whatever the tokens",
+    )
+    step_wait: NonNegativeCycles = Field(
+        0.0,
+        description="a block's k step beside its products: addresses and masks of gathered rows, barrier, wait for "
+        "the stage",
     )
 
 
@@ -284,8 +385,8 @@ class PointwiseKernels(SpecModel):
     loads_in_flight: Count = Field(description="independent vector loads a thread issues before it waits")
     accesses: OpPerCycle | None = Field(
         None,
-        description="single elements that one SM loads and stores in a clock in the engines' row kernels (norm, gated "
-        "activation, rotary embedding), which give a row to a block and an element to a thread; free if absent",
+        description="single elements that the load/store path of one SM takes in a clock, in the engines' row kernels "
+        "(norm, gated activation, rotary embedding), which load and store them one by one; free if absent",
     )
 
 
@@ -316,6 +417,12 @@ class CollectiveProtocols(SpecModel):
     )
     in_network_efficiency: NonNegativeRatio = Field(
         0.0, description="share of the payload rate that in-network reduction reaches; 0 where there is none"
+    )
+    peer_setup: NonNegativeTime | None = Field(
+        None, description="start of a point-to-point transfer in the full-bandwidth protocol; between both if absent"
+    )
+    peer_channels: Count | None = Field(
+        None, description="thread blocks among which a point-to-point transfer is divided; channels if absent"
     )
     ll128: bool = Field(True, description="the middle protocol is safe on these links (NVLink, not PCIe)")
     direct_setup: NonNegativeTime = Field(description="start and barriers of one shot of an engine's own all-reduce")
@@ -358,6 +465,7 @@ class Kernels(SpecModel):
     experts: ExpertKernels = Field(
         default_factory=lambda: ExpertKernels(), description="grouped products over routed experts"
     )
+    training: TrainingKernels | None = Field(None, description="a training framework's attention, where it differs")
     collective: GpuCollectiveKernels = Field(description="communication library")
 
 

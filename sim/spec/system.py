@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .fields import Bandwidth, Count, Power, SpecModel, Time
+from .fields import Bandwidth, Count, Power, Ratio, SpecModel, Time
 from .hardware import Price, Provenance
 
 
@@ -20,6 +20,7 @@ class Level(SpecModel):
     size: Count = Field(description="members joined by this level: devices at the innermost level, groups above")
     bandwidth: Bandwidth = Field(description="of one device into this level, one direction")
     latency: Time = Field(description="one hop, as a message sees it")
+    payload: Ratio = Field(1.0, description="share of the bandwidth that is payload (headers, flow control)")
     in_network_reduction: bool = Field(False, description="the switch can add (NVLink SHARP, InfiniBand SHARP)")
 
 

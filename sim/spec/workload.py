@@ -46,11 +46,47 @@ class Training(SpecModel):
         "adam", description="adam keeps two moments a weight, sgd_momentum one, sgd none"
     )
     master_weights: bool = Field(True, description="fp32 copy of the weights in the optimizer")
-    recompute: Literal["none", "selective", "full"] = Field(
-        "none", description="selective: attention again in the backward pass; full: every block from its input"
+    fused_optimizer: bool = Field(True, description="the update is one kernel; false: a pass for each operation")
+    clip_gradients: bool = Field(False, description="the norm of all gradients is taken and they are scaled by it")
+    recompute: Literal["none", "selective", "alternate", "full"] = Field(
+        "none",
+        description="again in the backward pass: attention (selective), all but the attention and every other product "
+        "(alternate), every block from its input (full)",
+    )
+    recompute_stops: bool = Field(
+        False, description="recomputation ends with the last value that the backward pass needs"
     )
     zero: Literal[0, 1, 2, 3] = Field(0, description="optimizer state, gradients, weights divided over data ranks")
+    reshard: bool = Field(True, description="zero 3: weights are gathered again for the backward pass")
     gradient_dtype: DTypeName = Field("fp32", description="type in which gradients are kept")
+    reduce_dtype: DTypeName | None = Field(
+        None, description="type in which gradients travel; as they are kept if absent"
+    )
+    working_copy: bool = Field(
+        True,
+        description="zero 3: divided weights are kept in the working type too; false: fp32 masters alone (FSDP)",
+    )
+    accumulate_whole: bool = Field(
+        False, description="zero 2 and 3: gradients stay whole until the last microbatch has added its own"
+    )
+    fused_projections: bool = Field(True, description="query, key and value, or gate and up, are one product")
+    fused_loss: bool = Field(False, description="the loss reads logits as they come; false: in fp32, pass by pass")
+    dropout: bool = Field(False, description="dropout behind attention probabilities and both parts of a block")
+    sequence_parallel: bool = Field(
+        False, description="tensor ranks divide the tokens of norms, residuals and dropout, and gather before products"
+    )
+    sequence_copies: bool = Field(
+        False, description="sequence_parallel divides every sequence, not the batch: what is gathered is put in order"
+    )
+    overlap_tensor: bool = Field(
+        False, description="collectives of tensor ranks are cut up and run beside the products they belong to"
+    )
+    virtual_stages: Count = Field(
+        1, validate_default=True, description="pieces of the model on each pipeline stage (interleaved schedule)"
+    )
+    float8: Literal["none", "tensorwise", "rowwise"] = Field(
+        "none", description="products of the blocks in fp8, scaled by tensor or by row, weights kept as they are"
+    )
 
 
 class OperatorEntry(SpecModel):

@@ -50,6 +50,11 @@ def _elsewhere(node: Node, degree: int) -> tuple[Item, ...]:
 
 
 def _node(node: Node, tensor: int, expert: int, data: int) -> tuple[Item, ...]:
+    if node.after == "all_gather" and not node.split:  # rows divided by tokens come together: nothing else to do
+        return (_collective(node, "all_gather", result_bytes(node.op), tensor),) if tensor > 1 else ()
+    if node.after == "reduce_scatter" and not node.split:  # partial sums put in the order of the ranks
+        kept = replace(node, after="")
+        return (kept, _collective(node, "reduce_scatter", result_bytes(node.op), tensor)) if tensor > 1 else (kept,)
     if isinstance(node.op, Experts) and expert > 1:
         return _experts(node, tensor, expert, data)
     if tensor == 1 or not node.split:

@@ -157,6 +157,11 @@ def test_kernel_table_keeps_columns_and_scores(tmp_path: Path) -> None:
                 "p90": pytest.approx(abs(error)),
                 "bias": pytest.approx(error),
                 "worst_row": 0,
+                "coverage": float(float(rows[0]["predicted_low_s"]) <= 2e-5 <= float(rows[0]["predicted_high_s"])),
+                "width": pytest.approx(
+                    (float(rows[0]["predicted_high_s"]) - float(rows[0]["predicted_low_s"]))
+                    / float(rows[0]["predicted_s"])
+                ),
             }
         },
     }

@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from effsim.devices.device import Device
 from effsim.devices.registry import load_machine
+from effsim.graph.operator import Launched
 from effsim.graph.operators.convolution import CausalConv1d
 from effsim.graph.operators.moe import Experts
 from effsim.graph.operators.pointwise import Pointwise
 from effsim.graph.operators.scan import GatedDelta, SSDScan
+from effsim.graph.table import from_row
+from effsim.readings.launch import single_launch_s
 
 GPUS = ("gpu_a100", "gpu_h100", "gpu_b200", "gpu_l40s")
 DEVICES: dict[str, Device] = {}
@@ -117,7 +120,8 @@ def test_a_fused_scan_walks_the_chunks_of_one_head_on_one_processor() -> None:
     assert seconds(1, 4096, 128) - seconds(1, 2048, 128) == pytest.approx(16 * chunk, rel=0.02)
     assert seconds(1, 2048, 64) == pytest.approx(seconds(1, 2048, 128), rel=0.02)  # both fit 148 processors
     assert seconds(1, 2048, 256) == pytest.approx(2 * seconds(1, 2048, 128), rel=0.05)
-    assert seconds(1, 129, 128) == pytest.approx(seconds(1, 256, 128), rel=0.02)  # the last chunk is padded
+    copies = 4 * (1.2e-6 + 0.7e-6)  # the last chunk is padded: four copies, each a start and its trips
+    assert copies < seconds(1, 129, 128) - seconds(1, 256, 128) < 2.5 * copies
 
 
 def test_other_generations_run_a_kernel_for_each_step_of_the_scan() -> None:
@@ -141,7 +145,7 @@ def test_longer_sequences_never_take_less(gpu: str, batch: int, length: int, cha
 def test_a_small_state_update_is_its_round_trips() -> None:
     for gpu, trip, setup in (("gpu_a100", 1.5e-6, 1.4e-6), ("gpu_h100", 0.8e-6, 1.2e-6)):
         found = device(gpu).lower(GatedDelta(1, 1, 1, 128, 128, 64, "bf16"))
-        assert found.analytic_s == pytest.approx(setup + 2 * trip, rel=0.15)
+        assert found.analytic_s == pytest.approx(setup + 2 * trip, rel=0.3)
 
 
 # --- row kernels ------------------------------------------------------------------------------------------------------
@@ -150,8 +154,10 @@ def test_a_small_state_update_is_its_round_trips() -> None:
 def test_an_engines_row_kernel_takes_an_element_a_thread() -> None:
     gpu = device("gpu_a100")
     own, framework = (gpu.lower(Pointwise(kind, 4096, 8192, "fp16")) for kind in ("silu_mul", "add"))
-    # Three accesses an element at 4.2 a clock on 108 SMs take longer than memory for the same three tensors.
-    assert own.analytic_s >= 3 * 4096 * 8192 / (4.2 * 1.41e9 * 108)
+    # 34 instructions on 64 lanes and three accesses of one element: longer than memory for the same three tensors.
+    elements = 4096 * 8192 / (1.41e9 * 108)
+    assert own.analytic_s >= elements * (34 / 64 + 3 / 9.3)
+    assert own.analytic_s == pytest.approx(elements * (34 / 64 + 3 / 9.3), rel=0.05)
     assert own.analytic_s > 1.3 * framework.analytic_s
     assert own.shares != framework.shares
 
@@ -165,3 +171,92 @@ def test_row_kernels_grow_with_rows_and_columns(gpu: str, kind: str, rows: int, 
     assert taller.analytic_s >= base.analytic_s * 0.999
     assert wider.analytic_s >= base.analytic_s * 0.999
     assert base.analytic_s >= base.roofline_s
+
+
+def test_a_long_softmax_row_costs_three_sweeps_and_a_short_one_a_single_read() -> None:
+    gpu = device("gpu_a100")
+    short, long = (gpu.lower(Pointwise("softmax", rows, cols, "fp16")) for rows, cols in ((65536, 1024), (2048, 32768)))
+    assert long.kernels[0].l2_bytes == pytest.approx(2 * short.kernels[0].l2_bytes)  # 3 reads + 1 write against 1 + 1
+    elements = 2048 * 32768 / (1.41e9 * 108)
+    assert long.analytic_s >= elements * (32.5 / 64 + 0.5 / 9.3)
+    assert short.kernels[0].memory_bytes == pytest.approx(2 * 2 * 2048 * 32768)
+
+
+def test_rows_in_work_beyond_l2_are_read_from_memory_in_every_sweep() -> None:
+    small_l2, large_l2 = device("gpu_mi210"), device("gpu_h100")
+    op = Pointwise("softmax", 16384, 16384, "fp16")  # 32 KiB a row, four rows on each of 104 or 132 processors
+    once = op.bytes_moved
+    assert large_l2.lower(op).kernels[0].memory_bytes == pytest.approx(once)
+    assert 1.5 * once < small_l2.lower(op).kernels[0].memory_bytes < 2 * once
+
+
+def test_the_residual_stream_comes_from_memory_and_returns_there() -> None:
+    gpu = device("gpu_a100")
+    add, gate = (gpu.lower(Pointwise(kind, 512, 4096, "fp16")).kernels[0] for kind in ("add", "mul"))
+    assert (add.memory_bytes, gate.memory_bytes) == (pytest.approx(2 * 2 * 512 * 4096), 0.0)
+
+
+@pytest.mark.parametrize(("launched", "cost"), [("library", 21e-6), ("native", 12e-6), ("compiled", 45e-6)])
+def test_launch_classes_cost_what_was_measured_alone(launched: Launched, cost: float) -> None:
+    assert device("gpu_a100").launch.alone_s(launched) == pytest.approx(cost)
+
+
+def test_an_operator_says_how_it_is_launched_and_pays_for_it() -> None:
+    gpu = device("gpu_a100")
+    rows = {"rows": 64, "cols": 4096, "dtype": "fp16"}
+    native, compiled = (from_row("layernorm", {**rows, "compiled": value}) for value in (False, True))
+    product = from_row("linear", {"m": 64, "n": 64, "k": 64, "dtype": "fp16"})
+    assert [op.launched for op in (product, native, compiled)] == ["library", "native", "compiled"]
+    costs = [single_launch_s(gpu.launch, "eager", gpu.lower(op)) for op in (product, native, compiled)]
+    assert costs == pytest.approx([21e-6, 12e-6, 45e-6])
+    assert single_launch_s(gpu.launch, "graph", gpu.lower(compiled)) == pytest.approx(gpu.launch.gap_s)
+
+
+# --- delta rule -------------------------------------------------------------------------------------------------------
+
+
+def test_a_state_that_is_read_narrow_moves_fewer_bytes() -> None:
+    wide, narrow = (GatedDelta(512, 1, 64, 128, 128, 64, "bf16", initial_state_dtype=dtype) for dtype in ("", "bf16"))
+    state = 512 * 64 * 128 * 128
+    assert wide.bytes_moved - narrow.bytes_moved == pytest.approx(2 * state)
+    gpu = device("gpu_h100")
+    assert gpu.lower(wide).analytic_s > 1.2 * gpu.lower(narrow).analytic_s
+
+
+def test_a_timed_row_repeats_its_state_and_a_model_does_not() -> None:
+    cells = {"batch": 8, "length": 1, "heads": 16, "key_dim": 128, "value_dim": 128, "dtype": "bf16"}
+    alone, inside = from_row("gated_delta", cells), from_row("gated_delta", cells, strict=True)
+    gpu = device("gpu_a100")
+    assert gpu.lower(alone).kernels[0].memory_bytes == 0.0
+    assert gpu.lower(inside).kernels[0].memory_bytes >= 2 * 4 * 8 * 16 * 128 * 128
+
+
+def test_the_state_of_a_chunked_delta_rule_is_carried_chunk_by_chunk() -> None:
+    gpu, trip = device("gpu_h100"), 0.8e-6
+
+    def states(batch: int, length: int) -> float:
+        found = gpu.lower(GatedDelta(batch, length, 16, 128, 128, 64, "bf16"))
+        return next(t.total_s for k, t in zip(found.kernels, found.times, strict=True) if k.name == "delta states")
+
+    assert states(1, 8192) - states(1, 4096) >= 64 * 2 * trip  # two dependent products a chunk
+    assert states(2, 8192) < 1.5 * states(1, 8192)  # 128 blocks of 32 value columns fit 132 processors
+    assert states(32, 8192) > 4 * states(1, 8192)
+
+
+@pytest.mark.parametrize("kind", ["gated_delta", "ssd_scan", "conv1d"])
+def test_a_prompt_of_one_token_goes_the_way_of_prompts(kind: str) -> None:
+    sizes = {
+        "gated_delta": {"heads": 16, "key_dim": 128, "value_dim": 128},
+        "ssd_scan": {"heads": 64, "head_dim": 64, "state": 128},
+        "conv1d": {"channels": 2048},
+    }[kind]
+    cells = {"batch": 16, "length": 1, "dtype": "bf16", **sizes}
+    gpu = device("gpu_h100")
+    names = {
+        phase: [k.name for k in gpu.lower(from_row(kind, {**cells, "phase": phase})).kernels]
+        for phase in ("context", "generation")
+    }
+    assert names["context"] != names["generation"]
+    assert all("update" in name for name in names["generation"])
+    longer = gpu.lower(from_row(kind, {**cells, "length": 64, "phase": "context"}))
+    assert names["context"] == [k.name for k in longer.kernels] or kind != "conv1d"

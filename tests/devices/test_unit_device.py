@@ -55,11 +55,13 @@ HAND_WORKED: list[tuple[Operator, float, str]] = [
     (Pointwise("add", 4, 8), 192.0, "memory"),
     # 8 vector operations a number on a unit that does one plain operation a second (2 FLOP/s fused): 320 against 160 B.
     (Pointwise("gelu", 4, 10), 320.0, "vector"),
-    # Per head 16 queries see 16 keys of 32 numbers: 2 · 2·16·16·32 FLOP, 4 heads; q, k, v, o are 16 384 B.
-    (Attention("context", 1, 16, 16, 4, 4, 32, causal=False), 4 * 2 * 2 * 16 * 16 * 32.0, "matrix"),
+    # Per head 16 queries see 16 keys of 32 numbers: 2 · 2·16·16·32 FLOP, 4 heads; q and o are 8192 B, which a tile that
+    # is alone on its SM waits for, k and v (as much) come meanwhile.
+    (Attention("context", 1, 16, 16, 4, 4, 32, causal=False), 4 * 2 * 2 * 16 * 16 * 32.0 + 8192.0, "matrix"),
     # 5 rows of 8 numbers out of the table and into the stream.
     (Embedding(5, 100, 8), 160.0, "memory"),
-    (KVAppend(3, 8), 2 * 3 * 8 * 2.0, "memory"),
+    # 16 B in and out a token take as long as one integer operation of each of the 32 threads that copy them.
+    (KVAppend(3, 8), 2 * 3 * 8 * 2.0, "vector"),
     # 40 numbers in and out, 4 taps and a bias for each of 4 channels, a window of 3·4 written: 2·(80 + 20 + 12) B
     # against 40·4 fused multiply-adds.
     (CausalConv1d(1, 10, 4, 4), 224.0, "memory"),

@@ -19,7 +19,7 @@ from effsim.explore.calibrate.fitted import UNITS, dimension_of
 from effsim.graph.operators.linear import Linear
 from effsim.graph.table import from_row
 
-GPU = "gpu_t4"
+GPU = "gpu_l40s"
 
 
 def table(path: Path, hardware: str, changes: list[str], noise: float = 0.0) -> Path:

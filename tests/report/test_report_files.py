@@ -38,7 +38,7 @@ def test_parquet_round_trip(full: Callable[..., FullRun], tmp_path: Path, kind: 
         assert sum(v for k, v in row.items() if k.startswith("term_")) == pytest.approx(source.time_s, rel=1e-9)
     (run,) = read(folder, "run")
     assert run["time_s"] == result.time_s
-    assert run["energy_j"] is None
+    assert run["energy_j"] == result.energy_j
     assert run["memory_used_bytes"] == result.memory["used_bytes"]
     assert json.loads(run["parallelism"]) == dict(result.parallelism)
     assert [row["path"] for row in read(folder, "assumptions")] == [a.path for a in result.assumptions]

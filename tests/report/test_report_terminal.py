@@ -12,7 +12,7 @@ from report_runs import KINDS
 from rich.console import Console
 
 from effsim._api import FullRun, explain
-from effsim.report import words
+from effsim.report import ranges, words
 from effsim.report.result import OperatorRow, RunResult
 from effsim.report.terminal import print_compare, print_explain, print_roofline, print_run
 
@@ -46,7 +46,7 @@ def test_run_says_everything_without_cutting_numbers(bundled: FullRun, width: in
             assert cell in found
     assert words.memory_line(result) in text
     assert "of 80.00 GiB a device" in text
-    assert "energy unknown (per-operation energies are not in the hardware file); at most" in one_line
+    assert "(devices alone, without host and links)" in one_line
 
 
 def test_notes_stand_above_the_numbers(bundled: FullRun) -> None:
@@ -86,11 +86,13 @@ def test_predicted_change_is_that_of_ten_percent() -> None:
 
 
 def test_energy_without_a_power_limit_is_unknown_not_zero(bundled: FullRun) -> None:
-    line = words.energy_line(replace(bundled.result, energy_limit_j=None))
+    line = words.energy_line(replace(bundled.result, energy_j=None, energy_limit_j=None))
     assert line == (
         "energy unknown (per-operation energies are not in the hardware file); no power limit is given either"
     )
-    assert words.energy_line(replace(bundled.result, energy_j=3200.0)) == "energy 3.2 kJ"
+    changed = replace(bundled.result, energy_j=3200.0)
+    ends = ranges.ends(3200.0, changed.energy_low_j, changed.energy_high_j, "energy")
+    assert words.energy_line(changed) == (f"energy 3.2 kJ{ends} (devices alone, without host and links)")
     assert words.cost_line(replace(bundled.result, cost_usd=None)) == "cost unknown (no price in the hardware file)"
 
 

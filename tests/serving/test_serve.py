@@ -13,10 +13,12 @@ from effsim._api import capacity_of, load_engine, load_workload, plan_on
 from effsim.cli.app import app
 from effsim.devices.registry import load_machine
 from effsim.errors import DoesNotFitError, UnsupportedError
+from effsim.program.engine import host_work
 from effsim.program.place import step_graphs
 from effsim.program.program import Degrees
+from effsim.program.source import load_model
 from effsim.readings.analytic import analytic
-from effsim.serving.step_cost import Host, Line, Plane, StepCost, grid
+from effsim.serving.step_cost import Line, Plane, StepCost, grid
 
 
 def cost(hardware: str, workload: str) -> StepCost:
@@ -27,9 +29,8 @@ def cost(hardware: str, workload: str) -> StepCost:
     return StepCost(
         graphs,
         machine.device,
-        launch=engine.launch,
-        fused=engine.fused_pointwise,
-        host=Host(),
+        engine,
+        host_work(engine, load_model(spec.model or "", folder)),
         most_tokens=4096,
         most_sequences=64,
         longest=8192,
@@ -60,7 +61,7 @@ def test_terms_add_up_to_whole_steps(model: str) -> None:
     program = plan_on(machine, spec, folder)
     assert program.devices == 1
     reading = analytic(program, machine.device)
-    whole = reading.phases[-1].time_s - program.host_per_step_s - 8 * program.host_per_sequence_s
+    whole = reading.phases[-1].time_s
     assert cost(hardware, workload[model]).generate_s(8, 1024) == pytest.approx(whole, rel=1e-9)
 
 

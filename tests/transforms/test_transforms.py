@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from effsim.architectures.build import Step, build_graph
+from effsim.devices.registry import load_machine
 from effsim.errors import UnsupportedError
 from effsim.graph.graph import Graph, Node, Repeat
-from effsim.graph.operators.communication import Collective, OptimizerStep
+from effsim.graph.operators.communication import Collective, GradientSum, OptimizerStep
 from effsim.graph.operators.embedding import Sampling
 from effsim.graph.operators.linear import Linear
 from effsim.graph.operators.moe import Experts
@@ -181,3 +184,26 @@ def test_gradients_are_read_in_their_own_type() -> None:
 def test_generation_has_no_backward() -> None:
     with pytest.raises(UnsupportedError, match="no backward"):
         training_step(Graph("g", (Node("draw", Sampling(1, 10)),)), TrainingPlan())
+
+
+def test_whole_gradients_of_microbatches_are_added_up() -> None:
+    graph = model("gpt2_xl", "training")
+
+    def sums(plan: TrainingPlan, microbatches: int) -> int:
+        step = training_step(graph, plan, microbatches)
+        return sum(n.op.elements * c for _, n, c in step.walk() if isinstance(n.op, GradientSum))
+
+    assert sums(TrainingPlan(), 1) == 0
+    assert sums(TrainingPlan(), 4) >= 4 * graph.parameters
+    assert sums(TrainingPlan(zero=3, data=8), 4) == 0  # divided in every microbatch
+
+
+def test_asynchronous_tensor_parallelism_shows_one_piece_or_what_is_longer() -> None:
+    device = load_machine("system_dgx_h100").device
+    product = Linear(65536, 1792, 4096, "bf16")
+    plain = Collective("all_gather", 65536 * 4096 * 2.0, 8, dtype="bf16", runtime="nccl")
+    alone = device.lower(plain).analytic_s
+    beside = device.lower(replace(plain, beside=product)).analytic_s
+    hidden = min(device.lower(product).analytic_s, alone * 7 / 8)
+    assert beside == pytest.approx(alone - hidden)
+    assert replace(plain, beside=product).backward()[0].op == "reduce_scatter"  # type: ignore[attr-defined]

@@ -43,9 +43,17 @@ def test_latency_is_in_milliseconds() -> None:
     ],
 )
 def test_gemm_types(theirs: str, ours: dict[str, Any]) -> None:
-    row = one("gemm", gemm_dtype=theirs, m=16, n=256, k=512)
+    row = one("gemm", gemm_dtype=theirs, m=16, n=256, k=512, framework="VLLM", version="0.14.0")
     assert row.cells == {"m": 16, "n": 256, "k": 512, **ours}
     assert row.composite == (theirs == "fp8")
+
+
+def test_who_quantises_and_which_rows_are_host_time() -> None:
+    row = {"gemm_dtype": "fp8_block", "m": 16, "n": 256, "k": 512}
+    assert one("gemm", **row, framework="TRTLLM", version="1.0.0").cells["quantiser"] == "kernel"
+    assert "quantiser" not in one("gemm", **row, framework="VLLM", version="0.14.0").cells
+    assert one("gemm", **row, framework="VLLM", version="0.22.0").cells["quantiser"] == "kernel"
+    assert none("gemm", **row, framework="VLLM", version="0.22.0", latency=0.075)
 
 
 def test_an_unknown_type_is_left_out_and_an_unknown_table_refused() -> None:

@@ -15,10 +15,11 @@ from effsim.errors import DataError, SpecError
 from effsim.graph.table import from_row
 from effsim.validation import report
 from effsim.validation.blocks import FILES, NODES, ORDER, TOLERANCE, compare_block, read_block
-from effsim.validation.endtoend import case_of, predicted_s, validate_end_to_end
+from effsim.validation.endtoend import left_out, predicted_s, validate_end_to_end
 from effsim.validation.guard import read_record
 from effsim.validation.kernels import Outcome, machine_of, naive_roofline_s, predict, sample, score, validate_kernels
 from effsim.validation.page import page, write_page
+from effsim.validation.published import Case, convert
 from effsim.validation.tables import ENVIRONMENT, Measured, data_folder
 
 runner = CliRunner()
@@ -128,28 +129,67 @@ def test_published_runs_become_workloads(tmp_path: Path) -> None:
     assert validate_end_to_end(tmp_path / "llmcompass") == ()
 
 
+def published(**cells: object) -> dict[str, object]:
+    """A row of the file of published results."""
+    return {
+        "id": "x",
+        "source": "NVIDIA/TensorRT-LLM:docs/source/performance.md@1",
+        "hardware": "A100-SXM4-80GB",
+        "num_devices": 2,
+        "parallelism": "TP2",
+        "phase": "",
+        "model_or_op": "GPT-J-6B",
+        "precision": "FP16",
+        "batch_or_concurrency": 10,
+        "input_len": 128,
+        "output_len": 100,
+        "metric": "output_throughput_per_gpu",
+        "value": 250,
+        "notes": "",
+        **cells,
+    }
+
+
 def test_throughput_is_turned_into_the_time_of_the_batch() -> None:
-    case = case_of(
-        {
-            "id": "x",
-            "source": "NVIDIA/TensorRT-LLM:docs/source/performance.md@1",
-            "hardware": "A100-SXM4-80GB",
-            "num_devices": 2,
-            "model_or_op": "GPT-J-6B",
-            "precision": "FP16",
-            "batch_or_concurrency": 10,
-            "input_len": 128,
-            "output_len": 100,
-            "metric": "output_throughput_per_gpu",
-            "value": 250,
-            "notes": "",
-        },
-        Path("published.csv"),
-    )
-    assert case is not None
+    case = convert(published(), Path("published.csv"))
+    assert isinstance(case, Case)
     assert case.measured_s == pytest.approx(10 * 100 / (250 * 2))
-    assert case.workload.task == "generate"
+    assert (case.workload.task, case.workload.engine) == ("generate", "trtllm-0.5")
     assert predicted_s(case, load_machine("system_dgx_a100")) > 0
+
+
+def test_a_rate_without_lengths_takes_those_of_the_program_that_was_run() -> None:
+    cells = {"source": "pytorch-labs/gpt-fast:README.md@1", "metric": "output_throughput", "value": 100.0}
+    cells |= {"hardware": "A100-80GB @330W cap (hybrid)", "phase": "decode", "input_len": 5, "output_len": ""}
+    cells |= {"model_or_op": "Llama-2-7B", "precision": "INT8-wo", "batch_or_concurrency": 1, "num_devices": 1}
+    case = convert(published(**cells), Path("published.csv"))
+    assert isinstance(case, Case)
+    assert (int(case.workload.prompt), int(case.workload.generate)) == (5, 200)  # its default
+    assert case.measured_s == pytest.approx(2.0)
+    assert case.workload.precision.weights == "int8"
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        ({"notes": "SUSPECT: implied MFU 9"}, "suspect"),
+        ({"hardware": "H100-SXM-80GB (power-capped)"}, "power cap"),
+        ({"hardware": "Abacus"}, "no hardware file"),
+        ({"model_or_op": "Eliza"}, "no architecture file"),
+        ({"parallelism": "max TP/PP/DP"}, "parallelism"),
+        ({"source": "NVIDIA/FasterTransformer:docs/bert_guide.md@1"}, "padding"),
+        ({"source": "NVIDIA/TensorRT-LLM:docs/source/performance/perf-overview.md@1"}, "serving simulator"),
+    ],
+)
+def test_runs_that_are_left_out_have_a_reason(cells: dict[str, object], reason: str) -> None:
+    found = convert(published(**cells), Path("published.csv"))
+    assert isinstance(found, str)
+    assert reason in found
+
+
+def test_rows_that_are_no_runs_of_models_are_not_counted(tmp_path: Path) -> None:
+    assert convert(published(source="NVIDIA/nccl-tests issue #212", metric="busbw"), Path("published.csv")) is None
+    assert left_out(tmp_path) == ()
 
 
 def test_the_page_is_complete_and_replaces_whole_files(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from effsim.architectures.build import Step, build_graph
 from effsim.graph.graph import Graph
 from effsim.graph.operators import Attention, Embedding, Pointwise
 from effsim.importers.huggingface import from_config
-from effsim.program.memory import saved_activations
+from effsim.program.training_memory import saved_activations
 from effsim.transforms.training import TrainingPlan
 
 from ..interpreter.reference import library

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from effsim.models import attention as forward_attention
-from effsim.models import attention_backward, backward, moe, pointwise, pointwise_backward
+from effsim.models import attention_backward, backward, gradients, moe, pointwise, pointwise_backward
 
 from .attention import Problem, mask_of
 from .bounds import (
@@ -342,7 +342,32 @@ def _names(*kinds: str) -> tuple[str, ...]:
     return tuple(f"pointwise_backward.BACKWARD/{kind}" for kind in kinds)
 
 
+def compare_step(draw: Draw) -> Iterator[Check]:
+    """Sums of rows and microbatches, and clipping by the norm of all gradients."""
+    m, n = draw.integer(1, 300), draw.integer(1, 9)
+    grad, more = normal(draw, m, n), normal(draw, m, n)
+    large = np.abs(grad).astype(np.float64)
+    want = differentiate(lambda b: b.expand(m, n), [np.zeros(n)], grad)
+    yield Check(gradients.bias_gradient(grad), want[0], gamma(m + 2) * large.sum(axis=0) + m * TINY, "bias")
+    both = grad.astype(np.float64) + more.astype(np.float64)
+    yield Check(gradients.gradient_sum(grad, more), both, gamma(1) * np.abs(both) + TINY, "sum")
+    limit = draw.choice((0.1, 1e6))
+    leaves = [torch.zeros(m, n, dtype=torch.float64) for _ in range(2)]
+    for leaf, own in zip(leaves, (grad, more), strict=True):
+        leaf.grad = wide(own)
+    torch.nn.utils.clip_grad_norm_(leaves, limit)
+    clipped, _ = gradients.gradient_clip([grad, more], limit)
+    for leaf, got in zip(leaves, clipped, strict=True):
+        held = numbers(leaf.grad)
+        yield Check(got, held, gamma(8) * np.abs(held) + TINY, "clipped")
+
+
 CASES = (
+    Case(
+        "gradients of a step",
+        ("gradients.bias_gradient", "gradients.gradient_sum", "gradients.gradient_clip"),
+        compare_step,
+    ),
     Case("linear, backward", ("backward.linear_backward",), compare_linear),
     Case("embedding, backward", ("backward.embedding_backward",), compare_embedding),
     Case("conv2d, backward", ("backward.conv2d_backward",), compare_conv2d),

@@ -71,20 +71,43 @@ class AttentionModel:
         )
         return terms, fresh + moved * (1.0 - p.kept(moved))
 
+    def _resident(self, tiling: Tiling) -> int:
+        """Tiles that an SM has under way: a block that prefetches has its next one beside the one it works on."""
+        return max(2, tiling.slots) if self._habits.prefetch else tiling.slots
+
     def _tile(
-        self, op: Attention, tiling: Tiling, step_s: float, steps: float, count: int, l2: float, memory: float
+        self,
+        op: Attention,
+        tiling: Tiling,
+        step_s: float,
+        steps: float,
+        count: int,
+        keys_bytes: float,
+        own: float,
+        memory: float,
+        own_bytes_per_s: float,
     ) -> TileClass:
-        """A tile of *steps* inner steps."""
+        """A tile of *steps* inner steps; its own queries and outputs are *own* bytes.
+
+        A block alone on its SM does nothing else while they pass, at its share of the bandwidth.
+        """
         p = self._p
+        own_s = 0.0 if tiling.slots > 1 else own * min(count, p.units) / own_bytes_per_s
         staged = tiling.keys * op.kv_width * size_of(op.stored_dtype)
         return TileClass(
             count=count,
-            busy_s=steps * step_s + tiling.tile_s,
+            busy_s=steps * step_s + tiling.tile_s + own_s,
             serial_s=2.0 * p.memory_latency_s + p.l2_latency_s,
-            l2_bytes=l2,
+            l2_bytes=keys_bytes + own,
             memory_bytes=memory,
             flow_bytes_per_s=p.flow(staged),
         )
+
+    def _own_bytes_per_s(self, size_bytes: float) -> float:
+        """Rate at which queries come and outputs leave: that of memory, of L2 as far as they stay there."""
+        p = self._p
+        kept = p.kept(size_bytes)
+        return 1.0 / (kept / p.l2_bytes_per_s + (1.0 - kept) / p.memory_bytes_per_s)
 
     def _context(self, op: Attention) -> Kernel:
         p, tiling = self._p, self._steps.context(op)
@@ -100,25 +123,34 @@ class AttentionModel:
         memory = traffic / total_tiles
         word, stored = size_of(op.dtype), op.kv_width * size_of(op.stored_dtype)
         own = min(bm, op.q_len * packed) * (op.head_dim + op.v_dim) * word
+        own_rate = self._own_bytes_per_s(own * total_tiles)
         classes, start = [], 0
         for g in range(groups):
             stop = tiles_q * (g + 1) // groups
             steps = _mean_steps(op, start, stop, bm, bn, packed)
-            tile = self._tile(op, tiling, step_s, steps, (stop - start) * heads, steps * bn * stored + own, memory)
+            count = (stop - start) * heads
+            tile = self._tile(op, tiling, step_s, steps, count, steps * bn * stored, own, memory, own_rate)
             classes.append(tile)
             start = stop
         return Kernel(
             name=f"attention context {bm}x{bn}",
             classes=tuple(reversed(classes)),
             units=p.units,
-            slots=tiling.slots,
+            slots=self._resident(tiling),
             l2_bytes_per_s=p.l2_bytes_per_s,
             memory_bytes_per_s=p.memory_bytes_per_s,
             terms=terms,
             binding="matrix",
-            setup_s=self._setup_s + self._tail_s(classes, total_tiles),
+            setup_s=self._setup_s + self._walk_s(op.batch) + self._tail_s(classes, total_tiles),
             detail=(("tile", f"{bm}x{bn}"), ("query_tiles", tiles_q), ("heads", heads), ("step_s", step_s)),
         )
+
+    def _walk_s(self, batch: int) -> float:
+        """Every SM's scheduler walks through the whole batch once, and waits for each look."""
+        walk = self._habits.walk
+        if walk is None or batch > int(walk.most):
+            return 0.0
+        return batch / int(walk.sequences) * float(walk.look)
 
     def _tail_s(self, classes: list[TileClass], tiles: int) -> float:
         """Idle time at the end: heads follow each other, so a long tile may be among the last to start.
@@ -141,9 +173,9 @@ class AttentionModel:
 
     def _split(self, op: Attention, tiling: Tiling, tiles: int) -> int:
         """Pieces of every sequence's keys."""
-        h, steps = self._habits, math.ceil(op.keys_read / tiling.keys)
+        h, steps = self._habits, _blocks(op, tiling.keys)
         if op.shared_value and h.latent is not None:
-            return min(steps, int(h.latent.splits))
+            return min(op.keys_read, int(h.latent.splits))
         most = min(int(h.max_splits), steps)
         if most <= 1 or (op.heads == op.kv_heads and not h.split_ungrouped):
             return 1
@@ -155,35 +187,49 @@ class AttentionModel:
     def _merge(self, op: Attention, split: int) -> Kernel:
         """A second kernel that scales and adds the pieces; each thread walks its pieces one after another."""
         p = self._p
-        partial = float(op.batch) * op.q_len * op.heads * split * (op.v_dim + 1) * ACCUMULATOR_BYTES
+        partial = float(op.batch) * op.q_len * op.heads * split * _piece_bytes(op)
         out = float(op.batch) * op.q_len * op.heads * op.v_dim * size_of(op.dtype)
-        chain = float(self._habits.merge_latency) + split * p.l2_latency_s
+        # The weights of the pieces come first, then the pieces one by one.
+        chain = (split + 1) * p.l2_latency_s
         operations = 2.0 * partial / ACCUMULATOR_BYTES
-        sweep = Sweep(partial, out, memory_bytes=0.0, vector_ops=operations, chain_s=chain)
+        spilled = partial * (1.0 - p.kept(partial))
+        sweep = Sweep(partial, out, memory_bytes=spilled, vector_ops=operations, chain_s=chain)
         merge = self._pointwise.kernel(sweep, "attention merge")
+        if not self._habits.merge_waits:
+            merge = replace(merge, setup_s=self._setup_s)
         # Splitting is a choice of this schedule: the bound of the whole operator stands on the first kernel.
         return replace(merge, terms=tuple((label, 0.0) for label, _ in merge.terms))
 
     def _generation_kernel(self, op: Attention, tiling: Tiling, pieces: int, split: int) -> Kernel:
         p = self._p
         count = op.batch * op.kv_heads * pieces * split
-        steps = math.ceil(math.ceil(op.keys_read / tiling.keys) / split)
+        if op.shared_value and self._habits.latent is not None:  # every sequence is cut by its keys, not by blocks
+            steps = float(math.ceil(math.ceil(op.keys_read / split) / tiling.keys))
+        elif op.q_len > 1 and op.causal and split == 1:  # earlier queries see fewer keys
+            steps = _mean_steps(op, 0, pieces, tiling.rows, tiling.keys, op.heads // op.kv_heads)
+        else:
+            steps = float(math.ceil(_blocks(op, tiling.keys) / split))
         rows = op.q_len * (op.heads // op.kv_heads)
         kv = float(op.keys_read) / split * op.kv_width * size_of(op.stored_dtype)
-        own = rows / pieces * (op.head_dim + op.v_dim) * size_of(op.dtype)
+        word = size_of(op.dtype)
+        own = rows / pieces * (op.head_dim * word + (op.v_dim * word if split == 1 else _piece_bytes(op)))
         terms, traffic = self._terms(op)
+        if split > 1:
+            partial = float(count) * rows / pieces * _piece_bytes(op)
+            traffic += partial * (1.0 - p.kept(partial))
         memory = traffic / count
+        rate = self._own_bytes_per_s(own * count)
         step_s = self._steps.step_s(op, tiling)
         return Kernel(
             name=f"attention generation split {split}",
-            classes=(self._tile(op, tiling, step_s, steps, count, kv + own, memory),),
+            classes=(self._tile(op, tiling, step_s, steps, count, kv, own, memory, rate),),
             units=p.units,
-            slots=tiling.slots,
+            slots=self._resident(tiling),
             l2_bytes_per_s=p.l2_bytes_per_s,
             memory_bytes_per_s=p.memory_bytes_per_s,
             terms=terms,
             binding="matrix",
-            setup_s=self._setup_s,
+            setup_s=self._setup_s + self._walk_s(op.batch),
             detail=(("splits", split), ("query_rows", rows), ("steps", steps), ("step_s", step_s)),
         )
 
@@ -209,6 +255,17 @@ def occupancy_split(tiles: int, steps: int, places: int, most: int) -> int:
     return next(split for split, fill in fills if fill >= GOOD_ENOUGH * best)
 
 
+def _piece_bytes(op: Attention) -> float:
+    """What a piece of one query leaves: its output and its sum, in fp32."""
+    return (op.v_dim + 1) * ACCUMULATOR_BYTES
+
+
+def _blocks(op: Attention, keys: int) -> int:
+    """Blocks of *keys* that the keys of a sequence touch; a window rarely starts where a block does."""
+    first = max(0, op.kv_len - op.q_len - op.window) if op.window else 0
+    return (op.kv_len - 1) // keys - first // keys + 1
+
+
 def _mean_steps(op: Attention, first: int, last: int, bm: int, bn: int, packed: int) -> float:
     """Inner steps of a tile of query rows, averaged over tiles [first, last); *packed* heads share a tile's rows."""
     if not op.causal:
@@ -219,7 +276,6 @@ def _mean_steps(op: Attention, first: int, last: int, bm: int, bn: int, packed: 
     for i in range(count):
         tile = first + (2 * i + 1) * (last - first) // (2 * count)
         seen = op.kv_len - op.q_len + min(-(-(tile + 1) * bm // packed), op.q_len)
-        if op.window:
-            seen = min(seen, op.window + -(-bm // packed))
-        total += -(-seen // bn)
+        unseen = max(0, seen - -(-bm // packed) - op.window) if op.window else 0
+        total += (seen - 1) // bn - unseen // bn + 1
     return total / count

@@ -11,10 +11,10 @@ from ...errors import UnsupportedError
 from ...graph.dtypes import size_of
 from ...graph.operator import Operator, Role
 from ...graph.operators.attention import Attention, AttentionBackward, KVAppend, LatentAttention
-from ...graph.operators.communication import Collective, HostTransfer, OptimizerStep
+from ...graph.operators.communication import Collective, GradientClip, GradientSum, HostTransfer, OptimizerStep
 from ...graph.operators.convolution import CausalConv1d, Conv2d, Convolution2dBackward, FFTConv
-from ...graph.operators.embedding import CrossEntropy, Embedding, EmbeddingBackward, Sampling
-from ...graph.operators.linear import BatchedMatmul, Linear, MatmulGradient
+from ...graph.operators.embedding import CrossEntropy, CrossEntropyBackward, Embedding, EmbeddingBackward, Sampling
+from ...graph.operators.linear import BatchedMatmul, BiasGradient, Linear, MatmulGradient
 from ...graph.operators.moe import Experts, ExpertsBackward, TopK
 from ...graph.operators.pointwise import Pointwise, PointwiseBackward, Recipe, recipe
 from ...graph.operators.scan import GatedDelta, ScanBackward, SelectiveScan, SSDScan
@@ -26,16 +26,39 @@ from ..device import Device, LaunchCosts, Lowered
 from ..kernel import Kernel
 from .attention import AttentionModel
 from .attention_call import AttentionCallModel
+from .attention_training import TrainingAttentionModel
+from .backward import FP8, BackwardModel
 from .experts import ExpertsModel
 from .gemm import GemmModel, Product
 from .parameters import GpuParameters
-from .pointwise import ROW_THREADS, PointwiseModel, Sweep
-from .power import PowerBudget
-from .quantise import quantise_kernels
+from .per_head import PerHeadModel
+from .pointwise import (
+    ROW_THREADS,
+    SWEPT_SOFTMAX_ACCESSES,
+    SWEPT_SOFTMAX_INSTRUCTIONS,
+    SWEPT_SOFTMAX_PASSES,
+    WARP_SOFTMAX_ACCESSES,
+    WARP_SOFTMAX_COLS,
+    WARP_SOFTMAX_INSTRUCTIONS,
+    PointwiseModel,
+    Sweep,
+    row_loop,
+    swept_softmax_threads,
+)
+from .power import PowerModel
+from .quantise import quantise_kernel, quantise_kernels
 from .sequence import SequenceModel
+
+SOFTMAX = ("softmax", "log_softmax")
+
+RESIDUAL_ACCESSES = {"add": 2.0, "add_rmsnorm": 1.0, "add_layernorm": 1.0}
+"""How often what an operator writes is the size of its traffic in the residual stream: once in, once out."""
 
 SAMPLING_PASSES = 3
 """Passes over the logits when sampling: softmax, selection (sort or threshold), draw."""
+
+QUANTISED_GROUP = 128
+"""Elements of a row that share a scale where blocks of the weights have their own."""
 
 
 class GpuDevice(Device):
@@ -54,6 +77,9 @@ class GpuDevice(Device):
             stream_gap_s=max(0.0, float(launch.stream) - p.memory_latency_s),
             dispatch_s=float(launch.dispatch),
             isolated_s=float(launch.eager),
+            native_s=-1.0 if launch.eager_native is None else float(launch.eager_native),
+            compiled_s=-1.0 if launch.eager_compiled is None else float(launch.eager_compiled),
+            host_speed=float(launch.host_speed),
         )
         self.memory_capacity_bytes = float(spec.memory.capacity)
         self.memory_reserved_bytes = float(spec.memory.reserved)
@@ -61,13 +87,14 @@ class GpuDevice(Device):
         self.power_limit_w = float(spec.power.limit)
         self.price_usd_per_hour = None if spec.price.hourly is None else float(spec.price.hourly)
         habits = spec.kernels
+        self._power = PowerModel.of(spec)
         self._gemm = GemmModel(
             p,
             habits.gemm,
             float(habits.setup),
             self.launch.gap_s,
             spec.name,
-            PowerBudget.of(spec),
+            self._power,
         )
         self._pointwise = PointwiseModel(p, habits.pointwise)
         from_shared = habits.gemm.operands_from_shared_memory
@@ -77,28 +104,41 @@ class GpuDevice(Device):
         self._attention_call = AttentionCallModel(
             p, habits.attention.call, self._attention, self._gemm, self._pointwise, self.launch.gap_s
         )
+        self._per_head = PerHeadModel(p, float(habits.setup))
         self._experts = ExpertsModel(
             p, self._pointwise, habits.experts, habits.gemm.operands_from_shared_memory, float(habits.setup)
+        )
+        self._backward = BackwardModel(p, self._pointwise)
+        self._training_attention = (
+            TrainingAttentionModel(
+                p, habits.attention, habits.training, self._pointwise, float(habits.setup), spec.name
+            )
+            if habits.training is not None
+            else None
         )
         self._sequence = SequenceModel(p, self._gemm, self._pointwise, habits.sequence, float(habits.setup))
         c = habits.collective
         self._collective = CollectiveCosts(
             float(c.setup), float(c.step), float(c.efficiency), float(c.one_shot_limit), _protocol_costs(c.protocols)
         )
+        if c.protocols is not None:  # a channel is a block of threads that fills a processor
+            self.collective_share = min(0.5, int(c.protocols.channels) / p.units)
         self._rules: dict[type, Callable[[Any, bool], tuple[Kernel, ...]]] = {
             Linear: self._linear,
             MatmulGradient: self._gradient,
+            BiasGradient: lambda op, fused: self._backward.bias(op),
             BatchedMatmul: self._batched,
             Attention: self._attend,
             LatentAttention: lambda op, fused: self._attend_latent(op),
             AttentionBackward: self._attend_backward,
-            KVAppend: lambda op, fused: self._sweep(op, "kv append", persistent=True),
+            KVAppend: lambda op, fused: self._attention_call.append(op),
             Pointwise: self._pointwise_op,
-            PointwiseBackward: lambda op, fused: self._sweep(op, f"{op.forward.kind} backward"),
+            PointwiseBackward: self._backward.pointwise,
             Embedding: lambda op, fused: self._sweep(op, "embedding gather", persistent=True, run_bytes=op.row_bytes),
             EmbeddingBackward: lambda op, fused: self._sweep(op, "embedding scatter", persistent=True),
-            Sampling: lambda op, fused: self._sweep(op, "sampling", rows=op.rows, passes=SAMPLING_PASSES),
-            CrossEntropy: lambda op, fused: self._sweep(op, "cross entropy", rows=op.rows),
+            Sampling: lambda op, fused: self._sweep(op, "sampling", rows=op.rows, passes=op.passes),
+            CrossEntropy: lambda op, fused: self._backward.loss(op),
+            CrossEntropyBackward: lambda op, fused: self._backward.loss_backward(op),
             TopK: lambda op, fused: self._sweep(op, "router top-k", rows=op.tokens),
             Experts: lambda op, fused: self._experts.kernels(op),
             ExpertsBackward: self._experts_backward,
@@ -112,7 +152,9 @@ class GpuDevice(Device):
             ScanBackward: self._scan_backward,
             Collective: self._communicate,
             HostTransfer: self._host,
-            OptimizerStep: lambda op, fused: self._sweep(op, "optimizer step", persistent=True),
+            OptimizerStep: lambda op, fused: self._backward.optimizer(op),
+            GradientClip: lambda op, fused: self._sweep(op, "gradient clip", persistent=True),
+            GradientSum: lambda op, fused: self._sweep(op, "gradient sum", persistent=True),
         }
 
     def kernels_of(self, op: Operator, fused: bool) -> tuple[Kernel, ...]:
@@ -135,19 +177,11 @@ class GpuDevice(Device):
         return None if self.spec.power.idle is None else float(self.spec.power.idle)
 
     def energy_j(self, op: Operator, lowered: Lowered) -> float | None:
-        """Operations and moved bytes times their energies; None where an energy that is needed is unknown."""
-        work, e = op.arithmetic(), self.spec.energy
-        dtype = str(getattr(op, "dtype", "fp32"))
-        matrix = (e.matrix or {}).get(dtype)  # type: ignore[call-overload]
-        terms = (
-            (work.matrix, matrix),
-            (work.vector + work.special, e.vector),
-            (sum(k.memory_bytes for k in lowered.kernels), e.memory),
-            (sum(k.l2_bytes for k in lowered.kernels), e.l2),
-        )
-        if any(amount and energy is None for amount, energy in terms):
-            return None
-        return sum(amount * float(energy) for amount, energy in terms if energy is not None)
+        """Operations, moved bytes and busy processors; None where an energy that is needed is unknown.
+
+        What crosses links and what the host draws is not in it.
+        """
+        return None if self._power is None else self._power.energy_j(op, lowered.kernels, lowered.times)
 
     def more_roofs(self) -> tuple[tuple[str, str, float], ...]:
         """Vector and L2 roofs."""
@@ -156,12 +190,16 @@ class GpuDevice(Device):
         return (("fp32 vector", "compute", vector), ("L2", "bandwidth", p.l2_bytes_per_s))
 
     def _linear(self, op: Linear, fused: bool) -> tuple[Kernel, ...]:
+        if op.float8:
+            return self._narrowed(op.m, op.n, op.k, op.dtype, (False, False))
         word = size_of(op.dtype)
         a = float(op.m) * op.k * word
         c = float(op.m) * op.n * size_of(op.output_dtype or op.dtype)
         kept = self.parameters.kept(a + c)
-        # Called over and over, a product finds its operands where it left them; two partitions each lose the other's.
-        replayed = self.parameters.kept(op.bytes_moved) if op.alone and self.spec.l2.unified else 0.0
+        # Called over and over, a product finds its operands where it left them, if all copies of its weights fit beside
+        # its activations; two partitions each lose the other's.
+        turns = a + c + op.copies * op.weight_storage_bytes
+        replayed = self.parameters.kept(turns) if op.alone and self.spec.l2.unified else 0.0
         extra = op.weight_storage_bytes - float(op.n) * op.k * size_of(op.stored_dtype)
         product = Product(
             m=op.m,
@@ -176,14 +214,28 @@ class GpuDevice(Device):
             best_resident=self.parameters.kept_at_best(a + c),
             b_extra_bytes=extra,
             module=op.alone and (op.weight_only or op.dtype == "int8"),
+            block_scaled=op.dtype == "fp8" and op.group_size > 0,
         )
         kernel = self._gemm.kernel(product)
         if not op.quantises:
             return (kernel,)
-        before = quantise_kernels(self.parameters, self._pointwise, op.m, op.k, op.activation_dtype, op.dtype)
-        return (*before, kernel)
+        what = (self.parameters, self._pointwise, op.m, op.k, op.activation_dtype, op.dtype)
+        if op.quantiser == "kernel" or (not op.quantiser and self.spec.kernels.gemm.quantise_at_once):
+            return (quantise_kernel(*what), kernel)
+        return (*quantise_kernels(*what, group=QUANTISED_GROUP if op.group_size else 0), kernel)
+
+    def _narrowed(self, m: int, n: int, k: int, dtype: str, again: tuple[bool, bool]) -> tuple[Kernel, ...]:
+        """A product in fp8 of wider operands, with their narrowing (*again*: a transposed copy of a narrowed one)."""
+        elements = (float(m) * k, float(n) * k)
+        casts = [self._backward.narrow(e, dtype, known) for e, known in zip(elements, again, strict=True)]
+        product = self._gemm.kernel(Product(m=m, n=n, k=k, dtype=FP8, output_dtype=dtype), "fp8 gemm")
+        return (*casts[0], *casts[1], product)
 
     def _gradient(self, op: MatmulGradient, fused: bool) -> tuple[Kernel, ...]:
+        if op.float8:
+            # By tensor, what a product before has narrowed is only transposed; scales of rows belong to one order.
+            known = op.float8 == "tensorwise"
+            return self._narrowed(op.m, op.n, op.k, op.dtype, (known and not op.reads_weight, known))
         return (self._gemm.kernel(Product(m=op.m, n=op.n, k=op.k, dtype=op.dtype), "gradient gemm"),)
 
     def _batched(self, op: BatchedMatmul, fused: bool) -> tuple[Kernel, ...]:
@@ -206,6 +258,10 @@ class GpuDevice(Device):
         return (self._gemm.kernel(product, "batched gemm"),)
 
     def _attend(self, op: Attention, fused: bool) -> tuple[Kernel, ...]:
+        if op.per_head and op.phase == "generation":
+            return (self._per_head.kernel(op),)
+        if op.fused and self._training_attention is not None and not (op.cached or op.call) and op.phase == "context":
+            return self._training_attention.forward(op)
         if op.fused:
             return self._attention_call.dense(op) if op.call else self._attention.kernels(op)
         group = op.heads // op.kv_heads
@@ -222,9 +278,17 @@ class GpuDevice(Device):
         return self._attention_call.latent(op) if op.call else self._attention.kernels(op.equivalent)
 
     def _attend_backward(self, op: AttentionBackward, fused: bool) -> tuple[Kernel, ...]:
-        """The forward's tiles with 2.5 × its products, in both tile orders at once."""
-        forward = self._attend(op.forward, fused)
-        return tuple(_scaled(kernel, 2.5, f"{kernel.name} backward", op, op.forward) for kernel in forward)
+        """A kernel of its own where the file knows it; else the forward's tiles with 2.5 × its products.
+
+        Unfused, every product has two of its size in the backward pass, and the softmax one pass.
+        """
+        f = op.forward
+        if f.fused and self._training_attention is not None:
+            return self._training_attention.backward(op)
+        forward = self._attend(f, fused)
+        if f.fused:
+            return tuple(_scaled(kernel, 2.5, f"{kernel.name} backward", op, f) for kernel in forward)
+        return tuple(_scaled(kernel, 2.0, f"{kernel.name} backward", op, f) for kernel in forward)
 
     def _experts_backward(self, op: ExpertsBackward, fused: bool) -> tuple[Kernel, ...]:
         forward = self._experts.kernels(op.forward)
@@ -236,10 +300,34 @@ class GpuDevice(Device):
 
     def _pointwise_op(self, op: Pointwise, fused: bool) -> tuple[Kernel, ...]:
         r = recipe(op.op)
-        if fused and r.passes_eager > 1:  # no framework kernel does it at once: an engine's own
+        if fused and r.passes_eager > 1 and not op.compiled:  # no framework kernel does it at once: an engine's own
             return self._row_kernel(op, r)
-        passes = 1 if fused else r.passes_eager
-        return self._sweep(op, op.kind, rows=op.rows if r.reduces else 0, passes=passes)
+        passes = 1 if fused or op.compiled else r.passes_eager
+        swept = self._sweep(op, op.kind, rows=op.rows if r.reduces else 0, passes=passes)
+        return swept if op.compiled or op.op not in SOFTMAX else (self._softmax(op, r),)
+
+    def _softmax(self, op: Pointwise, r: Recipe) -> Kernel:
+        """A framework's softmax: short rows in the registers of a warp, long ones swept three times by a block.
+
+        The second and third time a row is in L2 as far as the rows in work fit there together.
+        """
+        p, work, elements = self.parameters, op.arithmetic(), op.elements
+        moved, read = op.bytes_moved, op.bytes_moved * r.reads / (r.reads + r.writes)
+        memory = moved * (1.0 - p.kept(moved))
+        if op.cols <= WARP_SOFTMAX_COLS:
+            sweep = Sweep(read, moved - read, memory, work.vector, work.special)
+            instructions, accesses = WARP_SOFTMAX_INSTRUCTIONS, WARP_SOFTMAX_ACCESSES
+        else:
+            blocks = p.units * max(1, p.max_threads // swept_softmax_threads(op.cols))
+            in_work = min(op.rows, blocks) * read / op.rows
+            again = (SWEPT_SOFTMAX_PASSES - 1.0) * read
+            memory += again * (1.0 - p.kept(min(in_work, moved)))
+            sweep = Sweep(read, moved - read, memory, work.vector, work.special, rows=op.rows, again_bytes=again)
+            instructions, accesses = SWEPT_SOFTMAX_INSTRUCTIONS, SWEPT_SOFTMAX_ACCESSES
+        sweep = replace(sweep, instructions=instructions * elements, accesses=accesses * elements)
+        kernel = self._pointwise.kernel(sweep, op.kind)
+        bound = ("memory", moved * (1.0 - p.kept_at_best(moved)) / p.memory_peak_bytes_per_s)
+        return _with_term(kernel, bound)
 
     def _row_kernel(self, op: Pointwise, r: Recipe) -> tuple[Kernel, ...]:
         """An engine's row kernel. One that reduces reads its row again, but from L1: little beside the first time."""
@@ -254,7 +342,7 @@ class GpuDevice(Device):
             special_ops=work.special,
             rows=op.rows,
             cols=op.cols,
-            accesses=float(op.rows) * op.cols * (r.reads + r.writes),
+            loop=row_loop(op.kind, r),
             chain_s=2.0 * math.log2(ROW_THREADS) * p.l1_latency_s if r.reduces else 0.0,
         )
         bound = ("memory", moved * (1.0 - p.kept_at_best(moved)) / p.memory_peak_bytes_per_s)
@@ -279,11 +367,15 @@ class GpuDevice(Device):
         read = sum(a.bytes_moved for a in op.accesses() if not a.write)
         write = op.bytes_moved - read
         share = 1.0 if persistent else 1.0 - p.kept(op.bytes_moved)
+        # The residual stream was written before the last block's weights passed through L2, and lives on: it is read
+        # from memory and its sum written back; only the other operand is fresh.
+        stream = RESIDUAL_ACCESSES.get(op.kind, 0.0) * write
+        memory = stream + max(0.0, read + write - stream) * share
         learned = sum(a.bytes_moved for a in op.accesses() if a.role is Role.WEIGHT and not a.write)
         sweep = Sweep(
             read_bytes=read,
             write_bytes=write,
-            memory_bytes=(read + write) * share,
+            memory_bytes=memory,
             vector_ops=work.vector / passes,
             special_ops=work.special / passes,
             rows=rows,
@@ -303,6 +395,12 @@ class GpuDevice(Device):
         adds = not op.dtype.startswith("int")  # adding switches know floating point only
         priced = plan(self.network, self._collective, op.op, op.payload_bytes, op.devices, op.stride, by, adds)
         bound = bound_s(self.network, op.op, op.payload_bytes, op.devices, op.stride)
+        seconds = priced.total_s
+        if op.beside is not None:
+            # One piece of as many as there are ranks has nothing to run beside; the others show where they are longer.
+            piece = seconds / op.devices
+            seconds = piece + max(0.0, seconds - piece - self.lower(op.beside, fused).analytic_s)
+            bound = 0.0
         return (
             Kernel(
                 name=f"{op.op} {priced.algorithm}",
@@ -312,7 +410,7 @@ class GpuDevice(Device):
                 l2_bytes_per_s=self.parameters.l2_bytes_per_s,
                 memory_bytes_per_s=self.parameters.memory_bytes_per_s,
                 terms=(("network", bound),),
-                fixed_s=priced.total_s,
+                fixed_s=seconds,
                 detail=(
                     ("algorithm", priced.algorithm),
                     ("steps", priced.steps),
@@ -359,6 +457,8 @@ def _protocol_costs(protocols: CollectiveProtocols | None) -> ProtocolCosts | No
         direct_limit_bytes=float(protocols.direct_limit),
         direct_devices=int(protocols.direct_devices),
         ll128=protocols.ll128,
+        peer_setup_s=None if protocols.peer_setup is None else float(protocols.peer_setup),
+        peer_channels=None if protocols.peer_channels is None else int(protocols.peer_channels),
     )
 
 

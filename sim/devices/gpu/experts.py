@@ -28,6 +28,9 @@ PICK_BYTES = 4.0
 GROUPED_BLOCKS = 8
 """Row blocks that walk over the same weights before the next columns (GROUP_SIZE_M)."""
 
+RESCALE_OPS = 2.0
+"""Vector operations of one accumulator in a step where every block of weights has a scale: product of scales, add."""
+
 DEQUANT_OPS = 3.0
 """Vector operations to widen one weight: extract, convert, scale, one at a time (a Triton kernel packs none)."""
 
@@ -74,8 +77,8 @@ class ExpertsModel:
     ):
         self._p, self._pointwise, self._setup_s = parameters, pointwise, setup_s
         self._from_shared = from_shared
-        self._few, self._many = Tile.of(habits.few), Tile.of(habits.many)
-        self._gather = math.inf if habits.gather is None else float(habits.gather) * parameters.clock_hz
+        self._few, self._many, self._scaled = Tile.of(habits.few), Tile.of(habits.many), Tile.of(habits.scaled)
+        self._step_s = float(habits.step_wait) / parameters.clock_hz
 
     def kernels(self, op: Experts) -> tuple[Kernel, ...]:
         """Align, sort, gate/up product, activation, down product, weighted sum; 8-bit rows are narrowed before each."""
@@ -143,6 +146,8 @@ class ExpertsModel:
 
     def _grouped(self, op: Experts, x: Grouped) -> Kernel:
         """One launch over all experts with tokens. Engines take the small tile for no more tokens than experts."""
+        if _scaled(op):  # a step is a block of weights long
+            return self._with_tile(op, x, self._scaled)
         many = self._with_tile(op, x, self._many)
         if op.tokens > op.experts:
             return many
@@ -157,16 +162,20 @@ class ExpertsModel:
         columns, steps = math.ceil(x.n / tile.n), math.ceil(x.k / tile.k)
         count = max(1, round(blocks * columns))
         widened = eb < ea
-        # Compact weights are repacked to stream in whole words: only the rows are gathered then. They are widened in
-        # registers, where a matrix unit that reads shared memory by itself works at half its rate.
-        staged = tile.k * (tile.m if widened else tile.m + tile.n)
+        # A step's products wait for its rows and the next step for them. Compact weights have a kernel that overlaps
+        # both; they are widened in registers, where a matrix unit that reads shared memory works at half its rate.
         matrix_s = 2.0 * tile.m * tile.n * steps * tile.k / p.matrix_rate(op.dtype, x.name)
         if widened and self._from_shared:
             matrix_s *= 2.0
         shared_s = steps * tile.k * (tile.m * ea + tile.n * eb) * 2.0 / p.l1_bytes_per_s
         widen_s = steps * tile.k * tile.n * DEQUANT_OPS / p.vector_op_rate() if widened else 0.0
-        filled = steps + tile.stages - 1.0  # the first stages arrive before any product
-        busy = max(matrix_s + widen_s, shared_s, filled * staged / self._gather)
+        # Scales of blocks are loaded in the step that needs them, and applied to all sums.
+        rescale_s = (
+            steps * (tile.m * tile.n * RESCALE_OPS / p.vector_op_rate() + p.l2_latency_s) if _scaled(op) else 0.0
+        )
+        step_s = steps * self._step_s
+        alone_s = step_s * tile.m / (tile.m + tile.n)  # only rows of activations are gathered, weights stream
+        busy = max(matrix_s + widen_s, shared_s, alone_s) if widened else max(matrix_s + rescale_s, shared_s) + step_s
         used_m, used_n = min(tile.m, rows / max(blocks, 1.0)), min(tile.n, x.n)
         out_tile = used_m * used_n * max(2.0, ea)
         slots = min(
@@ -207,10 +216,15 @@ class ExpertsModel:
             l2_bytes_per_s=p.l2_bytes_per_s,
             memory_bytes_per_s=p.memory_bytes_per_s,
             terms=terms,
-            binding="matrix" if busy == matrix_s + widen_s else "l1",
+            binding="l1" if shared_s > matrix_s + widen_s else "matrix",
             setup_s=self._setup_s,
             detail=(("tile", shape), ("row_blocks", blocks), ("active_experts", active), ("k_steps", steps)),
         )
+
+
+def _scaled(op: Experts) -> bool:
+    """Every block of the weights has a scale, and so has every such stretch of a row."""
+    return op.group_size > 0 and size_of(op.stored_dtype) == size_of(op.dtype)
 
 
 def _blocks(op: Experts, m: float) -> tuple[float, float]:

@@ -12,10 +12,13 @@ from ...spec.hardware import GemmKernels
 from ..kernel import Kernel, TileClass
 from . import tile_search as ts
 from .parameters import GpuParameters, tile_table
-from .power import PowerBudget
+from .power import PowerModel
 
 DEQUANT_OPS = 1.5
 """Vector operations to widen one weight: extract, convert, scale, for two weights of a register at once."""
+
+SCALED_STEP = 128.0
+"""Elements of k that share a scale where blocks of the operands have one: sums are then scaled and added in fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,8 @@ class Product:
     of activations that a cache of this size could hold, for the lower bound. ``shared_b``: one second operand
     serves the whole batch. ``b_dtype`` narrower than ``dtype`` is widened on the way. ``a_compulsory_bytes``
     replaces the size of the first operand in memory where it is smaller (convolution patches). ``module``: a
-    library's module with integer weights, called by itself: its kernels do not cut the k loop.
+    library's module with integer weights, called by itself: its kernels do not cut the k loop. ``block_scaled``: blocks
+    of both operands have scales.
     """
 
     m: int
@@ -44,6 +48,7 @@ class Product:
     shared_b: bool = False
     a_compulsory_bytes: float = -1.0
     module: bool = False
+    block_scaled: bool = False
 
 
 class GemmModel:
@@ -56,14 +61,13 @@ class GemmModel:
         setup_s: float,
         launch_gap_s: float,
         device: str,
-        power: PowerBudget | None = None,
+        power: PowerModel | None = None,
     ) -> None:
         p = parameters
         self._power = power
-        self._setup_s = setup_s if habits.setup is None else float(habits.setup)
+        self._setup_s = setup_s if habits.start is None else float(habits.start) / p.clock_hz
         self._module_setup_s = float(habits.module_setup or 0.0)
         tiles = tile_table(habits)
-        self._load_bytes_per_s = p.l2_bytes_per_s * float(habits.l2_fraction or 1.0)
         reduction = habits.reduction
         if reduction is None:  # a second kernel: its launch, one load and one store
             reduction_s = launch_gap_s + p.l2_latency_s * 2.0 + p.memory_latency_s
@@ -80,7 +84,7 @@ class GemmModel:
             p.l2_capacity_bytes,
             p.memory_latency_s,
             p.l2_latency_s,
-            float(habits.issue_latency),
+            float(habits.issue_latency) / p.clock_hz,
             p.shared_bytes,
             p.register_bytes,
             p.max_threads,
@@ -88,9 +92,11 @@ class GemmModel:
             1.0 if habits.operands_from_shared_memory else 0.0,
             reduction_s,
             p.memory_peak_bytes_per_s * p.shares.write,
-            float(habits.step_sync or 0.0),
-            self._load_bytes_per_s,
+            float(habits.step_sync or 0.0) / p.clock_hz,
+            float(habits.l2_fills or 0),
             float(habits.cluster or 1),
+            float(habits.pair),
+            1.0 if habits.vector_kernel else 0.0,
         ]
         self._fetch = float(habits.fetch or 0.0)
         self._tables: dict[tuple[float, float], list[list[float]]] = {}
@@ -128,6 +134,7 @@ class GemmModel:
             1.0 - x.c_resident,
             1.0 if x.shared_b else 0.0,
             0.0 if x.module else 1.0,
+            1.0 / (SCALED_STEP * p.vector_op_rate()) if x.block_scaled else 0.0,
         ]
         self._search(problem, self._device, self._table(ea, eb), self._splits, out)
         if out[ts.TIME] == math.inf:
@@ -148,7 +155,7 @@ class GemmModel:
         )
         if self._power is None:
             return kernel
-        return self._power.apply(kernel, 2.0 * x.m * x.n * x.k * x.batch, x.dtype)
+        return self._power.held(kernel, 2.0 * x.m * x.n * x.k * x.batch, x.dtype)
 
     def _table(self, ea: float, eb: float) -> list[list[float]]:
         """Tiles for operands of *ea* and *eb* bytes an element, with the bandwidth their loads reach.
@@ -175,7 +182,7 @@ class GemmModel:
         index, split, tiles = int(out[ts.TILE]), int(out[ts.SPLIT]), int(out[ts.TILES])
         matrix_s, shared_s, vector_s, busy = out[ts.MATRIX_S], out[ts.L1_S], out[ts.VECTOR_S], out[ts.BUSY]
         _, label = max((matrix_s, "matrix"), (shared_s, "l1"), (vector_s, "vector"))
-        issue_s, sync_s = self._device[ts.D_ISSUE] * narrow, self._device[ts.D_SYNC]
+        issue_s, sync_s = self._device[ts.D_ISSUE] * narrow, self._device[ts.D_SYNC] * narrow
         if out[ts.STEPS] * (issue_s - sync_s) > max(matrix_s + vector_s, shared_s):
             label = "latency"
         tile = TileClass(
@@ -192,7 +199,7 @@ class GemmModel:
             classes=(tile,),
             units=p.units,
             slots=int(out[ts.SLOTS]),
-            l2_bytes_per_s=self._load_bytes_per_s,
+            l2_bytes_per_s=out[ts.L2_RATE],
             memory_bytes_per_s=out[ts.RATE],
             terms=terms,
             binding=label,

@@ -128,6 +128,14 @@ class GpuParameters:
         """Vector operations that are no multiply-add: one a lane and clock, half the FLOP rate."""
         return self.vector_flops["fp32"] / 2.0
 
+    def instruction_rate(self) -> float:
+        """Lanes of one SM that issue an instruction of ordinary code a second: half floating point, half integer.
+
+        Addresses, loop counts and comparisons are integer work, which some generations do on fewer lanes.
+        """
+        integer = self.vector_flops.get("int32", self.vector_flops["fp32"])
+        return 1.0 / (1.0 / self.vector_flops["fp32"] + 1.0 / integer)
+
 
 def tile_table(habits: GemmKernels) -> list[list[float]]:
     """GEMM tiles of the generation, a row each: m, n, k, stages, warps_m, warps_n."""

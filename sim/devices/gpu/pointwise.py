@@ -5,12 +5,78 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from ...graph.operators.pointwise import Recipe
 from ...spec.hardware import PointwiseKernels
 from ..kernel import Kernel, TileClass
 from .parameters import GpuParameters
 
 ROW_THREADS = 1024
 """Most threads of a row kernel's block."""
+
+PAIR_THREADS = 512
+"""The same of one that works on pairs of elements (rotary embedding)."""
+
+WARP_SOFTMAX_COLS = 1024
+"""Longest row that a framework's softmax holds in the registers of one warp; it sweeps longer ones three times."""
+
+WARP_SOFTMAX_INSTRUCTIONS, SWEPT_SOFTMAX_INSTRUCTIONS = 27.5, 32.5
+"""Instructions an element for the arithmetic pipes: the same algorithms in CUDA C++ compiled for compute capability
+8.0, counted on the path taken without memory accesses, branches and special functions. Full-precision exponentials (7
+each, two where a row is swept) and a division (7); the rest converts, compares and adds."""
+
+WARP_SOFTMAX_ACCESSES, SWEPT_SOFTMAX_ACCESSES = 2.0, 0.5
+"""Loads and stores an element: single elements, or eight at a time in each of three sweeps and the store."""
+
+SWEPT_SOFTMAX_PASSES = 3
+"""Maximum, sum, result: each reads the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowLoop:
+    """What a row kernel of an engine does for one element: every thread loops over single elements, nothing unrolled.
+
+    ``instructions`` for the arithmetic pipes and ``accesses`` (loads and stores) of all loops over the row, ``trips``
+    loads that wait for one another. ``pair``: the loop takes two elements a turn.
+    """
+
+    instructions: float
+    accesses: float
+    trips: int
+    pair: bool = False
+
+
+ROW_LOOPS = {
+    "rmsnorm": RowLoop(18.0, 4.0, 2),
+    "silu_mul": RowLoop(34.0, 3.0, 1),
+    "rope": RowLoop(22.5, 3.0, 1, pair=True),
+}
+"""vllm-project/vllm 0.2 csrc (layernorm, activation, pos_encoding kernels): loops of that form compiled for compute
+capability 8.0 (nvcc 13) and counted as above: nothing is unrolled. Rotary embedding divides integers for each pair."""
+
+LOOP_INSTRUCTIONS, ACCESS_INSTRUCTIONS, SPECIAL_INSTRUCTIONS = 2.0, 4.0, 7.0
+"""Of other such loops, after those above: loop count, 64-bit address, exponential or division."""
+
+
+def swept_softmax_threads(cols: int) -> int:
+    """Threads of the block that sweeps a row of *cols* 16-bit numbers: two loads of 16 bytes each, where they suffice.
+
+    pytorch/pytorch aten/src/ATen/native/cuda/PersistentSoftmax.cuh and SoftMax.cu (SoftMax_getBlockSize).
+    """
+    return max(32, min(ROW_THREADS, cols // 8) // 2)
+
+
+def row_loop(kind: str, r: Recipe) -> RowLoop:
+    """The loop of a row kernel, counted or estimated from the operator's recipe.
+
+    >>> row_loop("silu_mul", Recipe(2, 1, 3, 2)).accesses
+    3.0
+    """
+    if kind in ROW_LOOPS:
+        return ROW_LOOPS[kind]
+    passes = 2 if r.reduces else 1
+    accesses = r.reads * passes + r.writes + r.parameters
+    work = r.vector + SPECIAL_INSTRUCTIONS * r.special
+    return RowLoop(LOOP_INSTRUCTIONS * passes + ACCESS_INSTRUCTIONS * accesses + work, accesses, passes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +88,8 @@ class Sweep:
     unit of scheduling where a row must be reduced before it is written; ``parallel`` limits the number of blocks.
     ``run_bytes``: what is read lies in pieces of that size at unrelated places. ``shared_bytes`` of what is read serve
     every row (learned numbers).
-    ``cols`` > 0 makes it a row kernel of an engine: a block for each of ``rows`` rows, a thread for each element, up to
-    ROW_THREADS; it makes ``accesses`` loads and stores of single elements in all.
+    ``loop`` makes it a row kernel of an engine: a block for each of ``rows`` rows of ``cols`` elements, a thread for
+    each element, up to ROW_THREADS. ``instructions`` are issued and ``accesses`` made in all, where that was counted.
     """
 
     read_bytes: float
@@ -38,6 +104,8 @@ class Sweep:
     run_bytes: float = math.inf
     shared_bytes: float = 0.0
     cols: int = 0
+    loop: RowLoop | None = None
+    instructions: float = 0.0
     accesses: float = 0.0
 
 
@@ -50,6 +118,7 @@ class PointwiseModel:
         self._vector_bytes = float(habits.bytes_per_thread)
         self._in_flight = int(habits.loads_in_flight)
         self._accesses = math.inf if habits.accesses is None else float(habits.accesses) * parameters.clock_hz
+        self._instructions = parameters.instruction_rate()
 
     def kernel(self, sweep: Sweep, name: str) -> Kernel:
         """One kernel for one pass.
@@ -59,8 +128,8 @@ class PointwiseModel:
         through shared memory in log2(threads) steps. ``parallel`` limits the number of independent blocks.
         """
         p = self._p
-        if sweep.cols:
-            return self._row_kernel(sweep, name)
+        if sweep.loop:
+            return self._row_kernel(sweep, name, sweep.loop)
         largest = max(sweep.read_bytes, sweep.write_bytes)
         one_load = self._threads * self._vector_bytes
         # Small tensors give each thread fewer loads, so that every processor gets a block; a row stays with one block.
@@ -83,22 +152,30 @@ class PointwiseModel:
         serial_s = p.memory_latency_s + p.l2_latency_s + reduce_s + sweep.chain_s
         return self._build(sweep, name, blocks, slots, serial_s, max(flight, 1.0))
 
-    def _row_kernel(self, sweep: Sweep, name: str) -> Kernel:
-        """A block a row; each thread takes every ROW_THREADS-th element, one after the other."""
+    def _row_kernel(self, sweep: Sweep, name: str, loop: RowLoop) -> Kernel:
+        """A block a row; each thread takes every ROW_THREADS-th element (or pair), one after the other.
+
+        A turn of the block waits for its loads, which only the processor's other blocks cover, and then issues its
+        instructions and passes its accesses through the load/store path, in that order for every warp.
+        """
         p = self._p
-        threads = min(ROW_THREADS, sweep.cols, p.max_threads)
-        turns = math.ceil(sweep.cols / threads)
+        items, most = (math.ceil(sweep.cols / 2), PAIR_THREADS) if loop.pair else (sweep.cols, ROW_THREADS)
+        threads = min(most, items, p.max_threads)
+        turns = math.ceil(items / threads)
         slots = max(1, min(p.max_threads // threads, p.max_blocks))
-        # Every turn waits for its own loads; only the other rows of the processor cover that.
-        serial_s = turns * (p.memory_latency_s + p.l2_latency_s) + sweep.chain_s
-        return self._build(sweep, name, sweep.rows, slots, serial_s, math.inf)
+        away = min(1.0, sweep.memory_bytes / ((sweep.read_bytes + sweep.write_bytes) or 1.0))
+        trip_s = loop.trips * p.l2_latency_s + away * p.memory_latency_s  # a second load of the row finds it in L2
+        elements = float(sweep.rows) * sweep.cols
+        counted = replace(sweep, instructions=loop.instructions * elements, accesses=loop.accesses * elements)
+        return self._build(counted, name, sweep.rows, slots, turns * trip_s + sweep.chain_s, math.inf)
 
     def _build(self, sweep: Sweep, name: str, blocks: int, slots: int, serial_s: float, flight: float) -> Kernel:
         p = self._p
         total = sweep.read_bytes + sweep.write_bytes
-        vector_s = sweep.vector_ops / p.vector_op_rate()
+        issue_s = sweep.instructions / self._instructions + sweep.accesses / self._accesses
+        vector_s = max(sweep.vector_ops / p.vector_op_rate(), issue_s)
         special_s = sweep.special_ops / p.special_ops
-        l1_s = max((total + sweep.again_bytes) / p.l1_bytes_per_s, sweep.accesses / self._accesses)
+        l1_s = (total + sweep.again_bytes) / p.l1_bytes_per_s
         tile = TileClass(
             count=blocks,
             busy_s=max(vector_s, special_s, l1_s) / blocks,

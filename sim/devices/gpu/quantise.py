@@ -1,4 +1,4 @@
-"""Quantising activations before an 8-bit product, as a framework does without fusion."""
+"""Quantising activations before a product in a narrow type: unfused in a framework, or by a library's kernel."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from .pointwise import PointwiseModel, Sweep
 
 WIDE: Final = 4.0
 """Bytes of the fp32 numbers in between."""
+SCALED_TOGETHER: Final = 16.0
+"""Elements that share a scale of one byte (NVFP4)."""
 REDUCED_AT_ONCE: Final = 4096.0
 """Bytes of a row that its block has on the way: 512 threads, four loads of one 16-bit number each."""
 
 
 def quantise_kernels(
-    p: GpuParameters, pointwise: PointwiseModel, rows: int, columns: int, source: str, target: str
+    p: GpuParameters, pointwise: PointwiseModel, rows: int, columns: int, source: str, target: str, group: int = 0
 ) -> tuple[Kernel, ...]:
     """Largest magnitude of every row, then the scaled, clamped and narrowed copy: one kernel an operation.
 
-    Passes (bytes an element read, written): magnitude, maximum, widen to fp32, divide by the scale, clamp, narrow.
+    Passes (bytes an element read, written): magnitude, maximum, widen to fp32, divide by the scale, clamp, narrow. With
+    a scale for every *group* elements: a contiguous copy before and a pass that spreads the scales, and four kernels
+    over the scales themselves (lower limit, division, fp32, the layout that the product reads).
     """
     a, b = size_of(source), size_of(target)
     elements = float(rows) * columns
-    passes = (
+    passes: tuple[tuple[str, float, float, int], ...] = (
         ("quantise: magnitude", a, a, 0),
         ("quantise: maximum", a, 0.0, rows),
         ("quantise: widen", a, WIDE, 0),
@@ -33,6 +37,12 @@ def quantise_kernels(
         ("quantise: clamp", WIDE, WIDE, 0),
         ("quantise: narrow", WIDE, b, 0),
     )
+    if group:
+        passes = (("quantise: copy", a, a, 0), *passes[:3], ("quantise: spread scales", WIDE, WIDE, 0), *passes[3:])
+        scale = WIDE / group
+        passes += tuple(
+            (f"quantise: scales, {step}", scale, scale, 0) for step in ("limit", "divide", "widen", "layout")
+        )
     kernels = []
     for name, read, write, reduced in passes:
         read_bytes, write_bytes = elements * read, elements * write + reduced * WIDE
@@ -53,3 +63,20 @@ def quantise_kernels(
         terms = tuple((label, bound if label == "memory" else s) for label, s in kernel.terms)
         kernels.append(replace(kernel, classes=(tile,), terms=terms))
     return tuple(kernels)
+
+
+def quantise_kernel(
+    p: GpuParameters, pointwise: PointwiseModel, rows: int, columns: int, source: str, target: str
+) -> Kernel:
+    """The same in one kernel, as engines that own one do it: rows are read once and written narrow.
+
+    Types of less than a byte come with block scales, which are written beside them.
+    """
+    elements, narrow = float(rows) * columns, size_of(target)
+    scale = 1.0 / SCALED_TOGETHER if narrow < 1.0 else 0.0
+    read, write = elements * size_of(source), elements * (narrow + scale)
+    moved = read + write
+    sweep = Sweep(read, write, moved * (1.0 - p.kept(moved)), vector_ops=4.0 * elements)
+    kernel = pointwise.kernel(sweep, "quantise")
+    bound = moved * (1.0 - p.kept_at_best(moved)) / p.memory_peak_bytes_per_s
+    return replace(kernel, terms=tuple((label, bound if label == "memory" else s) for label, s in kernel.terms))

@@ -23,10 +23,24 @@ CONVOLUTION_THREADS, CONVOLUTION_ELEMENTS = 128, 8
 UPDATE_THREADS = 64
 """Threads of the block that moves the convolution windows of as many channels by one token (causal-conv1d)."""
 
-FIRST_TRIPS, UPDATE_TRIPS, WINDOW_TRIPS, CHANNEL_TRIPS, SCAN_TRIPS = 1, 1, 2, 3, 5
+FIRST_TRIPS, UPDATE_TRIPS, WINDOW_TRIPS, CHANNEL_TRIPS, SCAN_TRIPS, DELTA_TRIPS = 1, 1, 2, 3, 5, 2
 """Dependent rounds through memory: of a cold kernel; of a block that updates a state; of one that moves windows
 (index, window); of a channel's block in every turn (data, exchange, store); of a fused scan's block (state in,
-operands, decays, outputs, state out)."""
+operands, decays, outputs, state out); of a block that carries a delta-rule state, in every chunk (what the state
+predicts is taken from the values, which then go into it)."""
+
+DELTA_COLUMNS, DELTA_STAGES = 32, 2
+"""Value columns that one block of the delta rule's state kernel carries, and the chunks whose operands it holds
+(chunk_delta_h.py of flash-linear-attention as the engines ship it)."""
+
+DELTA_UPDATE_COLUMNS = 8
+"""Value columns that one block of the delta rule's update takes (fused_recurrent.py of flash-linear-attention)."""
+
+SECTOR_BYTES = 32
+"""Least that L2 gives a processor."""
+
+PADDED_TENSORS = 4
+"""x, B, C and the steps: copied to whole chunks in front of a fused scan."""
 
 FFT_SHARED_POINTS = 4096
 """Complex fp32 points that one block transforms inside shared memory; longer transforms pass through memory again."""
@@ -60,9 +74,12 @@ class SequenceModel:
         work = op.arithmetic()
         activations = op.input_bytes + op.output_bytes
         fixed = op.bytes_moved - activations
+        written = sum(a.bytes_moved for a in op.accesses() if a.write)
+        if isinstance(op, GatedDelta) and op.alone:  # the state of one call after the other is the same
+            activations, fixed = op.bytes_moved, 0.0
         return Sweep(
-            read_bytes=op.bytes_moved - op.output_bytes,
-            write_bytes=op.output_bytes,
+            read_bytes=op.bytes_moved - written,
+            write_bytes=written,
             memory_bytes=fixed + activations * (1.0 - self._p.kept(activations)),
             vector_ops=work.vector,
             special_ops=work.special,
@@ -116,7 +133,7 @@ class SequenceModel:
             ),
         )
 
-    def _fused_scan(self, op: SSDScan) -> tuple[Kernel, Kernel]:
+    def _fused_scan(self, op: SSDScan) -> tuple[Kernel, ...]:
         """Decays first, then one block a sequence and head that walks its chunks with the state on chip.
 
         A chunk of q tokens is four dependent products, 2·q²·(state + head_dim) + 4·q·state·head_dim FLOP; the last one
@@ -153,7 +170,16 @@ class SequenceModel:
             setup_s=self._start_s,
             detail=(("blocks", heads), ("chunks", op.chunks)),
         )
-        return self._between("ssd cumulative decay", decay / 2, decay, vector=decay / 2, special=decay / 4), scan
+        cumulative = self._between("ssd cumulative decay", decay / 2, decay, vector=decay / 2, special=decay / 4)
+        return (*self._padding(op), cumulative, scan)
+
+    def _padding(self, op: SSDScan) -> tuple[Kernel, ...]:
+        """Copies to whole chunks, which is all that a fused scan takes."""
+        if op.length % op.chunk == 0:
+            return ()
+        share = op.input_bytes / op.length / PADDED_TENSORS
+        one = self._between("ssd padding", share * op.length, share * op.chunk * math.ceil(op.length / op.chunk))
+        return (one,) * PADDED_TENSORS
 
     def _best_bytes(self, op: SSDScan | CausalConv1d) -> float:
         """Least traffic behind L2: what this step produces may stay, state and weights may not."""
@@ -161,45 +187,91 @@ class SequenceModel:
         return op.bytes_moved - activations + activations * (1.0 - self._p.kept_at_best(activations))
 
     def gated_delta(self, op: GatedDelta) -> tuple[Kernel, ...]:
-        """Chunked WY form: scores and triangular inverse, corrected keys and values, states in sequence, outputs."""
+        """Chunked WY form, a kernel for each step as in flash-linear-attention.
+
+        Queries and keys to unit length; cumulative gates; K·Kᵀ in fp32 and its triangular inverse; corrected keys and
+        values; states from chunk to chunk; outputs, which form Q·Kᵀ themselves.
+        """
         if op.recurrent:
-            return (self._started(self._pointwise.kernel(self._sweep(op, 0, 0.0), "gated delta update")),)
+            return (self._delta_update(op),)
         word, c, dk, dv = size_of(op.dtype), op.block, op.key_dim, op.value_dim
         blocks = op.batch * op.heads * op.chunks
         keys, values = float(blocks) * c * dk * word, float(blocks) * c * dv * word
-        square = float(blocks) * c * c * word
+        square, gates = float(blocks) * c * c, float(blocks) * c * 4.0
         states = float(blocks) * dk * dv * word
         inverse = blocks * 2.0 / 3.0 * c**3
+        norm = self._between("delta unit length", keys, keys, vector=2.0 * keys / word)
         return (
-            self._product("delta scores", Product(c, c, dk, blocks, op.dtype), keys + square),
-            self._between("delta triangular inverse", square, square, vector=inverse, blocks=blocks),
+            norm,
+            norm,
+            self._between("delta cumulative gates", gates, gates, vector=gates / 4.0),
+            self._product("delta scores", Product(c, c, dk, blocks, op.dtype, output_dtype="fp32"), keys + 4 * square),
+            self._between("delta triangular inverse", 4 * square, square * word, vector=inverse, blocks=blocks),
             self._product(
-                "delta corrected keys, values", Product(c, dk + dv, c, blocks, op.dtype), keys + 2 * values + square
+                "delta corrected keys, values",
+                Product(c, dk + dv, c, blocks, op.dtype),
+                2 * (keys + values) + square * word,
+                a_bytes=square * word,
             ),
-            self._chained_states(op, keys + values + states),
-            self._product("delta output", Product(c, dv, dk + c, blocks, op.dtype), keys + 2 * values + states),
+            self._carried_states(op, 2 * (keys + values) + states),
+            self._product(
+                "delta output",
+                Product(c, dv, dk + c + math.ceil(c * dk / dv), blocks, op.dtype),
+                2 * (keys + values) + states,
+                a_bytes=2 * keys,
+            ),
         )
 
-    def _chained_states(self, op: GatedDelta, traffic: float) -> Kernel:
-        """Two products a chunk, one chunk after another: only sequences, heads and value columns are parallel."""
-        one = Product(op.key_dim, op.value_dim, op.block, op.batch * op.heads, op.dtype)
-        kernel = self._product("delta states", one, traffic / op.chunks)
-        link = Product(op.block, op.value_dim, op.key_dim, op.batch * op.heads, op.dtype)
-        second = self._product("delta states", link, traffic / op.chunks)
-        return self._with_state(_repeat(kernel, second, op.chunks), 2.0 * op.state_bytes)
+    def _delta_update(self, op: GatedDelta) -> Kernel:
+        """A block holds DELTA_UPDATE_COLUMNS columns of a state; of such short rows L2 gives more than is asked for."""
+        row = min(DELTA_UPDATE_COLUMNS, op.value_dim) * size_of(op.initial_state_dtype or op.state_dtype)
+        again = op.initial_state_bytes * max(0.0, SECTOR_BYTES / row - 1.0)
+        sweep = replace(self._sweep(op, 0, 0.0), again_bytes=again)
+        return self._started(self._pointwise.kernel(sweep, "gated delta update"))
 
-    def _with_state(self, kernel: Kernel, size: float) -> Kernel:
-        """The state that lives in memory between steps, read and written by this kernel."""
-        tile = kernel.classes[0]
-        held = replace(tile, memory_bytes=tile.memory_bytes + size / tile.count)
-        more = size / self._p.memory_peak_bytes_per_s
-        terms = tuple((label, s + more if label == "memory" else s) for label, s in kernel.terms)
-        return replace(kernel, classes=(held,), terms=terms)
+    def _carried_states(self, op: GatedDelta, traffic: float) -> Kernel:
+        """A block a sequence, head and DELTA_COLUMNS value columns walks the chunks with its state on chip.
+
+        In every chunk two products of 2·c·dk·columns FLOP, one after the other; each block reads corrected keys, keys
+        and its values and writes what it made of them and the state of every chunk.
+        """
+        p, word, c, dk = self._p, size_of(op.dtype), op.block, op.key_dim
+        columns = min(DELTA_COLUMNS, op.value_dim)
+        count = op.batch * op.heads * math.ceil(op.value_dim / columns)
+        operands = (2.0 * c * dk + c * columns) * word
+        l2_bytes = op.chunks * (operands + (c + dk) * columns * word)
+        state = op.initial_state_bytes + op.state_bytes
+        rate = p.matrix_rate(op.dtype, "gated delta")
+        flops = op.chunks * 4.0 * c * dk * columns
+        work = flops * op.batch * op.heads * op.value_dim / columns
+        best = state + traffic * (1.0 - p.kept_at_best(traffic))
+        tile = TileClass(
+            count=count,
+            busy_s=flops / rate,
+            serial_s=op.chunks * DELTA_TRIPS * self._trip_s,
+            l2_bytes=l2_bytes,
+            memory_bytes=(state + traffic * (1.0 - p.kept(traffic))) / count,
+        )
+        return Kernel(
+            name="delta states",
+            classes=(tile,),
+            units=p.units,
+            slots=max(1, min(int(p.shared_bytes // (DELTA_STAGES * operands)), p.max_blocks)),
+            l2_bytes_per_s=p.l2_bytes_per_s,
+            memory_bytes_per_s=p.memory_bytes_per_s,
+            terms=(
+                ("matrix", work / (rate * p.units * p.boost_ratio)),
+                ("memory", best / p.memory_peak_bytes_per_s),
+                ("l2", l2_bytes * count / p.l2_bytes_per_s),
+            ),
+            setup_s=self._start_s,
+            detail=(("blocks", count), ("chunks", op.chunks)),
+        )
 
     def conv1d(self, op: CausalConv1d) -> tuple[Kernel, ...]:
         """A block a sequence and channel that walks the tokens; a single token moves the windows of many channels."""
         p, sweep = self._p, self._sweep(op, 0, 0.0)
-        if op.length == 1:
+        if op.updates:
             threads, trips = UPDATE_THREADS, WINDOW_TRIPS
             blocks = op.batch * math.ceil(op.channels / threads)
         else:
@@ -222,7 +294,7 @@ class SequenceModel:
             ("l2", total / p.l2_bytes_per_s),
         )
         kernel = Kernel(
-            name="causal conv1d" if op.length > 1 else "causal conv1d update",
+            name="causal conv1d update" if op.updates else "causal conv1d",
             classes=(tile,),
             units=p.units,
             slots=max(1, min(p.max_threads // threads, p.max_blocks)),
@@ -318,31 +390,3 @@ class SequenceModel:
             ),
             name,
         )
-
-
-def _repeat(first: Kernel, second: Kernel, times: int) -> Kernel:
-    """One kernel whose blocks run *first* then *second* ``times`` over, each step waiting for the one before."""
-    a, b = first.classes[0], second.classes[0]
-    blocks = max(a.count, b.count)
-    share_a, share_b = a.count / blocks, b.count / blocks
-    tile = type(a)(
-        count=blocks,
-        busy_s=times * (a.busy_s * share_a + b.busy_s * share_b),
-        serial_s=max(a.serial_s, b.serial_s),  # inputs of later chunks are prefetched; only the products are a chain
-        l2_bytes=times * (a.l2_bytes * share_a + b.l2_bytes * share_b),
-        memory_bytes=times * (a.memory_bytes * share_a + b.memory_bytes * share_b),
-        flow_bytes_per_s=min(a.flow_bytes_per_s, b.flow_bytes_per_s),
-    )
-    terms = tuple((label, times * (x + y)) for (label, x), (_, y) in zip(first.terms, second.terms, strict=True))
-    return Kernel(
-        name=first.name,
-        classes=(tile,),
-        units=first.units,
-        slots=min(first.slots, second.slots),
-        l2_bytes_per_s=first.l2_bytes_per_s,
-        memory_bytes_per_s=first.memory_bytes_per_s,
-        terms=terms,
-        binding=first.binding,
-        setup_s=max(first.setup_s, second.setup_s),
-        detail=first.detail,
-    )

@@ -13,8 +13,8 @@ from .parameters import ACCUMULATOR_BYTES, WARP_THREADS, WORKING_REGISTERS
 
 # Slots of the result array.
 TIME, TILE, SPLIT, TILES, SLOTS, BUSY, SERIAL, L2 = range(8)
-MEMORY, FLOW, MATRIX_S, L1_S, VECTOR_S, STEPS, EXTRA, RATE = range(8, 16)
-RESULT_SIZE = 16
+MEMORY, FLOW, MATRIX_S, L1_S, VECTOR_S, STEPS, EXTRA, RATE, L2_RATE = range(8, 17)
+RESULT_SIZE = 17
 
 # Slots of the device array.
 (
@@ -34,9 +34,11 @@ RESULT_SIZE = 16
     D_REDUCE,
     D_WRITE_BW,
     D_SYNC,
-    D_LOAD_BW,
+    D_FILLS,
     D_CLUSTER,
-) = range(18)
+    D_PAIR,
+    D_GEMV,
+) = range(20)
 
 # Slots of a tile: shape, pipeline stages, warps, and the memory bandwidth that its loads of either operand reach.
 T_M, T_N, T_K, T_STAGES, T_WARPS_M, T_WARPS_N, T_A_BW, T_B_BW = range(8)
@@ -57,7 +59,8 @@ T_M, T_N, T_K, T_STAGES, T_WARPS_M, T_WARPS_N, T_A_BW, T_B_BW = range(8)
     P_C_MEM,
     P_B_SHARED,
     P_SPLITS,
-) = range(14)
+    P_RESCALE,
+) = range(15)
 
 MAX_RASTER = 32
 """Largest number of tile rows that consecutive blocks walk before they move one column on."""
@@ -98,7 +101,10 @@ def _search(
     ea, eb, ec = problem[P_EA], problem[P_EB], problem[P_EC]
     units = device[D_UNITS]
     # Narrow weights are stored in the order of the fragments: one load serves two steps of the matrix unit.
-    issue = device[D_ISSUE] * (0.5 if eb < ea else 1.0)
+    steps_at_once = 2.0 if eb < ea else 1.0
+    issue, sync = device[D_ISSUE] / steps_at_once, device[D_SYNC] / steps_at_once
+    if m == 1.0 and device[D_GEMV] > 0.0:  # dot products: no barriers, no chain of matrix instructions
+        issue = sync = 0.0
     out[TIME] = math.inf
     for index in range(len(tiles)):
         tile = tiles[index]
@@ -106,7 +112,9 @@ def _search(
         wm, wn = tile[T_WARPS_M], tile[T_WARPS_N]
         tm, tn = math.ceil(m / bm), math.ceil(n / bn)
         threads = wm * wn * WARP_THREADS
-        stage_bytes = bk * (bm * ea + bn * eb)
+        # Two processors that multiply as one each stage half of the second operand.
+        staged_n = bn * 0.5 if device[D_PAIR] > 0.0 and tm > 1 else bn
+        stage_bytes = bk * (bm * ea + staged_n * eb)
         slots: float = math.floor(device[D_SHARED] / (stages * stage_bytes))
         if slots < 1.0:
             continue
@@ -123,12 +131,9 @@ def _search(
             count = base * split
             depth = min(steps * bk, float(k))
             matrix_s = 2.0 * bm * bn * steps * bk / problem[P_RATE]
-            if device[D_FROM_SHARED] > 0.0:
-                shared = steps * bk * (bm * ea + bn * eb)
-            else:
-                shared = steps * bk * (bm * wn * ea + bn * wm * eb)
-            l1_s = (shared + steps * stage_bytes) / device[D_L1_BW]
-            vector_s = problem[P_DEQUANT] * bn * depth
+            read = stage_bytes if device[D_FROM_SHARED] > 0.0 else bk * (bm * wn * ea + bn * wm * eb)
+            l1_s = steps * (read + stage_bytes) / device[D_L1_BW]
+            vector_s = (problem[P_DEQUANT] * bn + problem[P_RESCALE] * bm * bn) * depth
             if max(matrix_s, l1_s) * count >= out[TIME] * units:
                 continue  # the processors alone take longer than the best so far
             c_bytes = used_m * used_n * ec
@@ -140,7 +145,7 @@ def _search(
             write_s = max(written / device[D_L1_BW], written * active / device[D_L2_BW])
             if split == 1.0:
                 write_s = max(write_s, c_mem / count * active / device[D_WRITE_BW])
-            busy = max(max(matrix_s + vector_s, l1_s) + steps * device[D_SYNC], steps * issue) + write_s
+            busy = max(max(matrix_s + vector_s, l1_s) + steps * sync, steps * issue) + write_s
             # A cluster loads what its blocks share once: two of them the second operand, four both.
             load_a = used_m * ea * (0.5 if device[D_CLUSTER] >= 4.0 and tn > 1 else 1.0)
             load_b = used_n * eb * (0.5 if device[D_CLUSTER] >= 2.0 and tm > 1 else 1.0)
@@ -164,16 +169,18 @@ def _search(
                 partial = m * n * 4.0 * batch
                 l2 += used_m * used_n * 4.0 - c_bytes
                 extra = partial * (split + 1.0) / device[D_L2_BW] + device[D_REDUCE]
-            least = max(busy * count / units, least_s, l2 * count / device[D_LOAD_BW])
+            tile_memory = memory / count
+            # Lines that arrive from memory are written into the cache in the place of reads.
+            l2_rate = device[D_L2_BW] * l2 / (l2 + device[D_FILLS] * tile_memory)
+            least = max(busy * count / units, least_s, l2 * count / l2_rate)
             if least + serial + extra >= out[TIME]:
                 continue
-            tile_memory = memory / count
-            total = _time(count, units, slots, busy, serial, l2, tile_memory, flow, rate, device[D_LOAD_BW]) + extra
+            total = _time(count, units, slots, busy, serial, l2, tile_memory, flow, rate, l2_rate) + extra
             if total < out[TIME]:
                 out[TIME], out[TILE], out[SPLIT], out[TILES], out[SLOTS] = total, index, split, count, slots
                 out[BUSY], out[SERIAL], out[L2], out[MEMORY], out[FLOW] = busy, serial, l2, tile_memory, flow
                 out[MATRIX_S], out[L1_S], out[VECTOR_S], out[STEPS], out[EXTRA] = matrix_s, l1_s, vector_s, steps, extra
-                out[RATE] = rate
+                out[RATE], out[L2_RATE] = rate, l2_rate
 
 
 def _time(

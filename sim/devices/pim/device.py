@@ -40,6 +40,8 @@ class PimDevice(SteppedDevice):
             stream_gap_s=float(launch.stream),
             dispatch_s=float(launch.dispatch),
             isolated_s=float(launch.eager),
+            native_s=-1.0 if launch.eager_native is None else float(launch.eager_native),
+            compiled_s=-1.0 if launch.eager_compiled is None else float(launch.eager_compiled),
         )
         # One number has to do for two memories: that of the weights, so that nothing is said to fit that does not.
         pool = spec.memory if own is None or "weight" in spec.computes else own

@@ -58,6 +58,8 @@ class SystolicDevice(SteppedDevice):
             stream_gap_s=float(launch.stream),
             dispatch_s=float(launch.dispatch),
             isolated_s=float(launch.eager),
+            native_s=-1.0 if launch.eager_native is None else float(launch.eager_native),
+            compiled_s=-1.0 if launch.eager_compiled is None else float(launch.eager_compiled),
         )
         self.memory_capacity_bytes = float(spec.memory.capacity)
         self.memory_reserved_bytes = float(spec.memory.reserved)

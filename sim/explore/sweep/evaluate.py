@@ -247,7 +247,7 @@ class Evaluator:
                 extra = tuple(f"{self._paths[p]}={text}" for p, text in zip(lanes, texts, strict=True))
                 self._machine(group.hardware, (*group.on_hardware, *extra))
             program = self._program(group, machine)
-            if not readable(program, self._study.reading):
+            if not readable(program, self._study.reading, machine.device):
                 return
             paths = [rate_path(machine, self._paths[p]) or "" for p in lanes]
             found = LaneReading(program, LaneGpu(machine, paths, values), self._study.reading)

@@ -59,7 +59,7 @@ class LaneGpu:
         self._kept: dict[bytes, GpuDevice] = {}
 
     def device(self, part: Any) -> GpuDevice:
-        """The device of the points *part* (indices)."""
+        """The device of the points *part* (indices); one point's has plain numbers."""
         key = part.tobytes()
         found = self._kept.get(key)
         if found is None:
@@ -110,7 +110,9 @@ def _column(values: list[Any]) -> Any:
 def _chosen(column: Any, part: Any) -> Any:
     if isinstance(column, dict):
         return {key: _chosen(below, part) for key, below in column.items()}
-    return Lanes(column[part]) if isinstance(column, np.ndarray) else column
+    if not isinstance(column, np.ndarray):
+        return column
+    return column[part[0]].item() if len(part) == 1 else Lanes(column[part])
 
 
 def _search(problem: Any, device: Any, tiles: Any, splits: list[float], out: list[Any]) -> None:

@@ -9,25 +9,35 @@ import numpy as np
 
 from ...devices.device import Device
 from ...graph.operator import Operator
-from ...program.program import Program
-from ...readings.analytic import host_seconds
-from ...readings.launch import operator_launch_s
+from ...program.program import Phase, Program
+from ...readings.launch import ahead_s, between_steps_s, node_launch_s
 from .lane_gpu import LaneGpu
-from .lanes import Lanes, run
+from .lanes import Diverged, Lanes, run
 
 READINGS = ("analytic", "roofline")
-LAUNCHES = ("graph", "stream")
-"""Launch modes whose cost is a sum over operators; the others compare host and device over a whole phase."""
+MODES = ("graph", "stream")
+"""Launch modes whose cost is a sum over operators, unless a host runs ahead of the device."""
+
+UNTRACED = (TypeError, ValueError, AttributeError, ArithmeticError)
+"""What a model raises where it does with its numbers what lanes cannot do (powers, remainders, arrays of its own)."""
 
 
-def readable(program: Program, reading: str) -> bool:
-    """Whether this module can read a program: nothing overlaps, nobody takes turns, operators add up."""
+def readable(program: Program, reading: str, device: Device) -> bool:
+    """Whether this module can read a program: nothing overlaps, nobody takes turns, no host runs ahead of the device.
+
+    A host that starts kernels one by one is compared with the device over a whole step: that is read point by point.
+    """
     return (
         reading in READINGS
-        and program.launch in LAUNCHES
+        and all(_alike(program, program.launch_of(phase), device) for phase in program.phases)
         and all(run.interleave == 1 for phase in program.phases for run in phase.executions)
         and not any(node.overlap for phase in program.phases for _, _, node, _ in phase.nodes())
     )
+
+
+def _alike(program: Program, mode: str, device: Device) -> bool:
+    """Whether kernels of this launch mode cost the host no time of its own."""
+    return mode in MODES and ahead_s(device.launch, mode, program.host, 1.0) == 0.0
 
 
 class LaneReading:
@@ -38,7 +48,7 @@ class LaneReading:
 
     def __init__(self, program: Program, gpus: LaneGpu, reading: str) -> None:
         self._program, self._gpus, self._bound_only = program, gpus, reading == "roofline"
-        self._priced: dict[Operator, _Priced] = {}
+        self._priced: dict[tuple[Operator, str], _Priced] = {}
         self.phase_s: dict[str, Any] = {}
         self.shares: dict[str, Any] = {}
         self.roofline_s = np.zeros(gpus.count)
@@ -53,13 +63,14 @@ class LaneReading:
         labels = list(self.shares)
         return [labels[i] for i in np.argmax(np.stack([self.shares[label] for label in labels]), axis=0).tolist()]
 
-    def _read(self, phase: Any) -> None:
+    def _read(self, phase: Phase) -> None:
+        mode = self._program.launch_of(phase)
         total = np.zeros(self._gpus.count)
         flops = bytes_moved = 0.0
         for execution, _, node, count in phase.nodes():
             if self._bound_only and not execution.useful:
                 continue
-            one = self._price(node.op)
+            one = self._price(node.op, mode)
             if execution.useful:
                 work = (execution.times if execution.work is None else execution.work) * count * execution.copies
                 flops += one.flops * work
@@ -72,11 +83,19 @@ class LaneReading:
             for label, seconds in one.shares(self._bound_only).items():
                 self._share(label, seconds * times)
                 total += seconds * times
-        if not self._bound_only and (host := host_seconds(self._program, phase)) > 0.0:
-            total += host
-            self._share("host", np.full(self._gpus.count, host))
+        if not self._bound_only:
+            host = self._host_s(phase, total)
+            self._share("host", host)
+            total = total + host
         self.phase_s[phase.name] = total
         self.work = (self.work[0] + flops, self.work[1] + bytes_moved)
+
+    def _host_s(self, phase: Phase, running: Any) -> Any:
+        """Host time that shows, as :func:`effsim.readings.analytic.exposed_s` says it where no host runs ahead."""
+        between = between_steps_s(self._program, phase, self._gpus.device(np.arange(1)).launch)
+        if self._program.host.asynchronous:
+            return np.maximum(0.0, between - running)
+        return np.full(self._gpus.count, between)
 
     def _share(self, label: str, seconds: Any) -> None:
         self.shares[label] = self.shares.get(label, 0.0) + seconds
@@ -88,33 +107,34 @@ class LaneReading:
             return None
         total = idle * sum(self.phase_s.values()) * self._program.devices
         for phase in self._program.phases:
+            mode = self._program.launch_of(phase)
             for execution, _, node, count in phase.nodes():
                 if execution.useful:
-                    one = self._price(node.op).energy_j
+                    one = self._price(node.op, mode).energy_j
                     if one is None:
                         return None
                     work = execution.times if execution.work is None else execution.work
                     total = total + one * count * execution.copies * work
         return total
 
-    def _price(self, op: Operator) -> _Priced:
-        found = self._priced.get(op)
+    def _price(self, op: Operator, mode: str) -> _Priced:
+        found = self._priced.get((op, mode))
         if found is None:
-            found = self._priced[op] = _Priced(op, self._gpus, self._program)
+            found = self._priced[op, mode] = _Priced(op, self._gpus, self._program, mode)
         return found
 
 
 class _Priced:
     """One operator on every point."""
 
-    def __init__(self, op: Operator, gpus: LaneGpu, program: Program) -> None:
+    def __init__(self, op: Operator, gpus: LaneGpu, program: Program, mode: str) -> None:
         self._count = gpus.count
         self.flops, self.bytes_moved = op.flops, op.bytes_moved
         self.roofline_s = np.zeros(gpus.count)
         self.energy_j: Any = np.zeros(gpus.count)
         self._analytic: dict[str, Any] = {}
         self._bounds: dict[str, Any] = {}
-        run(gpus.count, _lower(op, gpus, program), self._keep)
+        run(gpus.count, _lower(op, gpus, program, mode), self._keep)
 
     def shares(self, bound_only: bool) -> dict[str, Any]:
         """Seconds by label, launches among them."""
@@ -134,15 +154,20 @@ class _Priced:
             self.energy_j[part] = _values(energy_j)
 
 
-def _lower(op: Operator, gpus: LaneGpu, program: Program) -> Callable[[Any], tuple[Any, ...]]:
-    fused, mode = program.fused_pointwise, program.launch
+def _lower(op: Operator, gpus: LaneGpu, program: Program, mode: str) -> Callable[[Any], tuple[Any, ...]]:
+    fused = program.fused_pointwise
 
     def work(part: Any) -> tuple[Any, ...]:
         device: Device = gpus.device(part)
-        lowered = device.lower(op, fused)
-        launch = operator_launch_s(device.launch, mode, len(lowered.seconds), lowered.seconds)
-        shares = (*lowered.shares, ("launch", launch)) if len(lowered.seconds) else lowered.shares
-        return shares, lowered.bounds, lowered.roofline_s, device.energy_j(op, lowered)
+        try:
+            lowered = device.lower(op, fused)
+            launch = node_launch_s(device.launch, mode, program.host, op, lowered.seconds)
+            energy_j = device.energy_j(op, lowered)
+        except UNTRACED:
+            if len(part) == 1:
+                raise
+            raise Diverged(np.arange(len(part))) from None  # each point by itself, on plain numbers
+        return (*lowered.shares, ("launch", launch)), lowered.bounds, lowered.roofline_s, energy_j
 
     return work
 

@@ -43,7 +43,10 @@ class Attention(Operator):
     Keys and values are read once per *kv* head, whatever the number of query heads. ``shared_value``: the value is a
     part of the key (a latent cache) and takes no bytes of its own. ``call``: as an inference engine runs it, with the
     write of the new tokens to the cache, by itself and again and again on the same tensors (a row of a kernel table);
-    work and bytes stay those of the attention.
+    work and bytes stay those of the attention. ``appends``: the call contains that write; None: as the hardware file
+    says. ``per_head`` > 0: a generation kernel of the first engines, a block a query head, which shares no keys between
+    the heads of a group and uses no matrix unit: so many instructions an element of keys and values.
+    ``dropout``: probabilities are dropped at random before they weigh the values.
     """
 
     kind: ClassVar[str] = "attention"
@@ -63,6 +66,9 @@ class Attention(Operator):
     cached: bool = True
     shared_value: bool = False
     call: bool = False
+    appends: bool | None = None
+    per_head: int = 0
+    dropout: bool = False
 
     def __post_init__(self) -> None:
         positive(self, "batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim")
@@ -149,7 +155,12 @@ class Attention(Operator):
         word = size_of(self.dtype)
         rows = float(self.batch) * self.q_len * self.heads
         keep = rows * self.head_dim * word + self.kv_bytes
-        return keep + (rows * 4.0 if self.fused else rows * self.kv_len * word)
+        return keep + (rows * 4.0 if self.fused else rows * self.kv_len * (word + self.dropout_bytes))
+
+    @property
+    def dropout_bytes(self) -> float:
+        """Bytes a score that unfused dropout keeps: a mask of one byte, and the probabilities that are left."""
+        return 1.0 + size_of(self.dtype) if self.dropout and not self.fused else 0.0
 
     def split(self, axis: str, degree: int) -> Operator:
         """``heads``: query heads divide; kv heads divide too, or are copied where there are fewer than devices."""
@@ -197,8 +208,9 @@ class LatentAttention(Operator):
     ``generation`` runs in the absorbed form: every head attends to the latent (``kv_lora_rank`` + ``rope_dim`` wide)
     and returns a latent. ``context`` runs expanded: heads of ``nope_dim`` + ``rope_dim`` keys and ``v_dim`` values.
     The up-projections are linear operators of their own. The cache holds (kv_lora_rank + rope_dim) a token.
-    ``call``: as an inference engine's module runs it (a row of a kernel table): with the up-projections, the write to
-    the cache and the host that launches them; work and bytes stay those of the attention.
+    ``call``: as an inference engine runs it (a row of a kernel table), with the write to the cache; work and bytes stay
+    those of the attention. ``module``: the call is the engine's whole module, with the up-projections and the host that
+    launches its kernels one by one; otherwise a captured graph of the attention alone. None: as the hardware file says.
     """
 
     kind: ClassVar[str] = "latent_attention"
@@ -215,6 +227,7 @@ class LatentAttention(Operator):
     v_dim: int = 128
     causal: bool = True
     call: bool = False
+    module: bool | None = None
 
     def __post_init__(self) -> None:
         positive(self, "batch", "q_len", "kv_len", "heads", "kv_lora_rank", "rope_dim")

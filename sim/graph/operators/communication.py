@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ...errors import UnsupportedError
 from ..dtypes import size_of
 from ..operator import Access, Arithmetic, Operator, Role
 
+_TRANSPOSED = {"all_gather": "reduce_scatter", "reduce_scatter": "all_gather"}
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv")
 RUNTIMES = ("engine", "nccl")
 
@@ -20,7 +21,9 @@ class Collective(Operator):
     ``payload_bytes`` is the size of the full buffer by NCCL's convention: what every rank holds before an all-reduce
     or reduce-scatter, what every rank holds after an all-gather, what every rank sends in all to an all-to-all.
     ``stride``: distance of neighbouring ranks. ``runtime``: who runs it, "engine" (an inference engine, whose own
-    kernels take small all-reduces; also the default) or "nccl" (the communication library alone).
+    kernels take small all-reduces; also the default) or "nccl" (the communication library alone). ``beside``: the
+    product whose input it brings or whose result it takes away, cut into as many pieces as there are ranks, so that
+    one piece travels while another is computed (asynchronous tensor parallelism).
     """
 
     kind: ClassVar[str] = "collective"
@@ -30,6 +33,7 @@ class Collective(Operator):
     stride: int = 1
     dtype: str = "fp16"
     runtime: str = ""
+    beside: Operator | None = None
 
     def __post_init__(self) -> None:
         if self.runtime not in ("", *RUNTIMES):
@@ -62,9 +66,20 @@ class Collective(Operator):
             Access(Role.ACTIVATION, self.wire_bytes, write=True),
         )
 
+    @property
+    def saved_bytes(self) -> float:
+        """Nothing: what it delivers is kept by the operators that read it."""
+        return 0.0
+
     def backward(self) -> tuple[Operator, ...]:
-        """The same collective on the gradients."""
-        return (self,)
+        """Gradients travel the other way: gathered ones are added up and divided, divided ones are gathered."""
+        beside = self.beside.backward()[0] if self.beside is not None else None
+        return (replace(self, op=_TRANSPOSED.get(self.op, self.op), beside=beside),)
+
+    @property
+    def result_bytes(self) -> float:
+        """Bytes that one rank holds afterwards."""
+        return self.payload_bytes / self.devices if self.op == "reduce_scatter" else self.payload_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +99,18 @@ class HostTransfer(Operator):
         return (Access(Role.ACTIVATION, self.payload_bytes, write=self.to_device),)
 
 
+ADAM_PASSES = ((1, 1), (2, 1), (1, 1), (2, 1), (1, 1), (1, 1), (1, 1), (3, 1))
+"""fp32 numbers read and written an element by each pass of an unfused AdamW: weight decay, first moment, second moment
+scaled and added to, its root, the bias correction, epsilon, the step (torch/optim/adamw.py, multi-tensor form)."""
+
+
 @dataclass(frozen=True, slots=True)
 class OptimizerStep(Operator):
-    """One optimizer update of ``elements`` parameters, fused.
+    """One optimizer update of ``elements`` parameters.
 
     ``states`` fp32 numbers a parameter are read and written (Adam: 2; with a master copy: 3), the gradient is read and
-    the working copy written.
+    the working copy written where there is one (``dtype`` empty: none). ``fused``: one kernel; otherwise one pass for
+    each operation.
     """
 
     kind: ClassVar[str] = "optimizer_step"
@@ -98,6 +119,12 @@ class OptimizerStep(Operator):
     dtype: str = "bf16"
     vector_per_element: float = 12.0
     gradient_dtype: str = ""
+    fused: bool = True
+
+    @property
+    def passes(self) -> tuple[tuple[int, int], ...]:
+        """fp32 numbers read and written an element by each kernel of an update that is not fused; empty if it is."""
+        return () if self.fused or self.states < 2 else ADAM_PASSES
 
     def arithmetic(self) -> Arithmetic:
         """Adam: two moment updates, bias correction, root, division, weight decay, step."""
@@ -106,11 +133,47 @@ class OptimizerStep(Operator):
     def accesses(self) -> tuple[Access, ...]:
         """States in and out in fp32, gradient in, weight out."""
         state = 4.0 * self.states * self.elements
-        word = size_of(self.dtype) * self.elements
-        gradient = size_of(self.gradient_dtype or self.dtype) * self.elements
+        word = size_of(self.dtype) * self.elements if self.dtype else 0.0
+        gradient = size_of(self.gradient_dtype or self.dtype or "fp32") * self.elements
         return (
             Access(Role.OPTIMIZER, state),
             Access(Role.GRADIENT, gradient),
             Access(Role.OPTIMIZER, state, write=True),
             Access(Role.WEIGHT, word, write=True),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class GradientClip(Operator):
+    """The norm of all gradients, and their scaling by it: ``elements`` numbers read, then read and written."""
+
+    kind: ClassVar[str] = "gradient_clip"
+    elements: int
+    dtype: str = "fp32"
+
+    def arithmetic(self) -> Arithmetic:
+        """A multiply-add an element for the norm, a multiply for the scaling."""
+        return Arithmetic(vector=3.0 * self.elements)
+
+    def accesses(self) -> tuple[Access, ...]:
+        """Gradients in twice, out once."""
+        size = size_of(self.dtype) * self.elements
+        return (Access(Role.GRADIENT, 2.0 * size), Access(Role.GRADIENT, size, write=True))
+
+
+@dataclass(frozen=True, slots=True)
+class GradientSum(Operator):
+    """Gradients of a microbatch added to those of the microbatches before: ``elements`` sums read and written."""
+
+    kind: ClassVar[str] = "gradient_sum"
+    elements: int
+    dtype: str = "fp32"
+
+    def arithmetic(self) -> Arithmetic:
+        """An addition an element."""
+        return Arithmetic(vector=float(self.elements))
+
+    def accesses(self) -> tuple[Access, ...]:
+        """The sums in and out; what is added comes out of the product that made it."""
+        size = size_of(self.dtype) * self.elements
+        return (Access(Role.GRADIENT, size), Access(Role.GRADIENT, size, write=True))

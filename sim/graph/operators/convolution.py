@@ -16,7 +16,7 @@ from .scan import ScanBackward
 class CausalConv1d(Operator):
     """Depthwise causal convolution of ``kernel`` taps along the sequence, with bias: 2·B·L·C·kernel FLOP.
 
-    Its state is the last kernel − 1 inputs of every channel.
+    Its state is the last kernel − 1 inputs of every channel. ``context``: a prompt, also where it is one token.
     """
 
     kind: ClassVar[str] = "conv1d"
@@ -26,9 +26,15 @@ class CausalConv1d(Operator):
     kernel: int = 4
     dtype: str = "fp16"
     bias: bool = True
+    context: bool = False
 
     def __post_init__(self) -> None:
         positive(self, "batch", "length", "channels", "kernel")
+
+    @property
+    def updates(self) -> bool:
+        """A single token moves every channel's window, unless it is a prompt (``context``)."""
+        return self.length == 1 and not self.context
 
     @property
     def elements(self) -> float:

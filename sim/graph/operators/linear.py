@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ...errors import UnsupportedError
+from ...errors import DataError, UnsupportedError
 from ..dtypes import size_of
 from ..operator import Access, Arithmetic, Operator, Role, ceil_div, positive
 
@@ -29,8 +29,13 @@ class Linear(Operator):
 
     ``m`` counts tokens, ``n`` outputs, ``k`` inputs. ``weight_dtype`` and ``output_dtype`` default to ``dtype``.
     ``group_size`` > 0 puts one fp16 scale on every so many weights of a row. ``activation_dtype`` wider than ``dtype``:
-    x arrives in it and is quantised by passes of its own (models fuse that into the norm before). ``alone``: a module
-    called by itself over and over on the same operands, as kernel tables time it, and not within a model.
+    x arrives in it and is quantised first (models fuse that into the norm before), by framework ``passes`` or by one
+    ``kernel`` of the engine: ``quantiser``; empty: as the hardware file says. ``alone``: a module called by itself over
+    and over, as kernel tables time it, and not within a model; ``copies`` of its weights take turns, so that a large
+    cache does not serve them all.
+    ``kept_input``: share of x that this layer keeps for its backward pass (0 where a layer beside it keeps the same x
+    already, a part where tensor ranks keep a part each). ``float8``: weights and activations of a wider type become
+    fp8 for this product and those of its backward pass, a scale a tensor (``tensorwise``) or a row (``rowwise``).
 
     >>> Linear(1, 4096, 4096, "fp16").flops == 2 * 4096**2
     True
@@ -49,9 +54,15 @@ class Linear(Operator):
     weight_role: str = "weight"
     activation_dtype: str = ""
     alone: bool = False
+    copies: int = 1
+    quantiser: str = ""
+    kept_input: float = 1.0
+    float8: str = ""
 
     def __post_init__(self) -> None:
-        positive(self, "m", "n", "k")
+        positive(self, "m", "n", "k", "copies")
+        if self.quantiser not in ("", "passes", "kernel"):
+            raise DataError(f"linear: quantiser is {self.quantiser!r}; expected passes or kernel")
 
     @property
     def quantises(self) -> bool:
@@ -110,12 +121,37 @@ class Linear(Operator):
             return replace(self, m=ceil_div(self.m, degree))
         raise UnsupportedError(f"linear cannot be split by {axis!r}; expected column, row or tokens")
 
+    @property
+    def saved_bytes(self) -> float:
+        """The input, or the share of it that is kept here."""
+        return self.input_bytes * self.kept_input
+
     def backward(self) -> tuple[Operator, ...]:
-        """Gradient of the input (m·k·n) and of the weight (n·k·m, written as a gradient)."""
-        return (
-            MatmulGradient(self.m, self.k, self.n, self.dtype, reads_weight=True),
-            MatmulGradient(self.n, self.k, self.m, self.dtype, reads_weight=False),
+        """Gradient of the input (m·k·n), of the weight (n·k·m, written as a gradient) and of the bias."""
+        products = (
+            MatmulGradient(self.m, self.k, self.n, self.dtype, reads_weight=True, float8=self.float8),
+            MatmulGradient(self.n, self.k, self.m, self.dtype, reads_weight=False, float8=self.float8),
         )
+        return (*products, BiasGradient(self.m, self.n, self.dtype)) if self.bias else products
+
+
+@dataclass(frozen=True, slots=True)
+class BiasGradient(Operator):
+    """Sum of the *m* rows of an output gradient ``[m, n]``: the gradient of a bias."""
+
+    kind: ClassVar[str] = "bias_backward"
+    m: int
+    n: int
+    dtype: str = "bf16"
+
+    def arithmetic(self) -> Arithmetic:
+        """An addition an element."""
+        return Arithmetic(vector=float(self.m) * self.n)
+
+    def accesses(self) -> tuple[Access, ...]:
+        """The output gradient in, one row out."""
+        word = size_of(self.dtype)
+        return (Access(Role.ACTIVATION, self.m * self.n * word), Access(Role.GRADIENT, self.n * word, write=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +159,7 @@ class MatmulGradient(Operator):
     """One of the two matrix products of a linear layer's backward pass.
 
     ``reads_weight``: the gradient of the input reads the weight; otherwise the weight gradient [m, n] is written.
+    ``float8``: both operands are narrowed to fp8 first (see :class:`Linear`).
     """
 
     kind: ClassVar[str] = "linear_backward"
@@ -131,6 +168,7 @@ class MatmulGradient(Operator):
     k: int
     dtype: str = "bf16"
     reads_weight: bool = True
+    float8: str = ""
 
     def arithmetic(self) -> Arithmetic:
         """2·m·n·k."""

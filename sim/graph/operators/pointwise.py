@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from ...errors import UnsupportedError, nearest
 from ..dtypes import size_of
-from ..operator import Access, Arithmetic, Operator, Role, ceil_div, positive
+from ..operator import Access, Arithmetic, Launched, Operator, Role, ceil_div, positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Pointwise(Operator):
     """A row-wise operator ``op`` on ``rows`` × ``cols`` outputs.
 
     ``parameter_cols`` says how many columns own learned parameters where that is not ``cols`` (a norm over head
-    dimensions shares them among heads).
+    dimensions shares them among heads). ``compiled``: a function that the framework compiled, not a kernel of its own.
 
     >>> Pointwise("add", 1, 8, "fp16").bytes_moved
     48.0
@@ -106,10 +106,16 @@ class Pointwise(Operator):
     dtype: str = "fp16"
     parameter_cols: int = -1
     parameter_dtype: str = ""
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         recipe(self.op)
         positive(self, "rows", "cols")
+
+    @property
+    def launched(self) -> Launched:
+        """Compiled, or one of the framework's own kernels."""
+        return "compiled" if self.compiled else "native"
 
     @property
     def kind(self) -> str:  # type: ignore[override]
@@ -151,6 +157,8 @@ class Pointwise(Operator):
         """Inputs for the backward; additions and copies keep nothing, softmax keeps its result."""
         if self.op in ("add", "copy", "scale", "rope", "sum"):
             return 0.0
+        if self.op == "dropout":  # a mask of one byte an element
+            return self.elements
         return recipe(self.op).reads * self.elements * size_of(self.dtype)
 
     def split(self, axis: str, degree: int) -> Operator:

@@ -100,7 +100,8 @@ class SSDScan(Operator):
 
     With chunk Q, heads H of width P, state N and G groups, per sequence of L tokens:
     ``C·Bᵀ`` inside a chunk 2·L·Q·N·G (half under the causal mask is not skipped by the kernels), scores times x
-    2·L·Q·P·H, chunk states 2·L·N·P·H, output from the carried state 2·L·N·P·H. A single token runs the recurrence.
+    2·L·Q·P·H, chunk states 2·L·N·P·H, output from the carried state 2·L·N·P·H. A single token runs the recurrence,
+    unless it is a prompt (``context``).
     """
 
     kind: ClassVar[str] = "ssd_scan"
@@ -113,14 +114,15 @@ class SSDScan(Operator):
     chunk: int = 256
     dtype: str = "bf16"
     state_dtype: str = "fp32"
+    context: bool = False
 
     def __post_init__(self) -> None:
         positive(self, "batch", "length", "heads", "head_dim", "state", "groups", "chunk")
 
     @property
     def recurrent(self) -> bool:
-        """A single token uses the recurrent step."""
-        return self.length == 1
+        """A single token uses the recurrent step, unless it is a prompt (``context``)."""
+        return self.length == 1 and not self.context
 
     @property
     def block(self) -> int:
@@ -192,6 +194,8 @@ class GatedDelta(Operator):
     Per head and chunk of C tokens: ``K·Kᵀ`` and ``Q·Kᵀ`` (2·2·C²·dk), the triangular inverse (C³/3 multiply-adds),
     its products with K and V (2·C²·(dk + dv)), scores times the corrected values (2·C²·dv), and three products with
     the state (3·2·C·dk·dv). A single token reads and rewrites the state (7 operations an element).
+    ``initial_state_dtype``: the state is read in it and written in ``state_dtype`` (default: both alike). ``alone``:
+    called over and over on the same state, not as part of a model. ``context``: a prompt, also where it is one token.
     """
 
     kind: ClassVar[str] = "gated_delta"
@@ -203,14 +207,17 @@ class GatedDelta(Operator):
     chunk: int = 64
     dtype: str = "bf16"
     state_dtype: str = "fp32"
+    initial_state_dtype: str = ""
+    alone: bool = False
+    context: bool = False
 
     def __post_init__(self) -> None:
         positive(self, "batch", "length", "heads", "key_dim", "value_dim", "chunk")
 
     @property
     def recurrent(self) -> bool:
-        """A single token uses the recurrent step."""
-        return self.length == 1
+        """A single token uses the recurrent step, unless it is a prompt (``context``)."""
+        return self.length == 1 and not self.context
 
     @property
     def block(self) -> int:
@@ -241,9 +248,15 @@ class GatedDelta(Operator):
             Access(Role.ACTIVATION, tokens * (2 * self.key_dim + self.value_dim + 2) * word),
             Access(Role.WEIGHT, self.weight_bytes),
             Access(Role.ACTIVATION, tokens * self.value_dim * word, write=True),
-            Access(Role.STATE, self.state_bytes),
+            Access(Role.STATE, self.initial_state_bytes),
             Access(Role.STATE, self.state_bytes, write=True),
         )
+
+    @property
+    def initial_state_bytes(self) -> float:
+        """The state as it is read."""
+        word = size_of(self.initial_state_dtype or self.state_dtype)
+        return float(self.batch) * self.heads * self.key_dim * self.value_dim * word
 
     @property
     def parameters(self) -> int:

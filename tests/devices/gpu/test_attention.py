@@ -66,6 +66,69 @@ def test_step_with_softmax_behind_the_products_by_hand() -> None:
     assert detail(low, "context")["step_s"] == pytest.approx(2048 / 1830e6 + latency)
 
 
+def test_step_of_three_groups_of_warps_by_hand() -> None:
+    # H100, head size 64: 192 x 128. Products: 4 x 192 x 128 x 64 FLOP at 4096 a clock are 1536 clocks, exponentials
+    # 24576 at 16 a clock as many; the other operations (24576 x 4 and 192 x 64, at 128) run beside both.
+    low = gpu("gpu_h100").lower(Attention("context", 1, 2048, 2048, 8, 8, 64, "fp16"))
+    latency = float(gpu("gpu_h100").spec.kernels.attention.step_latency)
+    assert detail(low, "context")["step_s"] == pytest.approx(1536 / 1830e6 + latency)
+
+
+@pytest.mark.parametrize(
+    ("name", "head_dim", "kv_dtype", "context", "steps"),
+    [
+        ("gpu_h100", 64, "", "192x128", 22),  # 4096 keys in steps of 192
+        ("gpu_h100", 128, "", "128x128", 32),
+        ("gpu_h100", 192, "", "128x96", 43),
+        ("gpu_h100", 256, "", "128x80", 52),
+        ("gpu_h100", 128, "fp8", "128x112", 37),
+        ("gpu_a100", 64, "", "64x256", 16),
+        ("gpu_a100", 256, "", "64x64", 64),
+    ],
+)
+def test_tiles_of_a_head_size(name: str, head_dim: int, kv_dtype: str, context: str, steps: int) -> None:
+    prompt = Attention("context", 1, 4096, 4096, 8, 8, head_dim, "bf16", kv_dtype)
+    assert detail(gpu(name).lower(prompt), "context")["tile"] == context
+    token = Attention("generation", 512, 1, 4096, 8, 8, head_dim, "bf16", kv_dtype)
+    assert detail(gpu(name).lower(token), "generation")["steps"] == steps
+
+
+def test_a_window_touches_the_block_it_starts_in() -> None:
+    # Keys 3967 to 4095 lie in two blocks of 128; one key fewer would be in one.
+    for window, steps in ((128, 2), (127, 1), (1024, 9)):
+        op = Attention("generation", 512, 1, 4096, 8, 8, 128, "bf16", window=window)
+        assert detail(gpu("gpu_h100").lower(op), "generation")["steps"] == steps
+
+
+def test_queries_and_outputs_of_a_lone_block_are_exposed() -> None:
+    # Head groups of 8 queries move eight times the queries and outputs of one, through the same tiles.
+    one, many = (gpu("gpu_h100").lower(Attention("generation", 4096, 1, 64, 8 * g, 8, 128, "bf16")) for g in (1, 8))
+    own = 4096 * 56 * 2 * 128 * 2
+    per_second = gpu("gpu_h100").parameters.memory_bytes_per_s
+    assert many.analytic_s - one.analytic_s == pytest.approx(own / per_second, rel=0.25)
+
+
+def test_the_scheduler_walks_through_batches_up_to_its_largest() -> None:
+    walk = gpu("gpu_h100").spec.kernels.attention.walk
+    assert walk is not None
+
+    def start_s(batch: int) -> float:
+        return gpu("gpu_h100").lower(Attention("generation", batch, 1, 64, 8, 8, 128, "bf16")).kernels[0].setup_s
+
+    most = int(walk.most)
+    looks = (most - 31) / int(walk.sequences)
+    assert start_s(most) - start_s(31) == pytest.approx(looks * float(walk.look))
+    assert start_s(most + 1) < start_s(31)
+
+
+def test_pieces_of_many_sequences_pass_through_memory() -> None:
+    op = LatentAttention("generation", 1024, 1, 64, 128, 512, 64, "bf16")
+    first, merge = gpu("gpu_a100").lower(op).kernels
+    pieces = 1024 * 128 * 4 * 513 * 4
+    assert merge.memory_bytes == pytest.approx(pieces)
+    assert first.memory_bytes > pieces
+
+
 def test_query_heads_of_a_group_are_free_until_they_fill_the_tile() -> None:
     for name in ("gpu_a100", "gpu_h100"):
         few, many, over = (gpu(name).lower(decode(heads=8 * g)).analytic_s for g in (2, 16, 128))
@@ -160,6 +223,32 @@ def test_narrow_caches_run_narrow_products_where_the_kernels_have_them() -> None
         assert narrow.roofline_s == pytest.approx(ratio * wide.roofline_s, rel=0.01)
 
 
+def test_a_row_may_leave_the_cache_write_out() -> None:
+    row = {**ROW, "appends": "false"}
+    whole, bare = (gpu("gpu_h100").lower(from_row("attention", r)) for r in (ROW, row))
+    assert names(whole) == ["cache write", *names(bare)]
+    assert bare.kernels[0].setup_s == pytest.approx(whole.kernels[0].setup_s + whole.kernels[1].setup_s)
+
+
+@pytest.mark.parametrize(("name", "default"), [("gpu_h100", True), ("gpu_b200", False)])
+def test_a_latent_row_says_whether_it_is_the_whole_module(name: str, default: bool) -> None:
+    cells = {"phase": "generation", "batch": 1, "kv_len": 64, "heads": 16, "kv_lora_rank": 512, "rope_dim": 64}
+    cells |= {"dtype": "bf16"}
+    plain, module, bare = (
+        names(gpu(name).lower(from_row("latent_attention", cells | more)))
+        for more in ({}, {"module": True}, {"module": False})
+    )
+    assert plain == (module if default else bare)
+    assert any("absorb" in n for n in module)
+    assert not any("absorb" in n or "host" in n for n in bare)
+
+
+def test_absorbed_prompts_see_only_earlier_keys() -> None:
+    op = LatentAttention("context", 8, 512, 512, 128, 512, 64, "bf16", call=True)
+    steps = detail(gpu("gpu_h100").lower(op), "generation")["steps"]
+    assert float(steps) == pytest.approx((512 + 64) / 2 / 64, rel=0.1)
+
+
 @pytest.mark.parametrize("name", ["gpu_a100", "gpu_h100"])
 def test_latent_module_waits_for_the_host_and_no_longer(name: str) -> None:
     d = gpu(name)
@@ -181,6 +270,9 @@ def test_short_prompts_of_latent_attention_may_run_absorbed() -> None:
     assert any("absorb" in n for n in kernels("gpu_h100", 512))
     assert any("expand" in n for n in kernels("gpu_h100", 513))
     assert any("expand" in n for n in kernels("gpu_a100", 512))
+    narrow = LatentAttention("context", 8, 129, 129, 128, 512, 64, "bf16", "fp8", call=True)
+    assert any("expand" in n for n in names(gpu("gpu_h100").lower(narrow)))
+    assert any("absorb" in n for n in names(gpu("gpu_h100").lower(replace(narrow, q_len=128, kv_len=128))))
 
 
 # --- what must hold for every operator and GPU ------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""How far a predicted time can be off: residuals of validated kernel classes, origins of parameters."""
