@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import effsim
+from effsim.devices.gpu.device import GpuDevice
 from effsim.explore.sweep.evaluate import Evaluator
 from effsim.explore.sweep.lanes import Diverged, Lanes, run
 from effsim.explore.sweep.sampling import Points
@@ -26,6 +27,9 @@ RATES = {
     "clock.boost": ("0.5 GHz", "3 GHz"),
     "sm.l1.bandwidth": ("32 B/cycle", "512 B/cycle"),
     "special": ("4 OP/cycle", "64 OP/cycle"),
+    "matrix.fp16": ("512 FLOP/cycle", "8192 FLOP/cycle"),
+    "matrix.bf16": ("512 FLOP/cycle", "8192 FLOP/cycle"),
+    "vector.fp32": ("64 FLOP/cycle", "512 FLOP/cycle"),
 }
 
 
@@ -48,6 +52,24 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> None:
             assert other[name] == value, name
 
 
+HOSTS = ("trtllm-like", "vllm-like", "fastertransformer")
+"""Engines with a host beside the device, with one between its steps, and with kernels queued in a stream."""
+
+
+def read_together(both: Any, points: Any) -> list[Any]:
+    """Rows of the points that are read together, None for the others."""
+    found: list[Any] = [None] * len(points)
+    group, lanes = both._group(points[0])
+    both._together(group, lanes, points, list(range(len(points))), found)
+    return found
+
+
+def read_alone(both: Any, point: Any) -> dict[str, Any]:
+    """The row of one point, as the run command reads it."""
+    row: dict[str, Any] = both._alone(both._group(point, lanes=False)[0])
+    return row
+
+
 @pytest.mark.parametrize(
     ("hardware", "workload", "prefix", "reading"),
     [
@@ -56,6 +78,8 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> None:
         ("gpu_a100", "mixtral_8x7b_decode", "hardware", "roofline"),
         ("gpu_a100", "mamba2_2_7b_prefill", "hardware", "analytic"),
         ("gpu_h100", "llama7b_int4_decode", "hardware", "analytic"),
+        ("gpu_h200", "deepseek_v2_lite_generate", "hardware", "analytic"),
+        ("gpu_a100", "gpt2_training", "hardware", "analytic"),
     ],
 )
 @settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -66,13 +90,56 @@ def test_points_read_together_are_points_read_alone(
 ) -> None:
     both, points = evaluator(hardware, workload, prefix, reading, seed=seed)
     together = both.rows(points)
-    found: list[Any] = [None] * len(points)
-    group, lanes = both._group(points[0])
-    both._together(group, lanes, points, list(range(len(points))), found)
-    assert all(row is not None for row in found), "these points were meant to be read together"
+    assert None not in read_together(both, points), "these points were meant to be read together"
     for index in (0, 7, 23):
-        alone = both._judged(both._alone(both._group(points[index], lanes=False)[0]))
+        alone = both._judged(read_alone(both, points[index]))
         same(alone, {name: value for name, value in together[index].items() if name in alone})
+
+
+@pytest.mark.parametrize("engine", HOSTS)
+@pytest.mark.parametrize("workload", ["llama3_8b_decode", "llama3_70b_decode"])
+def test_launches_and_host_time_are_those_of_a_point_alone(engine: str, workload: str) -> None:
+    both, points = evaluator("system_dgx_h100", workload, "hardware.device", engine=engine)
+    found = read_together(both, points)
+    assert None not in found
+    for index in (0, 11, 23):
+        same(read_alone(both, points[index]), found[index])
+
+
+def test_a_host_beside_the_device_shows_only_where_it_is_longer() -> None:
+    """Long host work beside fast devices: the step takes what the host takes, on every point."""
+    more = {"engine": "trtllm-like", "set": ["engine.host_per_step=1 s", "hardware.launch.host_speed=1"]}
+    both, points = evaluator("gpu_h100", "llama3_8b_decode", "hardware", **more)
+    for index, row in enumerate(read_together(both, points)[:4]):
+        assert row["bound"] == "host"
+        assert row["time_per_token_s"] == pytest.approx(1.0, rel=1e-3)
+        same(read_alone(both, points[index]), row)
+
+
+@pytest.mark.parametrize("engine", ["eager-pytorch", "vllm-2023", "eager-synchronised", "llama-cpp"])
+def test_where_a_host_runs_ahead_points_are_read_alone(engine: str) -> None:
+    both, points = evaluator("gpu_h100", "llama3_8b_decode", "hardware", engine=engine)
+    assert read_together(both, points) == [None] * len(points)
+    alone, row = both._judged(read_alone(both, points[3])), both.rows(points[:4])[3]
+    same(alone, {name: row[name] for name in alone})
+
+
+def test_a_model_that_cannot_take_lanes_is_read_on_plain_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``**`` is nothing that lanes know: every point then has the operator by itself, and the same numbers."""
+    plain = GpuDevice._linear
+    both, points = evaluator("gpu_h100", "llama3_8b_decode", "hardware")
+    expected = read_together(both, points)
+
+    def linear(self: Any, op: Any, fused: bool) -> Any:
+        assert self.parameters.l2_latency_s**2 > 0.0
+        return plain(self, op, fused)
+
+    monkeypatch.setattr(GpuDevice, "_linear", linear)
+    other, _ = evaluator("gpu_h100", "llama3_8b_decode", "hardware")
+    found = read_together(other, points)
+    assert None not in found
+    for one, again in zip(expected, found, strict=True):
+        same(one, again)
 
 
 def test_a_point_is_what_the_run_command_says() -> None:
