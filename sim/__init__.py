@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         run,
         schemas,
         serve,
+        sweep,
     )
     from .devices.registry import load_machine
     from .importers.surface import from_onnx, from_torch
@@ -41,6 +42,7 @@ _LAZY = {
     "compare": "._api",
     "explain": "._api",
     "serve": "._api",
+    "sweep": "._api",
     "kernel_table": "._api",
     "from_onnx": ".importers.surface",
     "from_torch": ".importers.surface",
@@ -79,6 +81,7 @@ __all__ = [
     "run",
     "schemas",
     "serve",
+    "sweep",
     "to_yaml",
 ]
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .devices.composite import CompositeDevice
+from .devices.capacity import capacity_of
 from .devices.registry import DEVICE_SPECS, Machine, load_machine
 from .errors import DataError, EffsimError, SpecError, located
 from .explore.kernel_table import PredictedTable, predict
 from .explore.sensitivity import Sensitivity, sensitivities, shown_path
 from .intervals.total import Interval, energy_bounds, reading_intervals
-from .program.memory import Capacity
 from .program.place import needed_memory, place
-from .program.placement import Group, Placement
 from .program.program import Memory, Program
 from .readings.analytic import analytic, roofline
 from .readings.energy import energy_j
@@ -33,9 +31,13 @@ from .spec.dram import DramSpec
 from .spec.engine import EngineSpec
 from .spec.fields import SpecModel
 from .spec.overrides import apply
+from .spec.study import StudySpec
 from .spec.system import SystemSpec
 from .spec.workload import WorkloadSpec
 from .spec.yaml_loader import Document, load_yaml, load_yaml_text
+
+if TYPE_CHECKING:
+    from .explore.sweep.sweep import SweepResult
 
 READINGS = {"roofline": roofline, "analytic": analytic, "events": events}
 
@@ -109,19 +111,6 @@ def plan_on(
         return place(workload, engine, capacity, base)
 
 
-def capacity_of(machine: Machine) -> Capacity:
-    """What a machine offers to a program."""
-    network = machine.network
-    return Capacity(
-        placement=_placement(machine),
-        device=machine.device.name,
-        total_bytes=machine.device.memory_capacity_bytes,
-        reserved_bytes=machine.device.memory_reserved_bytes,
-        devices=_most_devices(machine),
-        inner_devices=network.levels[0].size if network.levels else 1,
-    )
-
-
 def serve(
     hardware: str,
     workload: str | WorkloadSpec,
@@ -158,6 +147,46 @@ def serve(
         )
 
 
+def sweep(
+    study: str | Mapping[str, Any],
+    *,
+    out: Path | str | None = None,
+    processes: int | None = 1,
+    scheduler: Any = None,
+    seed: int | None = None,
+    fresh: bool = False,
+    progress: Callable[[Any], Iterable[Any]] = iter,
+) -> SweepResult:
+    """Explore the design space of a study: every point, the Pareto front, what matters.
+
+    Args:
+        study: path or bundled name of a study file, or its content as a mapping.
+        out: folder of the points (``sweep_<study>`` here if None); one that holds some of them is continued.
+        processes: processes of this machine; as many as it has processors if None. The rows do not depend on it. They
+            are started anew, so a script that asks for several guards its own code by ``if __name__ == "__main__"``.
+        scheduler: address of a Dask scheduler (``tcp://…``), or a connected ``distributed.Client``, instead.
+        seed: replaces the study's.
+        fresh: forget the points that the folder holds.
+        progress: wraps the chunks while they come.
+
+    Raises:
+        SpecError: the study is wrong, with its position, or the folder holds points of another one.
+        DataError: an optional library is missing.
+    """
+    from .explore.sweep.sweep import default_folder
+    from .explore.sweep.sweep import sweep as explore
+
+    if isinstance(study, str):
+        document, name = load_document("studies", study), study
+    else:
+        name = str(study.get("name", "study"))
+        document = load_yaml_text(json.dumps(dict(study)), name)
+    folder = default_folder(name) if out is None else Path(out)
+    return explore(
+        document, folder, seed=seed, processes=processes, scheduler=scheduler, fresh=fresh, progress=progress
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class FullRun:
     """A result with what it was computed from."""
@@ -171,27 +200,6 @@ class FullRun:
 def memory_on(machine: Machine, workload: WorkloadSpec) -> Memory:
     """What a workload with given degrees needs on one device, whether it fits or not."""
     return needed_memory(workload, load_engine(workload.engine), capacity_of(machine))
-
-
-def _most_devices(machine: Machine) -> int:
-    """Devices of the first kind that can be joined."""
-    joined = max(1, machine.network.devices)
-    if machine.system is None:
-        return joined
-    return min(joined, int(machine.system.devices[0].count)) if machine.system.mixed else joined
-
-
-def _placement(machine: Machine) -> Placement | None:
-    """Placement of a mixed system; None where there is one kind of device."""
-    device, system = machine.device, machine.system
-    if not isinstance(device, CompositeDevice) or system is None:
-        return None
-    groups = {
-        name: Group(name, part.name, device.counts[name], part.memory_capacity_bytes, part.memory_reserved_bytes)
-        for name, part in device.groups.items()
-        if name != device.main_group
-    }
-    return Placement(device.main_group, tuple((r.operators, r.group) for r in system.placement), groups)
 
 
 def run(
@@ -320,6 +328,7 @@ def check_file(file: str) -> tuple[str, str]:
         SpecError: it is wrong; the message says where.
     """
     sections = {"workload": "workloads", "engine": "engines", "architecture": "architectures", "dram": "dram"}
+    sections["study"] = "studies"
     path = find_any(file)
     document = load_yaml(path)
     kind = document.data.get("kind")
@@ -332,6 +341,7 @@ def check_file(file: str) -> tuple[str, str]:
         "engines": EngineSpec,
         "architectures": ArchitectureSpec,
         "dram": DramSpec,
+        "studies": StudySpec,
     }
     built = build(models[section], document, root=str(kind))
     return str(kind), str(getattr(built, "name", ""))
@@ -345,7 +355,7 @@ def find_any(name_or_path: str) -> Path:
     """
     if Path(name_or_path).is_file():
         return Path(name_or_path)
-    for section in ("hardware", "workloads", "architectures", "engines"):
+    for section in ("hardware", "workloads", "architectures", "engines", "studies"):
         if Path(name_or_path).name.removesuffix(".yaml") in names(section):
             return find(section, name_or_path)
     return find("hardware", name_or_path)
@@ -360,6 +370,7 @@ def schemas() -> dict[str, Any]:
         "workload": WorkloadSpec,
         "engine": EngineSpec,
         "architecture": ArchitectureSpec,
+        "study": StudySpec,
     }
     return {kind: model.model_json_schema() for kind, model in models.items()}
 

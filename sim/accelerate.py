@@ -61,7 +61,7 @@ class Accelerated:
         start = perf_counter()
         result = self.python(*arguments)
         self._spent_s += perf_counter() - start
-        if self._spent_s > Accelerated.patience_s and os.environ.get("NUMBA_DISABLE_JIT", "0") != "1":
+        if self._spent_s > Accelerated.patience_s and not python_only():
             self._compile()
         return result
 
@@ -77,6 +77,13 @@ class Accelerated:
         for position in self._fills:
             arguments[position][:] = converted[position].tolist()
         return result
+
+    def twin(self) -> Callable[..., Any]:
+        """The compiled function itself, for compiled callers: it takes arrays."""
+        if self._compiled is None:
+            self._compile()
+        assert self._compiled is not None
+        return self._compiled
 
     def _array(self, position: int, values: list[Any]) -> Any:
         import numpy as np
@@ -98,6 +105,11 @@ class Accelerated:
         for helper in self._helpers:
             names[helper.__name__] = numba.njit(cache=True, nogil=True)(_copy(helper, names))
         self._compiled = numba.njit(cache=True, nogil=True)(_copy(self.python, names))
+
+
+def python_only() -> bool:
+    """Whether compiled code is switched off (``NUMBA_DISABLE_JIT=1``)."""
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") == "1"
 
 
 def expect_many() -> None:

@@ -20,6 +20,7 @@ from . import (
     run,
     schema,
     serve,
+    sweep,
     validate,
 )
 
@@ -54,6 +55,7 @@ def _options(
 for name, function in (
     ("run", run.run),
     ("serve", serve.serve),
+    ("sweep", sweep.sweep),
     ("roofline", roofline.roofline),
     ("compare", compare.compare),
     ("explain", explain.explain),

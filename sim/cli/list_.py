@@ -18,6 +18,7 @@ class Section(StrEnum):
     architectures = "architectures"
     techniques = "techniques"
     engines = "engines"
+    studies = "studies"
     dram = "dram"
 
 
@@ -25,7 +26,7 @@ def list_(
     section: Annotated[Section | None, typer.Argument(help="One part of the catalogue; all if left out.")] = None,
     json_: Json = False,
 ) -> None:
-    """The bundled hardware, workloads, architectures, techniques, engine profiles and DRAM presets."""
+    """The bundled hardware, workloads, architectures, techniques, engine profiles, studies and DRAM presets."""
     from ..spec.catalogue import names
 
     wanted = [section] if section is not None else list(Section)

@@ -23,6 +23,7 @@ class Kind(StrEnum):
     system = "system"
     workload = "workload"
     engine = "engine"
+    study = "study"
     architecture = "architecture"
 
 

@@ -86,7 +86,8 @@ def _marker(resource: str) -> dict[str, Any]:
     return {"color": colour, "pattern": pattern, "line": {"width": 0}}
 
 
-def _figure(height: int, **layout: Any) -> Figure:
+def base_figure(height: int, **layout: Any) -> Figure:
+    """An empty figure in the style of the reports."""
     import plotly.graph_objects as go
 
     out = go.Figure()
@@ -142,7 +143,7 @@ def _operators(result: RunResult) -> Figure:
     if rest:
         bars.append((f"{len(rest)} more", sum(r.time_s for r in rest), words.seconds_by_resource(rest)))
     scale, unit = _scaled(time for _, time, _ in bars)
-    out = _figure(_FRAME_PX + _BAR_PX * len(bars), bargap=0.25)
+    out = base_figure(_FRAME_PX + _BAR_PX * len(bars), bargap=0.25)
     labels = _distinct([label for label, _, _ in bars])
     for resource in _resources(rows):
         values = [terms.get(resource, 0.0) / scale for _, _, terms in bars]
@@ -210,7 +211,7 @@ def roofline_figure(results: Sequence[RunResult]) -> Figure:
 
     With several machines only the highest roofs of each are drawn, and the marker's shape tells the machine.
     """
-    out = _figure(520)
+    out = base_figure(520)
     spans = [[p.intensity for p in words.roof_points(r) if p.intensity > 0.0] for r in results]
     low, high = _span([value for span in spans for value in span], [c for r in results for c in r.ceilings])
     for index, result in enumerate(results):
@@ -304,7 +305,7 @@ def memory_figure(results: Sequence[RunResult]) -> Figure:
     """One stacked bar a machine (per device, GiB) with a line at its capacity."""
     import plotly.graph_objects as go
 
-    out = _figure(_FRAME_PX + 2 * _BAR_PX * len(results), bargap=0.35)
+    out = base_figure(_FRAME_PX + 2 * _BAR_PX * len(results), bargap=0.35)
     labels = _distinct([_label(result.hardware) for result in results])
     for (part, key), colour in zip(words.MEMORY_PARTS, _MEMORY_COLOURS, strict=True):
         sizes = [float(result.memory.get(key, 0.0)) / words.GIB for result in results]
@@ -334,7 +335,7 @@ def _timeline(result: RunResult) -> Figure:
 
     slices = result.timeline.slices
     tracks = list(dict.fromkeys(s.track for s in slices))
-    out = _figure(_FRAME_PX + 60 * max(1, len(tracks)))
+    out = base_figure(_FRAME_PX + 60 * max(1, len(tracks)))
     if not slices:
         text = "no timeline: this engine computes times without a schedule"
         out.add_annotation(text=text, showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
@@ -377,7 +378,7 @@ def _sensitivity(result: RunResult) -> Figure:
     rows = words.strongest(result, _TOP)
     changes = [100.0 * (STEP ** float(row["elasticity"]) - 1.0) for row in rows]
     labels = _distinct([_label(str(row["path"]).removeprefix("hardware.")) for row in rows])
-    out = _figure(_FRAME_PX + _BAR_PX * max(1, len(rows)), bargap=0.3)
+    out = base_figure(_FRAME_PX + _BAR_PX * max(1, len(rows)), bargap=0.3)
     out.add_trace(
         go.Bar(
             y=labels,
@@ -407,7 +408,7 @@ def compare_figure(results: Sequence[RunResult]) -> Figure:
     scale, unit = _scaled(result.time_s for result in results)
     labels = _distinct([_label(result.hardware) for result in results])
     totals = [words.seconds_by_resource(result) for result in results]
-    out = _figure(_FRAME_PX + 2 * _BAR_PX * len(results), bargap=0.35)
+    out = base_figure(_FRAME_PX + 2 * _BAR_PX * len(results), bargap=0.35)
     for resource in _resources([row for result in results for row in result.operators]):
         out.add_trace(
             go.Bar(

@@ -63,10 +63,15 @@ def write_page(results: RunResult | Sequence[RunResult], path: str | Path, *, co
 def page(results: RunResult | Sequence[RunResult], *, command: str | None = None) -> str:
     """The report as text."""
     runs = [results] if isinstance(results, RunResult) else list(results)
-    figures = _Figures()
+    figures = Figures()
     body = _single(runs[0], figures) if len(runs) == 1 else _several(runs, figures)
     body += _repeat(runs, command if command is not None else _command())
     title = words.title(runs[0]) if len(runs) == 1 else f"{words.plain(runs[0].workload)} on {len(runs)} machines"
+    return document(title, body)
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """A page with everything it needs around *body*."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -76,7 +81,7 @@ def page(results: RunResult | Sequence[RunResult], *, command: str | None = None
     )
 
 
-class _Figures:
+class Figures:
     """Puts figures into the page; the first one brings plotly.js with it."""
 
     def __init__(self) -> None:
@@ -99,7 +104,7 @@ def _e(text: str) -> str:
     return escape(words.plain(text))
 
 
-def _single(result: RunResult, figures: _Figures) -> list[str]:
+def _single(result: RunResult, figures: Figures) -> list[str]:
     out = [f"<h1>{_e(words.title(result))}</h1>", f'<p class="soft">{_e(words.setup(result))}</p>', _notes([result])]
     out += [_cards(result), *(f'<p class="soft">{_e(line)}</p>' for line in ranges.evidence_lines(result))]
     out += ["<h2>What limits it</h2>", _shares(result.bound)]
@@ -121,7 +126,7 @@ def _single(result: RunResult, figures: _Figures) -> list[str]:
     return [*out, _assumptions(result)]
 
 
-def _several(runs: list[RunResult], figures: _Figures) -> list[str]:
+def _several(runs: list[RunResult], figures: Figures) -> list[str]:
     first = runs[0]
     out = [f"<h1>{_e(first.workload)} on {len(runs)} machines</h1>", f'<p class="soft">engine {_e(first.engine)}</p>']
     out += [_notes(runs), "<h2>In numbers</h2>", _compare_table(runs)]

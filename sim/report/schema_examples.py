@@ -23,6 +23,7 @@ INTRODUCTIONS: Final[Mapping[str, str]] = {
     "system": f"{_QUANTITIES}\n\n{_EXTENDS} `--set hardware.device.…` reaches into the device's own file.",
     "workload": f"{_QUANTITIES}\n\n{_EXTENDS} The operators of an explicit list have the kinds and columns of "
     "`effsim kernels` ([command line](../cli.md#effsim-kernels)).",
+    "study": "How studies are run, resumed and read: [sweeps](../sweep.md). `effsim list studies` names bundled ones.",
     "engine": f"{_QUANTITIES}\n\n{_EXTENDS}",
     **dict.fromkeys(("cpu", "pim", "systolic", "fpga", "dram"), f"{_QUANTITIES}\n\n{_EXTENDS}"),
     "architecture": f"Dimensions are whole numbers without units. {_EXTENDS} `effsim import config.json` makes such a "
@@ -157,6 +158,21 @@ provenance: {kind: assumed, source: "what if"}
 refresh: {mode: "off"}
 """
 
+_STUDY = """\
+kind: study
+name: "Which GPU, how many sequences"
+hardware: gpu_h100
+workload: llama3_8b_decode
+parameters:
+  - {path: hardware, values: [gpu_a100, gpu_h100, gpu_h200]}
+  - {path: workload.batch, range: {low: 1, high: 256, scale: log, points: 9, integer: true}}
+method: grid
+constraints: [memory.fits, time_per_token_s <= 20 ms]
+objectives:
+  - {name: tokens_per_s, goal: max}
+  - {name: usd_per_million_tokens, goal: min}
+"""
+
 EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "gpu": (("A GPU of a known generation:", _GPU),),
     "cpu": (("A server processor that exists, with more memory channels' worth of bandwidth:", _CPU),),
@@ -168,5 +184,6 @@ EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "workload": (("A model and what is asked of it:", _WORKLOAD), ("An explicit list of operators:", _OPERATORS)),
     "engine": (("A server with graph replay and a busy host:", _ENGINE),),
     "architecture": (("Three scans and one attention layer with experts, eight times:", _ARCHITECTURE),),
+    "study": (("Three GPUs and nine batches, for many tokens and cheap ones:", _STUDY),),
 }
 """(caption, YAML text) of every kind of file."""

@@ -21,6 +21,7 @@ from ..spec.dram import DramSpec
 from ..spec.engine import EngineSpec
 from ..spec.fields import QuantityType, SpecModel
 from ..spec.hardware import DTypeName
+from ..spec.study import StudySpec
 from ..spec.system import SystemSpec
 from ..spec.workload import WorkloadSpec
 from ..units import DIMENSIONS, describe
@@ -34,6 +35,7 @@ MODELS: Final[Mapping[str, type[SpecModel]]] = {
     "workload": WorkloadSpec,
     "engine": EngineSpec,
     "architecture": ArchitectureSpec,
+    "study": StudySpec,
 }
 """The model of every kind of file."""
 

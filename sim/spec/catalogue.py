@@ -28,11 +28,12 @@ _FOLDERS: Final = MappingProxyType(
         "architectures": (f"{_ROOT}.workloads", "architectures"),
         "techniques": (f"{_ROOT}.workloads", "techniques"),
         "engines": (f"{_ROOT}.workloads", "engines"),
+        "studies": (f"{_ROOT}.workloads", "studies"),
         "generations": (f"{_ROOT}.hw_configs", "generations"),
         "dram": (f"{_ROOT}.hw_configs", "dram"),
     }
 )
-SECTIONS: Final = ("hardware", "workloads", "architectures", "techniques", "engines", "dram")
+SECTIONS: Final = ("hardware", "workloads", "architectures", "techniques", "engines", "studies", "dram")
 _EXTENDABLE: Final = MappingProxyType({"hardware": ("hardware", "generations")})
 _SUFFIXES: Final = (".yaml", ".yml")
 _MAX_SHOWN: Final = 120

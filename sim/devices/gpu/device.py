@@ -62,11 +62,11 @@ QUANTISED_GROUP = 128
 
 
 class GpuDevice(Device):
-    """A GPU built from its file; *network* joins it to its peers."""
+    """A GPU built from its file; *network* joins it to its peers, *parameters* replace those of the file."""
 
-    def __init__(self, spec: GpuSpec, network: Network | None = None) -> None:
+    def __init__(self, spec: GpuSpec, network: Network | None = None, parameters: GpuParameters | None = None) -> None:
         super().__init__()
-        p = GpuParameters.from_spec(spec)
+        p = parameters or GpuParameters.from_spec(spec)
         self.name = spec.name
         self.spec, self.parameters = spec, p
         self.network = network or Network.from_links({str(k): v for k, v in spec.links.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...errors import UnsupportedError
@@ -100,6 +101,7 @@ class GemmModel:
         self._fetch = float(habits.fetch or 0.0)
         self._tables: dict[tuple[float, float], list[list[float]]] = {}
         self._out = [0.0] * ts.RESULT_SIZE
+        self._search: Callable[..., None] = parameters.search or ts.search
 
     def kernel(self, x: Product, name: str = "gemm") -> Kernel:
         """The fastest kernel for *x*.
@@ -134,7 +136,7 @@ class GemmModel:
             0.0 if x.module else 1.0,
             1.0 / (SCALED_STEP * p.vector_op_rate()) if x.block_scaled else 0.0,
         ]
-        ts.search(problem, self._device, self._table(ea, eb), self._splits, out)
+        self._search(problem, self._device, self._table(ea, eb), self._splits, out)
         if out[ts.TIME] == math.inf:
             raise UnsupportedError(
                 f"{self._name}: no GEMM tile fits {x.dtype} in {p.shared_bytes:.0f} B of shared memory"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...errors import UnsupportedError
@@ -21,7 +22,10 @@ ACCUMULATOR_BYTES = 4.0
 
 @dataclass(frozen=True, slots=True)
 class GpuParameters:
-    """SI numbers of one GPU; per-SM rates are at the clock held under load, ``peak_*`` at the highest clock."""
+    """SI numbers of one GPU; per-SM rates are at the clock held under load, ``peak_*`` at the highest clock.
+
+    ``search`` replaces the search for a product's tile where many GPUs are looked at together.
+    """
 
     units: int
     clock_hz: float
@@ -43,14 +47,18 @@ class GpuParameters:
     memory_peak_bytes_per_s: float
     memory_latency_s: float
     shares: Achieved
+    search: Callable[..., None] | None = None
 
     @classmethod
-    def from_spec(cls, spec: GpuSpec) -> GpuParameters:
-        """Derive from a GPU file. An L2 in two partitions offers half its capacity to data shared by all SMs."""
+    def from_spec(cls, spec: GpuSpec, shares: Achieved | None = None) -> GpuParameters:
+        """Derive from a GPU file. An L2 in two partitions offers half its capacity to data shared by all SMs.
+
+        *shares* are those of its memory part, where they are known already.
+        """
         clock = float(spec.clock.sustained or spec.clock.boost)
         peak = max(clock, float(spec.clock.boost))
         sm = spec.sm
-        shares = of_memory(spec.memory.dram, spec.memory.stream_fraction)
+        shares = shares or of_memory(spec.memory.dram, spec.memory.stream_fraction)
         return cls(
             units=int(sm.count),
             clock_hz=clock,

@@ -1,0 +1,67 @@
+"""How many points a minute a sweep reads on one core: ``python benchmarks/sweep.py [--points N]``.
+
+CPU time of the whole evaluation (grouping, lowering, rows), without start-up and without writing. Each study is first
+evaluated on a few points, so that compiling is not counted; the points that are timed are new. The reference loop is
+that of ``benchmarks/run.py``; the target is 100,000 points a minute for studies of hardware numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from run import loop_s
+
+from effsim.explore.sweep.evaluate import Evaluator
+from effsim.explore.sweep.sampling import Points
+from effsim.spec.study import StudySpec
+
+TARGET = 100_000
+BANDWIDTH = {"path": "hardware.memory.bandwidth", "range": {"low": "1 TB/s", "high": "8 TB/s", "points": 40}}
+CLOCK = {"path": "hardware.clock.sustained", "range": {"low": "1 GHz", "high": "2.5 GHz", "points": 40}}
+L2 = {"path": "hardware.l2.latency", "range": {"low": "100 ns", "high": "400 ns", "points": 4}}
+BATCH = {"path": "workload.batch", "range": {"low": 1, "high": 64, "points": 64, "integer": True}}
+PROMPT = {"path": "workload.prompt", "range": {"low": 128, "high": 4096, "integer": True, "points": 64}}
+
+STUDIES: tuple[tuple[str, list[dict[str, Any]], str, int], ...] = (
+    ("two numbers of the hardware, drawn", [BANDWIDTH, CLOCK], "random", 1),
+    ("three numbers of the hardware, drawn", [BANDWIDTH, CLOCK, L2], "random", 1),
+    ("batch × bandwidth × clock, grid", [BATCH, BANDWIDTH, CLOCK], "grid", 1),
+    ("batch and context, drawn: nothing in common", [BATCH, PROMPT], "random", 40),
+)
+
+
+def study(parameters: list[dict[str, Any]], method: str, samples: int) -> StudySpec:
+    """A 70B decode on H100."""
+    fields = {"kind": "study", "name": "speed", "hardware": "gpu_h100", "workload": "llama3_70b_decode"}
+    fields |= {"objectives": [{"name": "time_s", "goal": "min"}], "parameters": parameters, "method": method}
+    return StudySpec.model_validate(fields | ({} if method == "grid" else {"samples": samples}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, default=8192, help="points of each study")
+    wanted = parser.parse_args().points
+    print("| study | points | CPU a point | × reference loop | points a minute and core | target met |")
+    print("|---|---|---|---|---|---|")
+    for name, parameters, method, slower in STUDIES:
+        count = max(64, wanted // slower)
+        made = study(parameters, method, count + 64)
+        evaluator, points = Evaluator(made, "."), Points(made, 0)
+        evaluator.rows(points.take(points.count - 64, points.count))
+        unit, cpu = loop_s(), 0.0
+        for start in range(0, count, 2048):
+            chunk = points.take(start, min(start + 2048, count))
+            begin = time.process_time()
+            rows = evaluator.rows(chunk)
+            cpu += time.process_time() - begin
+            if any(row["status"] != "ok" for row in rows):
+                raise SystemExit(f"{name}: {next(row['message'] for row in rows if row['status'] != 'ok')}")
+        rate = 60.0 * count / cpu
+        met = "yes" if rate >= TARGET else "**no**"
+        print(f"| {name} | {count:,} | {cpu / count * 1e6:,.0f} µs | {cpu / count / unit:.3g} | {rate:,.0f} | {met} |")
+
+
+if __name__ == "__main__":
+    main()
