@@ -358,6 +358,7 @@ def compare_step(draw: Draw) -> Iterator[Check]:
     torch.nn.utils.clip_grad_norm_(leaves, limit)
     clipped, _ = gradients.gradient_clip([grad, more], limit)
     for leaf, got in zip(leaves, clipped, strict=True):
+        assert leaf.grad is not None
         held = numbers(leaf.grad)
         yield Check(got, held, gamma(8) * np.abs(held) + TINY, "clipped")
 
