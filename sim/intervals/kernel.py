@@ -46,7 +46,11 @@ class Relative:
     @property
     def cause(self) -> str:
         """What the residual part is called; everything that was never validated errs together at worst."""
-        return UNVALIDATED if self.band.evidence == UNVALIDATED else f"residual {self.name}"
+        return (
+            UNVALIDATED
+            if self.band.evidence == UNVALIDATED
+            else "residual of " + " ".join(part for part in self.name.split("|") if part)
+        )
 
     def interval(self, seconds: float) -> tuple[float, float]:
         """Bounds of a predicted time; they contain it."""

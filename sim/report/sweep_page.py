@@ -39,7 +39,7 @@ def sweep_page(result: SweepResult) -> str:
     figures, study = Figures(), result.study
     body = [f"<h1>{_e(study.name)}</h1>"]
     if study.description:
-        body.append(f'<p class="soft">{_e(study.description)}</p>')
+        body.append(f'<p class="soft">{_e(study.description.strip())}</p>')
     body.append(
         f"<p>{_e(counted(result))}. {_e(study.workload)} on {_e(study.hardware)}, {_e(study.reading)} reading, "
         f"method {_e(study.method)}, seed {result.seed}.</p>"
