@@ -148,9 +148,10 @@ class Dask:
 
     def __init__(self, address: str | Any) -> None:
         try:
-            from distributed import Client
+            import distributed
         except ImportError:
             raise DataError("--scheduler needs Dask; install it with: pip install 'effsim[sweep]'") from None
+        connect: Any = distributed.Client  # Dask gives its classes no types
         self._owned = isinstance(address, str)
         if not isinstance(address, str):
             self._client = address
@@ -158,14 +159,15 @@ class Dask:
         if "://" not in address:
             raise SpecError(f"{address!r} is not the address of a scheduler", expected="such as tcp://host:8786")
         try:
-            self._client = Client(address, timeout=10, set_as_default=False)
+            self._client = connect(address, timeout=10, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             raise DataError(f"no Dask scheduler at {address} ({error})") from None
 
     def run(self, job: Job, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[Row]]]:
         """Rows of every chunk, as they come; a worker that dies is Dask's to replace."""
-        from distributed import as_completed
+        import distributed
 
+        as_completed: Any = distributed.as_completed
         source = iter(chunks)
         ahead = 4 * max(1, sum(self._client.nthreads().values()))
         first = [self._submit(job, chunk) for chunk, _ in zip(source, range(ahead), strict=False)]

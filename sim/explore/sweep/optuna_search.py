@@ -37,7 +37,7 @@ def search(study: StudySpec, seed: int, evaluate: Callable[[int, list[Point]], l
         warnings.simplefilter("ignore")  # 'constraints_func' is marked experimental
         options: dict[str, Any] = {"seed": seed, "constraints_func": _violations}
         sampler: Any = optuna.samplers.NSGAIISampler if several else optuna.samplers.TPESampler
-        goals = ["minimize" if o.goal == "min" else "maximize" for o in study.objectives]
+        goals: Any = ["minimize" if o.goal == "min" else "maximize" for o in study.objectives]
         asked = optuna.create_study(directions=goals, sampler=sampler(**options))
         assert study.samples is not None
         for start in range(0, study.samples, BATCH):
