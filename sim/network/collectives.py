@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import UnsupportedError
-from .protocols import SLICE_BYTES, SLICES_A_MESSAGE, NodeRings, ProtocolCosts, Ring, direct_all_reduce
+from .protocols import PACKET_SHARE, NodeRings, ProtocolCosts, Ring, direct_all_reduce
 from .topology import Network, NetworkLevel
 
 
@@ -24,7 +24,6 @@ class CollectiveCosts:
     protocols: ProtocolCosts | None = None
 
 
-RING_OPS = ("all_reduce", "all_gather", "reduce_scatter")
 ENGINE, LIBRARY = "engine", "nccl"
 """Who runs a collective: an inference engine (own kernels in front of the library) or the library alone."""
 
@@ -97,36 +96,7 @@ def plan(
         through = _through_nodes(network, spans, costs, costs.protocols, op, size_bytes)
         if through is not None:
             return through
-    if by == LIBRARY and costs.protocols is not None and len(spans) > 1 and op in RING_OPS:
-        ring = _ring_through_nodes(spans, costs, costs.protocols, op, size_bytes)
-        return min(ring, _level_by_level(spans, costs, op, size_bytes, devices), key=lambda p: p.total_s)
     return _level_by_level(spans, costs, op, size_bytes, devices)
-
-
-def _ring_through_nodes(
-    spans: list[tuple[NetworkLevel, int]], costs: CollectiveCosts, lib: ProtocolCosts, op: str, size: float
-) -> CollectivePlan:
-    """NCCL's rings over ``d`` ranks in ``n`` nodes: all levels work at once, so the narrowest sets the pace.
-
-    Every ring crosses each node once and leaves it over another member's adapter: together they offer the adapters of
-    all ``g`` members. ``steps`` = d − 1 (twice that for an all-reduce), of which n − 1 are hops of the network. Time is
-    ``setup + steps·hop + steps/d·S/rate + S/d/drain + fill``, as inside a node (:mod:`.protocols`).
-    """
-    d, rate, inner = 1, math.inf, 1
-    for level, members in spans:
-        share = costs.efficiency if inner == 1 else level.payload
-        rate = min(rate, inner * level.bytes_per_s * share)
-        inner *= members
-        d *= members
-    near, g = spans[0]
-    far = max(spans[1:], key=lambda span: span[0].latency_s)[0]
-    turns = 2 if op == "all_reduce" else 1
-    steps, crossing = turns * (d - 1), turns * (d // g - 1)
-    hop = lib.simple_step_s
-    latency = lib.simple_setup_s + (steps - crossing) * (hop + near.latency_s) + crossing * (hop + far.latency_s)
-    fill = min(size / SLICES_A_MESSAGE, lib.channels * SLICE_BYTES) / rate
-    transfer = steps * size / d / rate + size / d / lib.drain_bytes_per_s + fill
-    return CollectivePlan(f"ring ({near.name} and {far.name})", latency, transfer, steps)
 
 
 def _level_by_level(
@@ -190,7 +160,8 @@ def _through_nodes(
     if op not in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all"):
         return None
     ring = Ring(protocols, costs.setup_s, costs.step_s, costs.efficiency * near.bytes_per_s, near.latency_s)
-    rings = NodeRings(ring, inner, nodes, far.bytes_per_s, far.latency_s)
+    # What a file says of its network counts where it is less than the headers of the largest packets leave.
+    rings = NodeRings(ring, inner, nodes, far.bytes_per_s * min(far.payload, PACKET_SHARE), far.latency_s)
     best = rings.exchange(size) if op == "all_to_all" else rings.collective(op, size)
     where = f"{near.name} + {far.name}" if inner > 1 else far.name
     return CollectivePlan(f"{best.name} ({where})", best.setup_s + best.latency_s, best.transfer_s, best.steps)

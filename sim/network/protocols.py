@@ -260,7 +260,7 @@ class NodeRings:
     """Rings and trees of the library through nodes of ``inner`` ranks and the network between ``nodes`` of them.
 
     Every node enters and leaves its rings through all its adapters at once, so a ring runs at the smaller of the links'
-    rate and ``inner`` adapters' together. One hop in ``inner`` is a network hop.
+    rate and ``inner`` adapters' payload together. One hop in ``inner`` is a network hop.
     """
 
     node: Ring
@@ -277,7 +277,7 @@ class NodeRings:
     @property
     def rate(self) -> float:
         """Payload rate of all rings together."""
-        adapters = self.inner * self.adapter_bytes_per_s * PACKET_SHARE
+        adapters = self.inner * self.adapter_bytes_per_s
         return adapters if self.inner == 1 else min(self.node.rate, adapters)
 
     def _hop(self, table: tuple[float, float, float], protocol: int) -> float:
@@ -318,7 +318,7 @@ class NodeRings:
         setup, latency = self.node._peer_start()
         latency += self._hop(NETWORK_HOP_S, 2)
         inside = (self.inner - 1) / d * size / self.node.rate
-        outside = (d - self.inner) / d * size / (self.adapter_bytes_per_s * PACKET_SHARE)
+        outside = (d - self.inner) / d * size / (self.adapter_bytes_per_s)
         copy = size / d / self.node.costs.drain_bytes_per_s
         return Option("point-to-point", setup, latency, max(inside, outside) + copy, 1)
 

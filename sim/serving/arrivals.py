@@ -108,4 +108,4 @@ def requests(spec: ServingSpec, prompt: int, output: int, seed: int) -> Iterator
         group = int(which.integers(groups)) if shared else -1
         length = next(prompts) + shared
         names = tuple(group * (shared // block) + i for i in range(shared // block)) if shared else ()
-        yield Request(index, time, length, next(outputs), blocks=names, session=group)
+        yield Request(index, time, length, next(outputs), blocks=names)

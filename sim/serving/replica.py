@@ -120,20 +120,6 @@ class Replica:
         if self._wake is not None and not self._wake.triggered:
             self._wake.succeed()
 
-    def evict_all(self) -> list[Request]:
-        """Empty the replica (it failed): every request that was here, to be tried again elsewhere."""
-        here = [r for _, _, r in self._waiting] + self._prefilling + list(self._running.values())
-        for request in here:
-            request.done = request.made = 0
-            request.first_token_s = None
-            request.retries += 1
-        self._waiting, self._prefilling = [], []
-        for kept in (self._running, self._ends, self._joined, self._held, self._swapped):
-            kept.clear()
-        self._context, self._phases = 0, [0] * self.pool.page
-        self.pool = KvPool(self.pool.pages, self.pool.page, self.pool.block)
-        return sorted(here, key=lambda r: r.index)
-
     # --- the process
 
     def _work(self) -> Generator[Any, Any, None]:

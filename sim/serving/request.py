@@ -15,7 +15,6 @@ class Request:
         prompt, output: tokens of its prompt, tokens it will generate (at least 1).
         priority: smaller is served first under the ``priority`` order.
         blocks: names of the prompt's full blocks (``block`` tokens each), shared prefixes having equal names.
-        session: what prefix-affine routing keeps together; empty: nothing.
         done: prompt tokens (and, after a preemption, generated ones) that are in the cache.
         made: tokens generated.
         cached: prompt tokens that a prefix cache spared.
@@ -27,7 +26,6 @@ class Request:
     output: int
     priority: int = 0
     blocks: tuple[int, ...] = ()
-    session: int = -1
     done: int = 0
     made: int = 0
     cached: int = 0
@@ -35,7 +33,6 @@ class Request:
     finish_s: float | None = None
     admitted_s: float | None = None
     preemptions: int = 0
-    retries: int = 0
     replica: int = -1
 
     @property

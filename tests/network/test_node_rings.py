@@ -18,7 +18,7 @@ COSTS = ProtocolCosts(16, 15e-6, 1.5e-6, 1e12, 1e11, 0.0, 3e-6, 0.6, 0.0, 8)
 
 
 def rings(inner: int = 8, nodes: int = 4, adapter: float = 50e9) -> NodeRings:
-    return NodeRings(Ring(COSTS, 4e-6, 0.3e-6, 370e9, 0.5e-6), inner, nodes, adapter, 2.7e-6)
+    return NodeRings(Ring(COSTS, 4e-6, 0.3e-6, 370e9, 0.5e-6), inner, nodes, adapter * PACKET_SHARE, 2.7e-6)
 
 
 def test_a_long_ring_runs_at_the_narrower_of_links_and_adapters() -> None:

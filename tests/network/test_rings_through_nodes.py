@@ -24,3 +24,13 @@ def test_more_ranks_take_longer() -> None:
     device = load_machine("system_h100_512").device
     times = [device.lower(Collective("all_gather", 4e8, n, runtime="nccl")).analytic_s for n in (16, 64, 512)]
     assert times == sorted(times)
+
+
+def test_the_payload_of_a_network_counts() -> None:
+    """On 16 GPUs a large message runs at eight adapters' payload, or at the links' where those are narrower."""
+    op = Collective("all_gather", 64e9, 16, runtime="nccl")
+    stated, headers = (
+        load_machine("system_h100_512", [f"hardware.topology.1.payload={p}"]).device.lower(op).analytic_s
+        for p in ("0.5", "1.0")
+    )
+    assert stated / headers == pytest.approx(min(370e9, 400e9 * 4096 / 4162) / 200e9, rel=0.1)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ...graph.dtypes import size_of
 from ...graph.operators.attention import Attention
-from ...spec.hardware import AttentionKernels
+from ...spec.gpu_kernels import AttentionKernels
 from ..kernel import Kernel, TileClass
 from .attention_steps import StepModel, Tiling
 from .parameters import ACCUMULATOR_BYTES, GpuParameters

@@ -8,7 +8,7 @@ from functools import cache
 
 from ...graph.dtypes import size_of
 from ...graph.operators.attention import Attention, KVAppend, LatentAttention
-from ...spec.hardware import AttentionCall
+from ...spec.gpu_kernels import AttentionCall
 from ..kernel import Kernel, TileClass, kernel_time
 from .attention import AttentionModel
 from .gemm import GemmModel, Product

@@ -8,7 +8,7 @@ from functools import cache
 
 from ...graph.dtypes import size_of
 from ...graph.operators.attention import Attention
-from ...spec.hardware import AttentionKernels
+from ...spec.gpu_kernels import AttentionKernels
 from .parameters import GpuParameters
 
 SOFTMAX_OPS = 4.0

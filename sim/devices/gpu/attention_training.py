@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from ...graph.dtypes import size_of
 from ...graph.operators.attention import Attention, AttentionBackward, attended_pairs
-from ...spec.hardware import AttentionKernels
+from ...spec.gpu_kernels import AttentionKernels
 from ...spec.training_kernels import BackwardTile, ForwardTile, TrainingKernels
 from ..kernel import Kernel, TileClass
 from .attention import AttentionModel
@@ -94,6 +94,9 @@ class TrainingAttentionModel:
                 "blocks_per_sm": int(tile.blocks),
                 "overlap_softmax": False,
                 "pack_groups": False,
+                "tiles": [],
+                "prefetch": False,
+                "walk": None,
                 "step_latency": float(self._kernels.step_latency),
                 "tile_latency": float(self._kernels.tile_latency),
             }

@@ -14,7 +14,7 @@ from functools import lru_cache
 from ...errors import UnsupportedError
 from ...graph.dtypes import size_of
 from ...graph.operators.moe import Experts
-from ...spec.hardware import ExpertKernels, GemmTile
+from ...spec.gpu_kernels import ExpertKernels, GemmTile
 from ..kernel import Kernel, TileClass, kernel_time
 from .parameters import ACCUMULATOR_BYTES, WARP_THREADS, WORKING_REGISTERS, GpuParameters
 from .pointwise import PointwiseModel, Sweep

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ...errors import UnsupportedError
 from ...graph.dtypes import size_of
-from ...spec.hardware import GemmKernels
+from ...spec.gpu_kernels import GemmKernels
 from ..kernel import Kernel, TileClass
 from . import tile_search as ts
 from .parameters import GpuParameters, tile_table

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from ...errors import UnsupportedError
 from ...memory.achieved import Achieved, of_memory
-from ...spec.hardware import GemmKernels, GpuSpec
+from ...spec.gpu_kernels import GemmKernels
+from ...spec.hardware import GpuSpec
 
 WARP_THREADS = 32
 """Threads of a warp on NVIDIA GPUs, and the granularity in which tile files count (AMD wavefronts are two of them)."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from ...graph.operators.pointwise import Recipe
-from ...spec.hardware import PointwiseKernels
+from ...spec.gpu_kernels import PointwiseKernels
 from ..kernel import Kernel, TileClass
 from .parameters import GpuParameters
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ...graph.dtypes import size_of
 from ...graph.operators.convolution import CausalConv1d, Conv2d, FFTConv
 from ...graph.operators.scan import GatedDelta, SelectiveScan, SSDScan
-from ...spec.hardware import SequenceKernels
+from ...spec.gpu_kernels import SequenceKernels
 from ..kernel import Kernel, TileClass
 from .gemm import GemmModel, Product
 from .parameters import GpuParameters
