@@ -55,6 +55,9 @@ COMPACT_FILL = 0.9
 COMPACT_SLOTS = (4, 2)
 """Most blocks that it starts on a processor: with 16 rows and less, with more (csrc/moe/marlin_moe_wna16/ops.cu)."""
 
+MERGE_TRIPS = 4.0
+"""Trips to L2 of a block that adds its sums to those of the block before: lock, sums, their way back, release."""
+
 COMPACT_COLUMNS, COMPACT_DEPTH, COMPACT_STAGES, COMPACT_THREADS = 128.0, 64.0, 4.0, 128.0
 """Its tile of weights, stages and threads, the shape of which most blocks fit (the same file)."""
 
@@ -261,21 +264,23 @@ class ExpertsModel:
                 COMPACT_SLOTS[m > COMPACT_ROWS[1]],
             ),
         )
-        share = max(1.0, blocks * columns) * steps / (p.units * slots)
-        count = int(p.units * slots) if share >= 1.0 else max(1, round(blocks * columns * steps))
-        share = max(1.0, share)
+        tiles = max(1.0, blocks * columns)
+        count = max(1, min(int(p.units * slots), round(tiles * steps)))
+        share = tiles * steps / count
         # Weights are widened in registers, which a matrix unit that reads shared memory serves at half its rate.
         rate = p.matrix_rate(op.dtype, x.name) / (2.0 if self._from_shared else 1.0)
         matrix_s = 2.0 * tile.m * tile.n * tile.k / rate
         widen_s = tile.k * tile.n * DEQUANT_OPS / p.vector_op_rate()
         shared_s = tile.k * (tile.m * ea + tile.n * eb) * 2.0 / p.l1_bytes_per_s
-        # Every tile fills the stages anew: other blocks work meanwhile. Where a share ends within a tile, its sums wait
-        # for those of the next block.
+        # Every tile fills the stages anew: other blocks work meanwhile.
         fill_s = max(1.0, share / steps) * (p.memory_latency_s + 2.0 * p.l2_latency_s) / slots
-        merge_s = 2.0 * p.l2_latency_s + 2.0 * tile.m * tile.n * ACCUMULATOR_BYTES / p.l1_bytes_per_s
-        busy = share * (max(matrix_s + widen_s, shared_s) + self._step_s) + fill_s + merge_s
+        busy = share * (max(matrix_s + widen_s, shared_s) + self._step_s) + fill_s
+        # The blocks that share a tile add their sums one after another: wait for the lock, read, write, release.
+        sharers = math.ceil(count / tiles) if count > tiles else 2.0
+        turn_s = MERGE_TRIPS * p.l2_latency_s + 2.0 * tile.m * tile.n * ACCUMULATOR_BYTES / p.l1_bytes_per_s
         shape = _Shape(tile, share, share * tile.k, blocks, active, count, int(slots))
-        return self._build(op, x, shape, busy, self._setup_s, "l1" if shared_s > matrix_s + widen_s else "matrix")
+        setup_s = self._setup_s + sharers * turn_s
+        return self._build(op, x, shape, busy, setup_s, "l1" if shared_s > matrix_s + widen_s else "matrix")
 
     def _build(self, op: Experts, x: Grouped, shape: _Shape, busy: float, setup_s: float, binding: str) -> Kernel:
         p, tile, active = self._p, shape.tile, shape.active
