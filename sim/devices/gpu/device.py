@@ -220,8 +220,8 @@ class GpuDevice(Device):
         if not op.quantises:
             return (kernel,)
         what = (self.parameters, self._pointwise, op.m, op.k, op.activation_dtype, op.dtype)
-        if op.quantiser == "kernel" or (not op.quantiser and self.spec.kernels.gemm.quantise_at_once):
-            return (quantise_kernel(*what), kernel)
+        if op.quantiser in ("kernel", "portable") or (not op.quantiser and self.spec.kernels.gemm.quantise_at_once):
+            return (quantise_kernel(*what, portable=op.quantiser == "portable"), kernel)
         return (*quantise_kernels(*what, group=QUANTISED_GROUP if op.group_size else 0), kernel)
 
     def _narrowed(self, m: int, n: int, k: int, dtype: str, again: tuple[bool, bool]) -> tuple[Kernel, ...]:

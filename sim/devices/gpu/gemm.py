@@ -133,7 +133,7 @@ class GemmModel:
             1.0 + x.b_extra_bytes / b_bytes - x.b_resident,
             1.0 - x.c_resident,
             1.0 if x.shared_b else 0.0,
-            0.0 if x.module else 1.0,
+            0.0 if x.module or x.block_scaled else 1.0,
             1.0 / (SCALED_STEP * p.vector_op_rate()) if x.block_scaled else 0.0,
         ]
         self._search(problem, self._device, self._table(ea, eb), self._splits, out)
