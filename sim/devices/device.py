@@ -152,7 +152,7 @@ class Device(ABC):
         return True
 
     def inherit(self, other: Device, path: str) -> int:
-        """Take over what *other*, which differs from this in the number at *path* alone, has lowered independently of it.
+        """Take over what *other* lowered that does not depend on the number at *path*, the only one that differs.
 
         Returns how many operators that were; times are the same with and without.
         """

@@ -189,7 +189,7 @@ class GpuDevice(Device):
         return anybody_reads(path, operators)
 
     def inherit(self, other: Device, path: str) -> int:
-        """See :meth:`Device.inherit`; the tiles of products that do not see the number are not searched again, either."""
+        """See :meth:`Device.inherit`; tiles of products that do not see the number are kept, too."""
         if isinstance(other, GpuDevice):
             self._kept = {key: kept for key, kept in other._kept.items() if not reads(path, key[0])}
             self._gemm.share_searches(other._gemm)
