@@ -18,10 +18,11 @@ from ...graph.operators.linear import BatchedMatmul, BiasGradient, Linear, Matmu
 from ...graph.operators.moe import Experts, ExpertsBackward, TopK
 from ...graph.operators.pointwise import Pointwise, PointwiseBackward, Recipe, recipe
 from ...graph.operators.scan import GatedDelta, ScanBackward, SelectiveScan, SSDScan
-from ...network.collectives import ENGINE, CollectiveCosts, bound_s, plan
+from ...network.collectives import ENGINE, CollectiveCosts
 from ...network.protocols import ProtocolCosts
 from ...network.topology import Network
 from ...spec.hardware import CollectiveProtocols, GpuSpec
+from ..communication import Communication
 from ..device import Device, LaunchCosts, Lowered
 from ..kernel import Kernel
 from .attention import AttentionModel
@@ -405,14 +406,9 @@ class GpuDevice(Device):
             return ()
         by = op.runtime or ENGINE
         adds = not op.dtype.startswith("int")  # adding switches know floating point only
-        priced = plan(self.network, self._collective, op.op, op.payload_bytes, op.devices, op.stride, by, adds)
-        bound = bound_s(self.network, op.op, op.payload_bytes, op.devices, op.stride)
-        seconds = priced.total_s
-        if op.beside is not None:
-            # One piece of as many as there are ranks has nothing to run beside; the others show where they are longer.
-            piece = seconds / op.devices
-            seconds = piece + max(0.0, seconds - piece - self.lower(op.beside, fused).analytic_s)
-            bound = 0.0
+        beside_s = 0.0 if op.beside is None else self.lower(op.beside, fused).analytic_s
+        communication = Communication(self.network, self._collective, op, by, adds, beside_s)
+        priced, bound = communication.priced, communication.bound_s
         return (
             Kernel(
                 name=f"{op.op} {priced.algorithm}",
@@ -422,13 +418,9 @@ class GpuDevice(Device):
                 l2_bytes_per_s=self.parameters.l2_bytes_per_s,
                 memory_bytes_per_s=self.parameters.memory_bytes_per_s,
                 terms=(("network", bound),),
-                fixed_s=seconds,
-                detail=(
-                    ("algorithm", priced.algorithm),
-                    ("steps", priced.steps),
-                    ("latency_s", priced.latency_s),
-                    ("transfer_s", priced.transfer_s),
-                ),
+                fixed_s=communication.seconds,
+                detail=communication.detail,
+                queued=communication.queued,
             ),
         )
 
