@@ -118,6 +118,7 @@ def serve(
     set: Sequence[str] = (),
     seed: int = 0,
     progress: Callable[[Iterator[Any]], Iterable[Any]] = iter,
+    record: bool = False,
 ) -> ServeResult:
     """Serve a load request by request: latencies, goodput, queues and cache over time.
 
@@ -128,6 +129,7 @@ def serve(
         set: ``path=value`` assignments on any field.
         seed: seed of arrivals and lengths.
         progress: wraps the requests while they arrive.
+        record: keep a log of steps, for traces.
 
     Raises:
         SpecError, DataError: bad input, with its position.
@@ -143,7 +145,15 @@ def serve(
     engine = load_engine(file.spec.engine, file.folder)
     with file.blame("serving"):
         return simulate(
-            machine, file.spec, engine, capacity_of(machine), program, file.folder, seed=seed, progress=progress
+            machine,
+            file.spec,
+            engine,
+            capacity_of(machine),
+            program,
+            file.folder,
+            seed=seed,
+            progress=progress,
+            record=record,
         )
 
 

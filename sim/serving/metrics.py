@@ -43,8 +43,48 @@ def weighted_percentiles(counts: Mapping[int, int]) -> dict[str, float] | None:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolResult:
+    """Replicas of one kind.
+
+    Attributes:
+        name: ``replicas``, or ``prefill`` and ``decode``.
+        replicas, most: at the start, and most that served at once; ``devices``: of one replica.
+        replica_seconds: for which devices were held: while they started, served, drained or were down.
+        utilisation: share of these spent in steps.
+        scale_outs, scale_ins: replicas added and given back.
+        changes: (time, serving, starting, draining, failed) from then on.
+    """
+
+    name: str
+    hardware: str
+    parallelism: Mapping[str, int]
+    replicas: int
+    most: int
+    devices: int
+    cache_tokens: int
+    replica_seconds: float
+    utilisation: float
+    steps: int
+    scale_outs: int
+    scale_ins: int
+    cost_usd: float | None
+    changes: Sequence[tuple[float, int, int, int, int]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        names = ("time_s", "serving", "starting", "draining", "failed")
+        out: dict[str, Any] = {n: getattr(self, n) for n in self.__slots__ if n != "changes"}
+        out["changes"] = [dict(zip(names, change, strict=True)) for change in self.changes]
+        return out
+
+
+@dataclass(frozen=True, slots=True)
 class ServeResult:
-    """Result of ``effsim serve``. Times in seconds; ``history`` is (time, waiting, running, share of pages in use)."""
+    """Result of ``effsim serve``. Times in seconds; ``history`` is (time, waiting, running, share of pages in use).
+
+    ``devices`` are most that were held at once, ``utilisation`` is over the time for which replicas were held.
+    ``lost_tokens`` were in caches of replicas that failed. ``served``, what happened in full, is not in the JSON.
+    """
 
     hardware: str
     workload: str
@@ -76,6 +116,14 @@ class ServeResult:
     cost_usd: float | None
     history: Sequence[Sequence[tuple[float, int, int, float]]]
     notes: tuple[str, ...] = ()
+    energy_j: float | None = None
+    device_seconds: float = 0.0
+    pools: Sequence[PoolResult] = ()
+    failures: int = 0
+    retries: int = 0
+    lost_tokens: int = 0
+    transfer: Mapping[str, Any] | None = None
+    served: Served | None = None
 
     @property
     def output_tokens_per_s(self) -> float:
@@ -84,7 +132,7 @@ class ServeResult:
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of ``effsim serve --json``."""
-        names = [n for n in self.__slots__ if n not in ("history", "notes")]
+        names = [n for n in self.__slots__ if n not in ("history", "notes", "pools", "served")]
         out: dict[str, Any] = {"schema": "effsim/serving@1"} | {n: getattr(self, n) for n in names}
         out["output_tokens_per_s"] = self.output_tokens_per_s
         out["requests_per_s"] = self.completed / self.duration_s if self.duration_s else 0.0
@@ -92,6 +140,7 @@ class ServeResult:
             [{"time_s": t, "waiting": w, "running": r, "cache_fraction": c} for t, w, r, c in replica]
             for replica in self.history
         ]
+        out["pools"] = [pool.as_dict() for pool in self.pools]
         out["notes"] = list(self.notes)
         return out
 

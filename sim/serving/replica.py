@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .kv_pool import KvPool
+from .moves import Block, Moves
 from .request import Request
 from .step_cost import StepCost
+from .step_log import StepLog
 
 if TYPE_CHECKING:
     import simpy
@@ -61,6 +63,8 @@ class Tally:
     cached_tokens: int = 0
     recomputed_tokens: int = 0
     preemptions: int = 0
+    tokens: int = 0
+    """Generated."""
     gaps: dict[int, int] = field(default_factory=dict)
     """Tokens by the time since the one before, in whole microseconds."""
     history: list[tuple[float, int, int, int]] = field(default_factory=list)
@@ -80,6 +84,7 @@ class Replica:
         finished: called with every request that ended.
         swap_s: seconds to move one page to the host's memory or back (``preemption: swap``).
         note_every_s: least time between two entries of the history.
+        tally: what its predecessor in the same place did.
     """
 
     def __init__(
@@ -93,10 +98,11 @@ class Replica:
         finished: Callable[[Request], None],
         swap_s: float = 0.0,
         note_every_s: float = 0.0,
+        tally: Tally | None = None,
     ) -> None:
         self.env, self.index, self.cost, self.pool, self.how = env, index, cost, pool, scheduling
         self._horizon, self._finished, self._swap_s = horizon, finished, swap_s
-        self.tally = Tally()
+        self.tally = Tally() if tally is None else tally
         self._note_every_s, self._next_note = note_every_s, 0.0
         self._newcomers: deque[tuple[float, Request]] = deque()
         self._step_began_s = -math.inf
@@ -112,20 +118,117 @@ class Replica:
         self._phases = [0] * pool.page
         self._debt_s = 0.0
         self._sealed = False
+        self.moves, self.stuck = Moves(), 0
+        self.log: StepLog | None = None
+        self._logged = (self.tally.steps, self.tally.prompt_tokens, self.tally.tokens)
+        self._stalls: list[float] = []
+        self._since = math.inf
+        self._block: Block | None = None
         self._wake: simpy.Event | None = None
         self.process = env.process(self._work())
 
     @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._newcomers) + len(self._waiting)
+
+    @property
     def load(self) -> int:
-        """Requests that wait or run here."""
-        return len(self._newcomers) + len(self._waiting) + len(self._prefilling) + len(self._running)
+        """Requests that wait, run or have their cache on the way here, or are stuck because it failed."""
+        moving = len(self.moves.arriving) + len(self.moves.ready)
+        queued = len(self._newcomers) + len(self._waiting)
+        return queued + len(self._prefilling) + len(self._running) + moving + self.stuck
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits, runs or lies here."""
+        return not (self.load or self.moves.leaving)
+
+    @property
+    def busy_s(self) -> float:
+        """Time in steps, with the part of the step under way."""
+        return self.tally.busy_s + max(0.0, self.env.now - self._since)
 
     def submit(self, request: Request) -> None:
         """Put a request into the queue."""
         request.replica = self.index
         self._newcomers.append((self.env.now, request))
-        if self._wake is not None and not self._wake.triggered:
-            self._wake.succeed()
+        self._rouse()
+
+    # --- requests that come with a cache, leave with one, or are given up
+
+    def receive(self, request: Request) -> None:
+        """Put a request whose cache is elsewhere into the queue; it is fetched when there is room."""
+        self.moves.remote.add(request.index)
+        self.submit(request)
+
+    def arrived(self, request: Request) -> None:
+        """Its cache is here: it generates from the next step on."""
+        del self.moves.arriving[request.index]
+        self.moves.ready.append(request)
+        self._rouse()
+
+    def free(self, request: Request) -> None:
+        """The cache of a request that left has been fetched: its pages are free."""
+        del self.moves.leaving[request.index]
+        self._release(request, self.pool.pages_of(request.context - 1))
+        self._rouse()
+
+    def forget(self, request: Request) -> None:
+        """A request that waits for its cache will not come."""
+        if self.moves.arriving.pop(request.index, None) is not None:
+            self._release(request, self.pool.pages_of(request.context - 1))
+        else:
+            self.moves.remote.discard(request.index)
+            self._newcomers = deque(entry for entry in self._newcomers if entry[1] is not request)
+            self._waiting = [entry for entry in self._waiting if entry[2] is not request]
+            heapq.heapify(self._waiting)
+        self._rouse()
+
+    def fail(self) -> tuple[list[Request], list[Request]]:
+        """Stop at once: requests whose work here is lost, and those whose cache is still elsewhere, by number.
+
+        Tokens of whole steps before now count as made.
+        """
+        if self._block is not None:
+            done = self._block.steps_by(self.env.now, whole=True)
+            if done:
+                self._advance(done, self._block.seconds(done))
+        self.tally.busy_s += max(0.0, self.env.now - self._since)
+        self._since, self._block = math.inf, None
+        self.process.interrupt()
+        while self._newcomers:
+            self._wait(self._newcomers.popleft()[1])
+        kept = [*self.moves.arriving.values(), *(r for *_, r in self._waiting if r.index in self.moves.remote)]
+        lost = [r for *_, r in self._waiting if r.index not in self.moves.remote]
+        for request in list(self._running.values()):
+            self._leave(request)
+            lost.append(request)
+        lost += [*self._prefilling, *self.moves.ready, *self.moves.leaving.values()]
+        self._waiting, self._prefilling, self.moves = [], [], Moves()
+        self.stuck = len(lost) + len(kept)
+        self.tally.history.append((self.env.now, 0, 0, 0))
+        return sorted(lost, key=lambda r: r.index), sorted(kept, key=lambda r: r.index)
+
+    def _rouse(self) -> None:
+        """Somebody came: a sleeping replica wakes, one that took many steps together ends after the one under way."""
+        if self._wake is not None:
+            if not self._wake.triggered:
+                self._wake.succeed()
+            return
+        block = self._block
+        if block is not None and not block.cut and block.steps_by(self.env.now) < block.steps:
+            block.cut = True
+            self.process.interrupt()
+
+    def _sleep(self) -> Generator[Any, Any, None]:
+        """Until somebody comes. A history that ends here says that nothing runs."""
+        now = (self.env.now, self.waiting, len(self._running), self.pool.used)
+        if self.tally.history and self.tally.history[-1][1:] != now[1:]:
+            self.tally.history.append(now)
+        self._wake = self.env.event()
+        yield self._wake
+        self._wake = None
 
     def _queue(self) -> None:
         """Let newcomers into the queue that the scheduler sees.
@@ -143,19 +246,25 @@ class Replica:
     # --- the process
 
     def _work(self) -> Generator[Any, Any, None]:
+        import simpy
+
+        try:
+            yield from self._serve()
+        except simpy.Interrupt:
+            return  # it failed
+
+    def _serve(self) -> Generator[Any, Any, None]:
         while True:
-            if not (self._waiting or self._prefilling or self._running):
+            if not (self._waiting or self._prefilling or self._running or self.moves.ready):
                 if not self._newcomers:
                     self._sealed = False
-                    self._wake = self.env.event()
-                    yield self._wake
-                    self._wake = None
+                    yield from self._sleep()
                 self._step_began_s = self.env.now  # nothing runs that a plan could be made beside
             if self._newcomers:
                 self._queue()
             self._admit()
             chunks = self._chunks()
-            started = self.env.now
+            started = self._since = self.env.now
             if chunks:
                 seconds = self._start_mixed(chunks)
                 self._step_began_s = started
@@ -164,19 +273,57 @@ class Replica:
             elif self._running:
                 steps, seconds = self._start_generating()
                 if steps:
-                    self._step_began_s = started + seconds * (1 - 1 / steps)
-                    yield self.env.timeout(seconds)
-                    self._advance(steps, seconds)
+                    yield from self._generate(steps, seconds)
+            else:  # caches that come or go hold the memory that all others need
+                self._since = math.inf
+                if not self._newcomers:
+                    yield from self._sleep()
+                self._step_began_s = self.env.now
+                started = self.env.now
             self._note(started)
+
+    def _generate(self, steps: int, seconds: float) -> Generator[Any, Any, None]:
+        """Run steps together; where somebody comes meanwhile, those up to the end of the step under way."""
+        import simpy
+
+        block = self._block = self._block_of(steps, seconds)
+        try:
+            yield self.env.timeout(seconds)
+        except simpy.Interrupt:
+            if not block.cut:
+                raise
+            steps = block.steps_by(self.env.now)
+            seconds = block.seconds(steps)
+            self.pool.give(self._pages_needed(block.steps) - self._pages_needed(steps))
+            block.steps = steps
+            yield self.env.timeout(max(0.0, block.started_s + seconds - self.env.now))
+        self._block = None
+        self._step_began_s = block.started_s + seconds * (1 - 1 / steps)
+        self._advance(steps, seconds)
+
+    def _block_of(self, steps: int, seconds: float) -> Block:
+        """Steps that are taken together, and the time that any number of them takes."""
+        sequences, mean, cost = len(self._running), self._mean_context(), self.cost
+        debt = seconds - steps * cost.generate_s(sequences, mean + (steps - 1) / 2)
+        return Block(
+            self.env.now, steps, lambda n: n * cost.generate_s(sequences, mean + (n - 1) / 2) + debt if n else 0.0
+        )
 
     def _note(self, started: float) -> None:
         now = self.env.now
         self.tally.busy_s += now - started
+        self._since = math.inf
+        if self.log is not None:
+            self._write_log(self.log, started)
         if now >= self._next_note:
             self._next_note = now + self._note_every_s
-            self.tally.history.append(
-                (now, len(self._waiting) + len(self._newcomers), len(self._running), self.pool.used)
-            )
+            self.tally.history.append((now, self.waiting, len(self._running), self.pool.used))
+
+    def _write_log(self, log: StepLog, started: float) -> None:
+        tally, (steps, prompts, tokens) = self.tally, self._logged
+        self._logged = (tally.steps, tally.prompt_tokens, tally.tokens)
+        if tally.steps > steps:
+            log.add(started, self.env.now, tally.steps - steps, tally.prompt_tokens - prompts, tally.tokens - tokens)
 
     # --- admission
 
@@ -186,23 +333,38 @@ class Replica:
             if self._prefilling or self._running:
                 return
             self._sealed = False
-        while self._waiting and len(self._prefilling) + len(self._running) < self.how.most_sequences:
+        for request in self.moves.ready:
+            self._stalls.append(self.env.now - request.token_s)
+            self._join(request)
+        self.moves.ready = []
+        while self._waiting and self._held_sequences < self.how.most_sequences:
             request = self._waiting[0][2]
             if not self._take_pages(request):
                 break
             heapq.heappop(self._waiting)
             request.admitted_s = self.env.now if request.admitted_s is None else request.admitted_s
-            if request.index in self._swapped:
+            if request.index in self.moves.remote:
+                self.moves.remote.remove(request.index)
+                self.moves.arriving[request.index] = request
+                assert self.moves.fetch is not None
+                self.moves.fetch(request, self)
+            elif request.index in self._swapped:
                 self._debt_s += self._swapped.pop(request.index) * self._swap_s
                 self._join(request)
             else:
                 self._prefilling.append(request)
         self._sealed = True
 
+    @property
+    def _held_sequences(self) -> int:
+        """Sequences that take a place of the batch; those that leave do so where each has a state of its own."""
+        leaving = len(self.moves.leaving) if self.moves.stateful else 0
+        return len(self._prefilling) + len(self._running) + len(self.moves.arriving) + leaving
+
     def _take_pages(self, request: Request) -> bool:
         """Pages for all of a request's context, of which cached blocks are shared."""
         pool = self.pool
-        swapped = request.index in self._swapped
+        swapped = request.index in self._swapped or request.index in self.moves.remote
         found = 0 if swapped else pool.match(request.blocks)
         if found and found * pool.block >= request.context:
             found -= 1  # at least one token has to be computed to know the next
@@ -304,10 +466,15 @@ class Replica:
         held = self._held[request.index]
         self._held[request.index] = held + pool.publish(names, held)
         request.made += 1
+        self.tally.tokens += 1
         if request.first_token_s is None:
             request.first_token_s = end + self.how.on_the_way_s
         if request.made >= request.output:
             self._end(request, end)
+        elif self.moves.handoff is not None:
+            request.token_s = end
+            self.moves.leaving[request.index] = request
+            self.moves.handoff(request, self)
         else:
             self._join(request)
 
@@ -406,7 +573,17 @@ class Replica:
         sequences = len(self._running)
         self.tally.steps += steps
         gap = round(1e6 * seconds / steps)
-        self.tally.gaps[gap] = self.tally.gaps.get(gap, 0) + steps * sequences
+        gaps = self.tally.gaps
+        gaps[gap] = gaps.get(gap, 0) + steps * sequences
+        self.tally.tokens += steps * sequences
+        if self._stalls:  # the first of these tokens waited for a cache, too
+            for stall in self._stalls[:sequences]:
+                late = gap + round(1e6 * stall)
+                gaps[gap] -= 1
+                gaps[late] = gaps.get(late, 0) + 1
+            self._stalls = []
+            if not gaps[gap]:
+                del gaps[gap]
         self._step += steps
         self._context += steps * sequences
         while self._ends and self._ends[0][0] <= self._step:

@@ -18,6 +18,9 @@ class Request:
         done: prompt tokens (and, after a preemption, generated ones) that are in the cache.
         made: tokens generated.
         cached: prompt tokens that a prefix cache spared.
+        token_s: when it made the token with which it left a replica that only reads prompts.
+        moved_s: when its cache arrived elsewhere.
+        retries: replicas that failed under it.
     """
 
     index: int
@@ -34,6 +37,9 @@ class Request:
     admitted_s: float | None = None
     preemptions: int = 0
     replica: int = -1
+    token_s: float = 0.0
+    moved_s: float | None = None
+    retries: int = 0
 
     @property
     def context(self) -> int:

@@ -2,60 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..devices.registry import Machine
-from ..errors import DoesNotFitError, UnsupportedError
+from ..errors import UnsupportedError
 from ..program.memory import Capacity
-from ..program.place import StepGraph, step_graphs
-from ..program.program import Degrees, Program
+from ..program.program import Program
 from ..spec.engine import EngineSpec
 from ..spec.serving import ServingSpec
 from ..spec.workload import WorkloadSpec
 from .arrivals import requests as random_requests
-from .fleet import FleetPlan, Served, serve_requests
-from .metrics import ServeResult, latencies
-from .replica import Scheduling
+from .fleet import FleetPlan, serve_requests
+from .fleet_plan import check_devices, decode_pool, decode_side, failure_plan, initial, scaling_plan
+from .metrics import ServeResult
+from .replica_kind import kind_of_replica
 from .request import Request
-from .step_cost import StepCost
+from .summary import summarise
 from .traces import read_trace
 
 NOTES_A_RUN = 2000
 """About so many entries of queue and cache history a replica."""
-SAMPLE_TOKENS = 4096
-"""Context at which the cache of a token is measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class CacheRoom:
-    """Bytes a replica's device has for caches, and what a token and a sequence take of them."""
-
-    bytes_free: float
-    token_bytes: float
-    sequence_bytes: float
-
-
-def cache_room(graphs: StepGraph, capacity: Capacity, fraction: float, most_tokens: int) -> CacheRoom:
-    """What is left of *fraction* of a device's memory after weights and the activations of the largest step.
-
-    Raises:
-        DoesNotFitError: nothing is left.
-    """
-    step = graphs("context", 1, most_tokens, most_tokens, 1)
-    long, short = (graphs("generation", 1, 1, n, 1) for n in (SAMPLE_TOKENS, 1))
-    # Blocks reuse their activations: the widest operator's input and output are alive at once.
-    widest = max(node.op.input_bytes + node.op.output_bytes for _, node, _ in step.walk())
-    have = fraction * capacity.total_bytes - capacity.reserved_bytes
-    free = have - step.weight_bytes - widest
-    if free <= 0.0:
-        raise DoesNotFitError(
-            f"{step.weight_bytes / 2**30:.4g} GiB of weights and {widest / 2**30:.3g} GiB of activations leave no room "
-            f"for a cache in {have / 2**30:.4g} GiB of {capacity.device}; use more devices or narrower weights"
-        )
-    token = (long.cache_bytes - short.cache_bytes) / (SAMPLE_TOKENS - 1)
-    return CacheRoom(free, token, short.state_bytes)
 
 
 def simulate(
@@ -68,6 +35,7 @@ def simulate(
     *,
     seed: int = 0,
     progress: Callable[[Iterator[Request]], Iterable[Request]] = iter,
+    record: bool = False,
 ) -> ServeResult:
     """Serve the load of *workload* on replicas divided as *program* is.
 
@@ -80,76 +48,28 @@ def simulate(
             f"{workload.name}: a training step is not served; expected task prefill, decode or generate"
         )
     serving = workload.serving or ServingSpec()
-    degrees, device = replace(program.degrees, data=1, microbatches=1), machine.device
-    if degrees.pipeline > 1 or capacity.placement is not None:
-        raise UnsupportedError("serving over pipeline stages or mixed devices is not modelled; use tensor parallelism")
-    replicas = int(serving.replicas)
-    if capacity.devices > 1 and replicas * degrees.devices > capacity.devices:
-        raise DoesNotFitError(
-            f"{replicas} replicas of {degrees.devices} devices need {replicas * degrees.devices}; "
-            f"{capacity.device} joins {capacity.devices}"
-        )
-    if serving.sampling == "filtered" and engine.filtered_passes is not None:
-        engine = engine.model_copy(update={"sampling_passes": engine.filtered_passes})
-    graphs = step_graphs(workload, engine, capacity, degrees, base)
+    side = kind_of_replica(machine, workload, serving, engine, capacity, program, base)
+    decode = None
+    if serving.disaggregated is not None:
+        decode = decode_side(side, machine, workload, serving, engine, capacity, program, base)
     arrivals, block = _load(serving, workload, base, seed)
-    scheduling = _scheduling(serving)
-    room = cache_room(graphs, capacity, float(serving.cache.memory_fraction), scheduling.most_tokens)
-    page = int(serving.cache.page)
-    slots = _slots(room, page, scheduling, workload)
-    cost = StepCost(
-        graphs,
-        device,
-        engine,
-        program.host,
-        most_tokens=scheduling.most_tokens,
-        most_sequences=slots.most_sequences,
-        longest=max(2 * page, min(slots.pages * page, 2**20)),
-    )
-    host = program.host
-    scheduling = replace(
-        scheduling,
-        most_sequences=slots.most_sequences,
-        plans_ahead=host.asynchronous,
-        on_the_way_s=host.per_arrival_s / device.launch.host_speed,
-    )
     plan = FleetPlan(
-        replicas=replicas,
-        pages=slots.pages,
-        page=page,
+        replicas=initial(serving, "prefill_replicas"),
+        pages=side.pages,
+        page=int(serving.cache.page),
         block=(block or int(serving.cache.block)) if serving.cache.prefix else 0,
         routing=serving.routing,
-        swap_page_s=page * room.token_bytes / float(serving.cache.swap_bandwidth),
+        swap_page_s=side.swap_page_s,
         note_every_s=_span(serving) / NOTES_A_RUN,
+        decode=None if decode is None else decode_pool(serving, machine, side, decode),
+        failures=failure_plan(serving),
+        scaling=scaling_plan(serving, side if decode is None else max(side, decode, key=lambda s: s.weight_bytes)),
+        record=record,
     )
-    served = serve_requests(arrivals, cost, scheduling, plan, progress)
-    return _result(machine, workload, serving, degrees, plan, served, device.price_usd_per_hour)
-
-
-@dataclass(frozen=True, slots=True)
-class _Slots:
-    pages: int
-    most_sequences: int
-
-
-def _slots(room: CacheRoom, page: int, scheduling: Scheduling, workload: WorkloadSpec) -> _Slots:
-    """Pages and sequences that fit: states of recurrent layers take their part first."""
-    most = scheduling.most_sequences
-    if room.sequence_bytes:
-        most = min(most, int(room.bytes_free // room.sequence_bytes))
-        if most < 1:
-            raise DoesNotFitError(f"{workload.name}: no room for the state of one sequence")
-    left = room.bytes_free - most * room.sequence_bytes
-    # Without a cache (recurrent models) pages cost nothing: what limits is the number of states.
-    pages = int(left // (page * room.token_bytes)) if room.token_bytes else 2**40 // page
-    if pages < 1:
-        raise DoesNotFitError(f"{workload.name}: no room for one page of cache; fewer sequences or narrower weights")
-    return _Slots(pages, most)
-
-
-def _scheduling(serving: ServingSpec) -> Scheduling:
-    s = serving.scheduler
-    return Scheduling(s.policy, s.order, int(s.max_sequences), int(s.max_tokens), s.preemption, float(serving.slo.tpot))
+    sides = (side,) if decode is None else (side, decode)
+    check_devices(serving, plan, sides)
+    served = serve_requests(arrivals, side.cost, side.scheduling, plan, progress, seed)
+    return summarise(machine.name, workload, serving, plan, sides, served)
 
 
 def _span(serving: ServingSpec) -> float:
@@ -177,50 +97,3 @@ def _load(serving: ServingSpec, workload: WorkloadSpec, base: Path, seed: int) -
     if arrivals.duration is not None:
         found = [r for r in found if r.arrival_s <= float(arrivals.duration)]
     return found, block
-
-
-def _result(
-    machine: Machine,
-    workload: WorkloadSpec,
-    serving: ServingSpec,
-    degrees: Degrees,
-    plan: FleetPlan,
-    served: Served,
-    price: float | None,
-) -> ServeResult:
-    devices = degrees.devices * plan.replicas
-    busy = sum(t.busy_s for t in served.tallies)
-    slo = {"ttft_s": float(serving.slo.ttft), "tpot_s": float(serving.slo.tpot)}
-    histories: list[Sequence[tuple[float, int, int, float]]] = [
-        [(t, w, r, used / plan.pages) for t, w, r, used in tally.history] for tally in served.tallies
-    ]
-    notes = []
-    if served.refused:
-        notes.append(f"{len(served.refused)} requests are longer than the cache of {plan.pages * plan.page} tokens")
-    return ServeResult(
-        hardware=machine.name,
-        workload=workload.name,
-        engine=workload.engine,
-        devices=devices,
-        replicas=plan.replicas,
-        parallelism=degrees.shown(),
-        requests=len(served.requests) + len(served.refused),
-        completed=len(served.requests),
-        refused=len(served.refused),
-        duration_s=served.end_s,
-        input_tokens=sum(r.prompt for r in served.requests),
-        output_tokens=sum(r.output for r in served.requests),
-        cached_tokens=sum(r.cached for r in served.requests),
-        recomputed_tokens=sum(t.recomputed_tokens for t in served.tallies),
-        preemptions=sum(t.preemptions for t in served.tallies),
-        evicted_blocks=served.evicted_blocks,
-        slo=slo,
-        utilisation=busy / (plan.replicas * served.end_s) if served.end_s else 0.0,
-        cache_tokens=plan.pages * plan.page,
-        peak_cache_fraction=max((h[3] for one in histories for h in one), default=0.0),
-        steps=sum(t.steps for t in served.tallies),
-        cost_usd=None if price is None else price * devices * served.end_s / 3600.0,
-        history=histories,
-        notes=tuple(notes),
-        **latencies(served, slo["ttft_s"], slo["tpot_s"]),
-    )

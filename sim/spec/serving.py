@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from .fields import Bandwidth, Count, SpecModel, Time
+from .serving_fleet import AutoscalingSpec, DisaggregatedSpec, FailuresSpec
 
 Ratio = Annotated[float, Field(ge=0.0, le=100.0)]
 
@@ -107,3 +108,26 @@ class ServingSpec(SpecModel):
     routing: Literal["round_robin", "least_loaded", "prefix_affinity"] = Field(
         "least_loaded", description="which replica a request goes to"
     )
+    disaggregated: DisaggregatedSpec | None = Field(None, description="prompts and generation on different replicas")
+    autoscaling: AutoscalingSpec | None = Field(None, description="replicas are added and given back with the load")
+    failures: FailuresSpec | None = Field(None, description="replicas fail, requests are tried again")
+
+    @model_validator(mode="after")
+    def _one_fleet(self) -> ServingSpec:
+        named = "replicas" in self.model_fields_set
+        if self.disaggregated is not None and named:
+            raise ValueError("a 'disaggregated' fleet has 'prefill_replicas' and 'decode_replicas', not 'replicas'")
+        counts = {"replicas": int(self.replicas)} if named else {}
+        if self.disaggregated is not None:
+            counts = {
+                name: int(getattr(self.disaggregated, name))
+                for name in ("prefill_replicas", "decode_replicas")
+                if name in self.disaggregated.model_fields_set
+            }
+        for name, count in counts.items():
+            scaling = self.autoscaling
+            if scaling is not None and not scaling.min_replicas <= count <= scaling.max_replicas:
+                raise ValueError(
+                    f"{name!r} is {count}; autoscaling keeps {scaling.min_replicas} to {scaling.max_replicas}"
+                )
+        return self

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effsim.errors import SpecError
-from effsim.serving.fleet import FleetPlan, Router, Served, serve_requests
+from effsim.serving.fleet import FleetPlan, Served, serve_requests
 from effsim.serving.metrics import latencies, percentiles, weighted_percentiles
 from effsim.serving.replica import POLICIES, Scheduling
 from effsim.serving.request import Request
+from effsim.serving.routing import Router
 
 
 class UnitCost:

@@ -289,9 +289,7 @@ class ExpertsModel:
         used_m, used_n = min(tile.m, rows / max(shape.blocks, 1.0)), min(tile.n, x.n)
         out_tile = used_m * used_n * max(2.0, ea)
         # Weights stream through once for every group of row blocks, unless L2 holds one expert's matrix.
-        passes = (
-            1.0 if x.weights_bytes <= p.l2_capacity_bytes else max(1.0, shape.blocks / (active * GROUPED_BLOCKS))
-        )
+        passes = 1.0 if x.weights_bytes <= p.l2_capacity_bytes else max(1.0, shape.blocks / (active * GROUPED_BLOCKS))
         moved = x.in_bytes + x.out_bytes
         weights = x.weights_bytes * active
         memory = weights * passes + moved * (1.0 - p.kept(moved + weights))

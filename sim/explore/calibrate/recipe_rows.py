@@ -101,7 +101,9 @@ def row_set(rows: Iterable[MeasuredRow], chosen: FitRows, device: Device, quanti
     if not held_out or not (fitted or split["fraction"] == 0.0):
         wanted = ", ".join(chosen.labels)
         raise DataError(f"{chosen.table}: {len(kept)} rows of {wanted} are too few to fit to and to judge by")
-    return RowSet(f"{PurePosixPath(chosen.table).stem}: {', '.join(chosen.labels)}", device.name, fitted, held_out, left)
+    return RowSet(
+        f"{PurePosixPath(chosen.table).stem}: {', '.join(chosen.labels)}", device.name, fitted, held_out, left
+    )
 
 
 def matches(cells: Mapping[str, Any], chosen: FitRows) -> bool:

@@ -1,0 +1,164 @@
+"""One kind of replica: the devices it is divided over, what its memory holds, how long its steps take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..devices.registry import Machine
+from ..errors import DoesNotFitError, UnsupportedError
+from ..program.memory import Capacity
+from ..program.place import StepGraph, step_graphs
+from ..program.program import Degrees, Program
+from ..spec.engine import EngineSpec
+from ..spec.serving import ServingSpec
+from ..spec.workload import WorkloadSpec
+from .replica import Scheduling
+from .step_cost import StepCost
+
+SAMPLE_TOKENS = 4096
+"""Context at which the cache of a token is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRoom:
+    """Bytes a replica's device has for caches, and what a token and a sequence take of them."""
+
+    bytes_free: float
+    token_bytes: float
+    sequence_bytes: float
+
+
+def cache_room(graphs: StepGraph, capacity: Capacity, fraction: float, most_tokens: int) -> CacheRoom:
+    """What is left of *fraction* of a device's memory after weights and the activations of the largest step.
+
+    Raises:
+        DoesNotFitError: nothing is left.
+    """
+    step = graphs("context", 1, most_tokens, most_tokens, 1)
+    long, short = (graphs("generation", 1, 1, n, 1) for n in (SAMPLE_TOKENS, 1))
+    # Blocks reuse their activations: the widest operator's input and output are alive at once.
+    widest = max(node.op.input_bytes + node.op.output_bytes for _, node, _ in step.walk())
+    have = fraction * capacity.total_bytes - capacity.reserved_bytes
+    free = have - step.weight_bytes - widest
+    if free <= 0.0:
+        raise DoesNotFitError(
+            f"{step.weight_bytes / 2**30:.4g} GiB of weights and {widest / 2**30:.3g} GiB of activations leave no room "
+            f"for a cache in {have / 2**30:.4g} GiB of {capacity.device}; use more devices or narrower weights"
+        )
+    token = (long.cache_bytes - short.cache_bytes) / (SAMPLE_TOKENS - 1)
+    return CacheRoom(free, token, short.state_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaKind:
+    """Replicas that are all alike. Bytes are those of one device.
+
+    Attributes:
+        layers: parts of its cache that are complete one after another.
+        usd_per_hour: of one device; None where it is not known.
+    """
+
+    machine: Machine
+    capacity: Capacity
+    degrees: Degrees
+    cost: StepCost
+    scheduling: Scheduling
+    room: CacheRoom
+    pages: int
+    swap_page_s: float
+    weight_bytes: float
+    layers: int
+
+    @property
+    def devices(self) -> int:
+        """Of one replica."""
+        return self.degrees.devices
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """Price of one replica an hour."""
+        price = self.machine.price_usd_per_hour
+        return None if price is None else price * self.devices
+
+
+def kind_of_replica(
+    machine: Machine,
+    workload: WorkloadSpec,
+    serving: ServingSpec,
+    engine: EngineSpec,
+    capacity: Capacity,
+    program: Program,
+    base: Path,
+) -> ReplicaKind:
+    """Replicas of a workload on a machine, divided as *program* is.
+
+    Raises:
+        UnsupportedError: pipelines, and systems that mix devices.
+        DoesNotFitError: no room for a cache.
+    """
+    degrees = replace(program.degrees, data=1, microbatches=1)
+    if degrees.pipeline > 1 or capacity.placement is not None:
+        raise UnsupportedError("serving over pipeline stages or mixed devices is not modelled; use tensor parallelism")
+    if serving.sampling == "filtered" and engine.filtered_passes is not None:
+        engine = engine.model_copy(update={"sampling_passes": engine.filtered_passes})
+    graphs = step_graphs(workload, engine, capacity, degrees, base)
+    scheduling = _scheduling(serving)
+    room = cache_room(graphs, capacity, float(serving.cache.memory_fraction), scheduling.most_tokens)
+    page = int(serving.cache.page)
+    slots = _slots(room, page, scheduling, workload)
+    cost = StepCost(
+        graphs,
+        machine.device,
+        engine,
+        program.host,
+        most_tokens=scheduling.most_tokens,
+        most_sequences=slots.most_sequences,
+        longest=max(2 * page, min(slots.pages * page, 2**20)),
+    )
+    host = program.host
+    scheduling = replace(
+        scheduling,
+        most_sequences=slots.most_sequences,
+        plans_ahead=host.asynchronous,
+        on_the_way_s=host.per_arrival_s / machine.device.launch.host_speed,
+    )
+    one = graphs("generation", 1, 1, 1, 1)
+    return ReplicaKind(
+        machine,
+        capacity,
+        degrees,
+        cost,
+        scheduling,
+        room,
+        slots.pages,
+        page * room.token_bytes / float(serving.cache.swap_bandwidth),
+        one.weight_bytes,
+        max(1, sum(count for _, node, count in one.walk() if node.op.cache_bytes)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Slots:
+    pages: int
+    most_sequences: int
+
+
+def _slots(room: CacheRoom, page: int, scheduling: Scheduling, workload: WorkloadSpec) -> _Slots:
+    """Pages and sequences that fit: states of recurrent layers take their part first."""
+    most = scheduling.most_sequences
+    if room.sequence_bytes:
+        most = min(most, int(room.bytes_free // room.sequence_bytes))
+        if most < 1:
+            raise DoesNotFitError(f"{workload.name}: no room for the state of one sequence")
+    left = room.bytes_free - most * room.sequence_bytes
+    # Without a cache (recurrent models) pages cost nothing: what limits is the number of states.
+    pages = int(left // (page * room.token_bytes)) if room.token_bytes else 2**40 // page
+    if pages < 1:
+        raise DoesNotFitError(f"{workload.name}: no room for one page of cache; fewer sequences or narrower weights")
+    return _Slots(pages, most)
+
+
+def _scheduling(serving: ServingSpec) -> Scheduling:
+    s = serving.scheduler
+    return Scheduling(s.policy, s.order, int(s.max_sequences), int(s.max_tokens), s.preemption, float(serving.slo.tpot))
