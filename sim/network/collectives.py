@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import UnsupportedError
-from .algorithms import FLAT, REDUCING, halving_doubling, named
+from .algorithms import REDUCING, halving_doubling, is_flat, named
 from .protocols import PACKET_SHARE, NodeRings, ProtocolCosts, Ring, direct_all_reduce
 from .sharing import Sharing, counted, queued, shared
 from .topology import Network, NetworkLevel
@@ -99,7 +99,7 @@ def plan(
     forced = (algorithm or network.algorithm) if op in REDUCING else ""
     if forced == "tree" and op != "all_reduce":
         forced = ""
-    network = shared(network, op, devices, stride, groups, sharing, flat=forced in FLAT)
+    network = shared(network, op, devices, stride, groups, sharing, flat=is_flat(forced, op))
     spans = network.spans(devices, stride)
     if op == "send_recv":
         spans = spans[-1:]  # between neighbours that are farthest apart
