@@ -39,11 +39,13 @@ Link = tuple[str | int, ...]
 Ranks = tuple[int, ...]
 
 
-def links_of(network: Network, ranks: Ranks, *, everyone: bool, flat: bool) -> list[dict[Link, float]]:
+def links_of(
+    network: Network, ranks: Ranks, *, everyone: bool, flat: bool, sender: int | None = None
+) -> list[dict[Link, float]]:
     """Load that a group puts on the shared links of each level, one message of a device being 1.
 
     *everyone*: every rank sends to all others of the level (its message divided among them). *flat*: one rank of a
-    member sends for it.
+    member sends for it. *sender*: nobody else sends.
     """
     out, below = [], 1
     for level in network.levels:
@@ -55,7 +57,7 @@ def links_of(network: Network, ranks: Ranks, *, everyone: bool, flat: bool) -> l
         domain = below * level.size
         for rank in ranks if level.can_contend else ():
             lanes = members[rank // below]
-            if flat and rank != lanes[0]:
+            if (flat and rank != lanes[0]) or sender not in (None, rank):
                 continue
             around = [m for m in sorted(members) if m * below // domain == rank // domain]
             at = around.index(rank // below)
@@ -289,7 +291,7 @@ def group_of_rank(rank: int, op: Collective) -> Ranks:
 def _together(world: _World, rank: int, node: Node, op: Collective) -> Generator[simpy.Event, Any, None]:
     """A collective: the last rank of the group to arrive starts it; all leave at its end. A send waits for nobody."""
     if node.name.rpartition(".")[2].startswith(STAGE_SEND):
-        yield world.links.start(_flow(world, op, (rank, rank + op.stride)))
+        yield world.links.start(_flow(world, op, (rank, rank + op.stride), rank))
         return
     group = group_of_rank(rank, op)
     # The n-th collective of a rank with a group meets the n-th of the others.
@@ -305,9 +307,9 @@ def _together(world: _World, rank: int, node: Node, op: Collective) -> Generator
         event.succeed()
 
 
-def _flow(world: _World, op: Collective, ranks: Ranks) -> _Flow:
+def _flow(world: _World, op: Collective, ranks: Ranks, sender: int | None = None) -> _Flow:
     communication = world.device.communication(op, world.program.fused_pointwise)
     exchange = communication.exchange
     flat = is_flat(op.algorithm or exchange.network.algorithm, op.op)
-    loads = links_of(exchange.network, ranks, everyone=op.op == "all_to_all", flat=flat)
+    loads = links_of(exchange.network, ranks, everyone=op.op == "all_to_all", flat=flat, sender=sender)
     return _Flow(exchange, op, communication.beside_s, loads, world.env.event())
