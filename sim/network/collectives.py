@@ -279,8 +279,8 @@ def _on_level(level: NetworkLevel, d: int, costs: CollectiveCosts, op: str, size
     if op == "all_reduce":
         options = [("ring", 2 * (d - 1), 2.0 * share * size), ("tree", 2 * math.ceil(math.log2(d)), 2.0 * size)]
         if level.kind == "fat_tree" and d & (d - 1) == 0:
-            steps = halving_doubling(op, d, size)
-            options.append(("halving-doubling", steps.count, steps.moved))
+            halves = halving_doubling(op, d, size)
+            options.append(("halving-doubling", halves.count, halves.moved))
         if direct:
             options.append(("two-shot", 2, 2.0 * share * size))
             if size <= costs.one_shot_limit_bytes:

@@ -178,8 +178,10 @@ def test_microbatches_that_queue_take_what_the_closed_form_says(
 
 def test_decoding_fills_the_pipeline_with_other_microbatches() -> None:
     """One microbatch goes through all stages for every token; two keep two stages busy, but for their smaller batch."""
-    alone = run("system_dgx_h100", {"pipeline": 2}, "decode", generate=100).reading.time_s
-    two = run("system_dgx_h100", {"pipeline": 2, "microbatches": 2}, "decode", generate=100, batch=16).reading.time_s
+    alone = run("system_dgx_h100", {"pipeline": 2}, "decode", generate=100, layers=32).reading.time_s
+    two = run(
+        "system_dgx_h100", {"pipeline": 2, "microbatches": 2}, "decode", generate=100, layers=32, batch=16
+    ).reading.time_s
     assert alone < two < 1.25 * alone  # the stage with the output head sets the pace
-    one = run("system_dgx_h100", {}, "decode", generate=100).reading.time_s
+    one = run("system_dgx_h100", {}, "decode", generate=100, layers=32).reading.time_s
     assert one < alone < 1.1 * one
