@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import UnsupportedError
@@ -156,6 +157,17 @@ class Device(ABC):
             DoesNotFitError: the graph does not fit the device's fabric.
         """
         return None
+
+    def depends_on(self, path: str, operators: Iterable[Operator]) -> bool:
+        """Whether the time of a program of *operators* may depend on the number at *path* of the hardware's files."""
+        return True
+
+    def inherit(self, other: Device, path: str) -> int:
+        """Take over what *other* lowered that does not depend on the number at *path*, the only one that differs.
+
+        Returns how many operators that were; times are the same with and without.
+        """
+        return 0
 
     def lower(self, op: Operator, fused: bool = True) -> Lowered:
         """Kernels of *op* with their closed-form times, remembered by content."""

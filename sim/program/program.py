@@ -166,8 +166,9 @@ class HostWork:
     """What the host has to do, in seconds of a host of speed 1; see the engine profile.
 
     ``dispatch_s`` (None: the device's own) and ``per_layer_s``, for each of ``layers``, run ahead of the device;
-    ``collective_start_s`` keeps it waiting for its peers outside a captured graph. The others stand between steps, or
-    beside the device where the engine is ``asynchronous``.
+    ``collective_start_s`` keeps it waiting for its peers outside a captured graph. ``per_arrival_s`` delays a request
+    on its way in and out and no step. The others stand between steps, or beside the device where the engine is
+    ``asynchronous``.
     """
 
     dispatch_s: float | None = None
@@ -178,6 +179,7 @@ class HostWork:
     per_sequence_s: float = 0.0
     per_request_s: float = 0.0
     per_prompt_pass_s: float = 0.0
+    per_arrival_s: float = 0.0
     asynchronous: bool = False
 
     def between_steps_s(self, steps: float, sequences: int, prompts: bool) -> float:

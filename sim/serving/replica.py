@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,9 @@ class Scheduling:
         order: ``fcfs`` or ``priority`` (then by arrival).
         most_sequences, most_tokens: limits of a step.
         preemption: what happens to the youngest sequence when pages run out: ``recompute`` or ``swap``.
+        plans_ahead: the scheduler plans a step when the one before it starts, beside the device: a request that
+            arrives meanwhile joins the step after.
+        on_the_way_s: what a request spends outside the engine, before it gets there and after its first token.
     """
 
     policy: str = "chunked"
@@ -43,6 +47,8 @@ class Scheduling:
     most_tokens: int = 2048
     preemption: str = "recompute"
     step_target_s: float = 0.05
+    plans_ahead: bool = False
+    on_the_way_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -92,6 +98,8 @@ class Replica:
         self._horizon, self._finished, self._swap_s = horizon, finished, swap_s
         self.tally = Tally()
         self._note_every_s, self._next_note = note_every_s, 0.0
+        self._newcomers: deque[tuple[float, Request]] = deque()
+        self._step_began_s = -math.inf
         self._waiting: list[tuple[int, int, Request]] = []
         self._prefilling: list[Request] = []
         self._running: dict[int, Request] = {}
@@ -110,35 +118,53 @@ class Replica:
     @property
     def load(self) -> int:
         """Requests that wait or run here."""
-        return len(self._waiting) + len(self._prefilling) + len(self._running)
+        return len(self._newcomers) + len(self._waiting) + len(self._prefilling) + len(self._running)
 
     def submit(self, request: Request) -> None:
         """Put a request into the queue."""
         request.replica = self.index
-        rank = request.priority if self.how.order == "priority" else 0
-        heapq.heappush(self._waiting, (rank, request.index, request))
+        self._newcomers.append((self.env.now, request))
         if self._wake is not None and not self._wake.triggered:
             self._wake.succeed()
+
+    def _queue(self) -> None:
+        """Let newcomers into the queue that the scheduler sees.
+
+        An asynchronous scheduler plans a step when the one before starts: what comes later waits for the next plan.
+        """
+        seen = self._step_began_s if self.how.plans_ahead else math.inf
+        while self._newcomers and self._newcomers[0][0] <= seen:
+            self._wait(self._newcomers.popleft()[1])
+
+    def _wait(self, request: Request) -> None:
+        rank = request.priority if self.how.order == "priority" else 0
+        heapq.heappush(self._waiting, (rank, request.index, request))
 
     # --- the process
 
     def _work(self) -> Generator[Any, Any, None]:
         while True:
             if not (self._waiting or self._prefilling or self._running):
-                self._sealed = False
-                self._wake = self.env.event()
-                yield self._wake
-                self._wake = None
+                if not self._newcomers:
+                    self._sealed = False
+                    self._wake = self.env.event()
+                    yield self._wake
+                    self._wake = None
+                self._step_began_s = self.env.now  # nothing runs that a plan could be made beside
+            if self._newcomers:
+                self._queue()
             self._admit()
             chunks = self._chunks()
             started = self.env.now
             if chunks:
                 seconds = self._start_mixed(chunks)
+                self._step_began_s = started
                 yield self.env.timeout(seconds)
                 self._end_mixed(chunks, seconds)
             elif self._running:
                 steps, seconds = self._start_generating()
                 if steps:
+                    self._step_began_s = started + seconds * (1 - 1 / steps)
                     yield self.env.timeout(seconds)
                     self._advance(steps, seconds)
             self._note(started)
@@ -148,7 +174,9 @@ class Replica:
         self.tally.busy_s += now - started
         if now >= self._next_note:
             self._next_note = now + self._note_every_s
-            self.tally.history.append((now, len(self._waiting), len(self._running), self.pool.used))
+            self.tally.history.append(
+                (now, len(self._waiting) + len(self._newcomers), len(self._running), self.pool.used)
+            )
 
     # --- admission
 
@@ -277,7 +305,7 @@ class Replica:
         self._held[request.index] = held + pool.publish(names, held)
         request.made += 1
         if request.first_token_s is None:
-            request.first_token_s = end
+            request.first_token_s = end + self.how.on_the_way_s
         if request.made >= request.output:
             self._end(request, end)
         else:
@@ -329,8 +357,7 @@ class Replica:
         if self.how.preemption == "swap":
             self._swapped[youngest] = pages
             self._debt_s += pages * self._swap_s
-        rank = request.priority if self.how.order == "priority" else 0
-        heapq.heappush(self._waiting, (rank, request.index, request))
+        self._wait(request)
 
     def _release(self, request: Request, pages: int) -> None:
         """Give back what a request holds: *pages* of context, of which some belong to named blocks."""
@@ -354,7 +381,9 @@ class Replica:
         steps = self._ends[0][0] - self._step
         until = self._horizon() - self.env.now
         one = self.cost.generate_s(sequences, mean)
-        if until < steps * one:
+        if self._newcomers:
+            steps = 1  # the next plan takes them in
+        elif until < steps * one:
             steps = max(1, math.ceil(until / one))
         if steps == 1:
             return 1, one + self._paid_debt()
@@ -389,6 +418,6 @@ class Replica:
             self._end(request, self.env.now)
 
     def _end(self, request: Request, end: float) -> None:
-        request.finish_s = end
+        request.finish_s = end + self.how.on_the_way_s
         self._release(request, self.pool.pages_of(request.context - 1))
         self._finished(request)

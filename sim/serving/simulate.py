@@ -89,6 +89,8 @@ def simulate(
             f"{replicas} replicas of {degrees.devices} devices need {replicas * degrees.devices}; "
             f"{capacity.device} joins {capacity.devices}"
         )
+    if serving.sampling == "filtered" and engine.filtered_passes is not None:
+        engine = engine.model_copy(update={"sampling_passes": engine.filtered_passes})
     graphs = step_graphs(workload, engine, capacity, degrees, base)
     arrivals, block = _load(serving, workload, base, seed)
     scheduling = _scheduling(serving)
@@ -104,7 +106,13 @@ def simulate(
         most_sequences=slots.most_sequences,
         longest=max(2 * page, min(slots.pages * page, 2**20)),
     )
-    scheduling = replace(scheduling, most_sequences=slots.most_sequences)
+    host = program.host
+    scheduling = replace(
+        scheduling,
+        most_sequences=slots.most_sequences,
+        plans_ahead=host.asynchronous,
+        on_the_way_s=host.per_arrival_s / device.launch.host_speed,
+    )
     plan = FleetPlan(
         replicas=replicas,
         pages=slots.pages,

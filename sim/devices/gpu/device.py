@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -48,6 +48,7 @@ from .pointwise import (
 )
 from .power import PowerModel
 from .quantise import quantise_kernel, quantise_kernels
+from .reads import anybody_reads, reads
 from .sequence import SequenceModel
 
 SOFTMAX = ("softmax", "log_softmax")
@@ -184,6 +185,17 @@ class GpuDevice(Device):
         """
         return None if self._power is None else self._power.energy_j(op, lowered.kernels, lowered.times)
 
+    def depends_on(self, path: str, operators: Iterable[Operator]) -> bool:
+        """See :mod:`~.reads`."""
+        return anybody_reads(path, operators)
+
+    def inherit(self, other: Device, path: str) -> int:
+        """See :meth:`Device.inherit`; tiles of products that do not see the number are kept, too."""
+        if isinstance(other, GpuDevice):
+            self._kept = {key: kept for key, kept in other._kept.items() if not reads(path, key[0])}
+            self._gemm.share_searches(other._gemm)
+        return len(self._kept)
+
     def more_roofs(self) -> tuple[tuple[str, str, float], ...]:
         """Vector and L2 roofs."""
         p = self.parameters
@@ -221,8 +233,8 @@ class GpuDevice(Device):
         if not op.quantises:
             return (kernel,)
         what = (self.parameters, self._pointwise, op.m, op.k, op.activation_dtype, op.dtype)
-        if op.quantiser == "kernel" or (not op.quantiser and self.spec.kernels.gemm.quantise_at_once):
-            return (quantise_kernel(*what), kernel)
+        if op.quantiser in ("kernel", "portable") or (not op.quantiser and self.spec.kernels.gemm.quantise_at_once):
+            return (quantise_kernel(*what, portable=op.quantiser == "portable"), kernel)
         return (*quantise_kernels(*what, group=QUANTISED_GROUP if op.group_size else 0), kernel)
 
     def _narrowed(self, m: int, n: int, k: int, dtype: str, again: tuple[bool, bool]) -> tuple[Kernel, ...]:
