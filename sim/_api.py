@@ -273,6 +273,10 @@ def run_specs(
     program = plan_on(machine, spec, base, file)
     with file.blame("precision", "activations") if file is not None else nullcontext():
         reading = READINGS[engine](program, machine.device)
+        if engine == "events" and not program.folded:
+            from .readings.unfolded import by_rank
+
+            reading = by_rank(program, machine.device, reading)
     elastic = sensitivities(program, machine) if sensitivity else ()
     return FullRun(assemble(machine, spec, program, reading, elastic), machine, program, reading)
 

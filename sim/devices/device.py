@@ -6,8 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..errors import UnsupportedError
 from ..graph.graph import Graph
 from ..graph.operator import Launched, Operator
+from ..graph.operators.communication import Collective
+from .communication import Communication
 from .kernel import Kernel, KernelTime, kernel_time
 
 
@@ -126,6 +129,14 @@ class Device(ABC):
     def idle_power_w(self) -> float | None:
         """Power that is drawn whatever runs; None where unknown."""
         return None
+
+    def communication(self, op: Collective, fused: bool = True) -> Communication:
+        """A collective as this device's library does it on its network.
+
+        Raises:
+            UnsupportedError: devices of this kind are not joined.
+        """
+        raise UnsupportedError(f"{self.name}: devices of this kind run no collectives")
 
     def cycles(self, lowered: Lowered) -> float | None:
         """Cycles of the device's own clock for an operator; None where a kernel has no such clock of its own."""

@@ -81,9 +81,13 @@ class SteppedDevice(Device):
         kernels = tuple(kernel for inner in step.steps for kernel in self._price(inner))
         return tuple(_scaled(kernel, step) for kernel in kernels)
 
+    def communication(self, op: Collective, fused: bool = True) -> Communication:
+        """See :meth:`Device.communication`."""
+        beside_s = 0.0 if op.beside is None else self.lower(op.beside, fused).analytic_s
+        return Communication(self.network, self.collective_costs, op, ENGINE, True, beside_s)
+
     def _collective_kernel(self, op: Collective) -> Kernel:
-        beside_s = 0.0 if op.beside is None else self.lower(op.beside).analytic_s
-        done = Communication(self.network, self.collective_costs, op, ENGINE, True, beside_s)
+        done = self.communication(op)
         kernel = self._fixed(f"{op.op} {done.priced.algorithm}", done.seconds, "network", done.bound_s, done.detail)
         return replace(kernel, queued=done.queued)
 

@@ -28,6 +28,11 @@ FLAT = ("ring", "tree")
 """Algorithms whose ranks form one ring or tree over all levels."""
 
 
+def is_flat(algorithm: str, op: str) -> bool:
+    """Whether *op* is forced through one ring or tree of all ranks."""
+    return algorithm in FLAT and op in REDUCING and (algorithm == "ring" or op == "all_reduce")
+
+
 @dataclass(frozen=True, slots=True)
 class Steps:
     """``count`` steps of a collective, ``moved`` bytes over the link of the rank that sends most."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import UnsupportedError
-from .algorithms import FLAT, REDUCING, halving_doubling, named
+from .algorithms import REDUCING, halving_doubling, is_flat, named
 from .protocols import PACKET_SHARE, NodeRings, ProtocolCosts, Ring, direct_all_reduce
 from .sharing import Sharing, counted, queued, shared
 from .topology import Network, NetworkLevel
@@ -99,7 +99,7 @@ def plan(
     forced = (algorithm or network.algorithm) if op in REDUCING else ""
     if forced == "tree" and op != "all_reduce":
         forced = ""
-    network = shared(network, op, devices, stride, groups, sharing, flat=forced in FLAT)
+    network = shared(network, op, devices, stride, groups, sharing, flat=is_flat(forced, op))
     spans = network.spans(devices, stride)
     if op == "send_recv":
         spans = spans[-1:]  # between neighbours that are farthest apart
@@ -279,8 +279,8 @@ def _on_level(level: NetworkLevel, d: int, costs: CollectiveCosts, op: str, size
     if op == "all_reduce":
         options = [("ring", 2 * (d - 1), 2.0 * share * size), ("tree", 2 * math.ceil(math.log2(d)), 2.0 * size)]
         if level.kind == "fat_tree" and d & (d - 1) == 0:
-            steps = halving_doubling(op, d, size)
-            options.append(("halving-doubling", steps.count, steps.moved))
+            halves = halving_doubling(op, d, size)
+            options.append(("halving-doubling", halves.count, halves.moved))
         if direct:
             options.append(("two-shot", 2, 2.0 * share * size))
             if size <= costs.one_shot_limit_bytes:

@@ -33,7 +33,8 @@ class Traffic:
     Attributes:
         kind: of the level.
         size: members of the level (nodes, say).
-        devices: devices of one member that send at once.
+        lanes: devices of one member.
+        devices: those of them that send at once.
         shared_by: devices behind one adapter.
         oversubscription: rate into a leaf switch over that of its uplinks.
         leaf: members below one leaf switch.
@@ -45,6 +46,7 @@ class Traffic:
 
     kind: str
     size: int
+    lanes: int
     devices: int
     shared_by: int
     oversubscription: float
@@ -58,6 +60,12 @@ class Traffic:
     def within_leaf(self) -> bool:
         """No message leaves a leaf switch (groups start at leaf boundaries)."""
         return self.distance * self.members <= self.leaf
+
+    @property
+    def uplink(self) -> float:
+        """Time of a leaf's uplinks for a message of every sending device of one member; 1: of an adapter for one."""
+        adapters = max(1.0, self.lanes / self.shared_by)
+        return self.devices / adapters * self.oversubscription / self.leaf
 
     @property
     def leaf_members(self) -> int:
@@ -76,22 +84,33 @@ def counted(traffic: Traffic) -> float:
     ``L/r`` (an exchange with everyone: the share of the partners outside, ``r`` times as slow, beside those inside).
     Rings: groups side by side.
 
-    >>> counted(Traffic("fat_tree", 8, 8, 2, 1.0, 8, 4, 1, 1, False))  # two devices behind an adapter
+    >>> counted(Traffic("fat_tree", 8, 8, 8, 2, 1.0, 8, 4, 1, 1, False))  # two devices behind an adapter
     2.0
-    >>> counted(Traffic("fat_tree", 8, 1, 1, 2.0, 4, 2, 4, 4, False))  # four groups leave a leaf of 4, two uplinks
+    >>> counted(Traffic("fat_tree", 8, 1, 1, 1, 2.0, 4, 2, 4, 4, False))  # four groups leave a leaf of 4, two uplinks
     2.0
     """
     adapters = float(min(traffic.shared_by, traffic.devices))
     if traffic.kind == "ring":
-        return adapters * traffic.side_by_side
+        return max(adapters, adapters * traffic.side_by_side * _ring_load(traffic))
     if traffic.kind != "fat_tree" or traffic.oversubscription <= 1.0 or traffic.within_leaf:
         return adapters
-    t, rate = traffic, traffic.oversubscription / traffic.leaf
-    # Devices that do not share an adapter leave through more of them, so uplinks count in whole members.
+    t, leaving = traffic, 1.0
     if t.everyone:
-        outside = (t.members - t.leaf_members) / (t.members - 1)
-        return adapters * max(1.0, outside * t.leaf_members * t.side_by_side * rate)
-    return adapters * max(1.0, t.side_by_side * rate)
+        leaving = t.leaf_members * (t.members - t.leaf_members) / (t.members - 1)
+    return max(adapters, leaving * t.side_by_side * t.uplink)
+
+
+def _ring_load(traffic: Traffic) -> float:
+    """Messages on the busiest link of a ring, from one group: to the next member, or shares to all, both ways round.
+
+    Of ``m`` members that close the ring, the distances to all others are ``m²/4`` together, over two links a member;
+    an open chain has ``(m/2)²`` pairs across its middle.
+    """
+    m = traffic.members
+    if not traffic.everyone or m == 2:  # a message is not split over both ways
+        return 1.0
+    closed = m * traffic.distance >= traffic.size
+    return m * m / ((8.0 if closed else 4.0) * (m - 1))
 
 
 @lru_cache(maxsize=256)
@@ -100,7 +119,9 @@ def queued(traffic: Traffic) -> float:
     partners = traffic.members - 1 if traffic.everyone else 1
     if traffic.side_by_side * traffic.members * partners * min(traffic.shared_by, traffic.devices) > MOST_MESSAGES:
         return counted(traffic)
-    alone = _makespan(replace(traffic, devices=1, shared_by=1, side_by_side=1, oversubscription=1.0), traffic)
+    if traffic.kind == "ring" and traffic.everyone:  # what a member sends would leave it in one unit of time
+        return max(1.0, _makespan(traffic, traffic))
+    alone = _makespan(replace(traffic, devices=1, lanes=1, shared_by=1, side_by_side=1, oversubscription=1.0), traffic)
     return max(1.0, _makespan(traffic, traffic) / alone)
 
 
@@ -112,7 +133,7 @@ def _makespan(running: Traffic, real: Traffic) -> float:
     """
     behind = min(running.shared_by, running.devices)
     free: dict[tuple[str, int], float] = {}
-    uplink = running.oversubscription / running.leaf  # unit messages of one adapter a member
+    uplink = running.uplink / behind  # of one message; the adapter's part of the uplinks
     paths: list[tuple[tuple[tuple[str, int], ...], float]] = []
     for side in range(running.side_by_side):
         nodes = [side + real.distance * i for i in range(real.members)]
@@ -121,7 +142,8 @@ def _makespan(running: Traffic, real: Traffic) -> float:
             around = nodes[index + 1 :] + nodes[:index]
             partners = around if running.everyone else around[:1]
             span, size = real.distance * real.members, 1.0 / len(partners)
-            paths += [(_path(running, node, partner, span), size) for partner in partners] * behind
+            odd = index % 2 == 1
+            paths += [(_path(running, node, partner, span, odd=odd), size) for partner in partners] * behind
     chunks = max(1, min(MOST_CHUNKS, MOST_PIECES // len(paths)))
     events = [(0.0, serial, serial % len(paths), 0) for serial in range(chunks * len(paths))]
     serial, last = len(events), 0.0
@@ -140,19 +162,35 @@ def _makespan(running: Traffic, real: Traffic) -> float:
     return last
 
 
-def _path(traffic: Traffic, source: int, target: int, span: int) -> tuple[tuple[str, int], ...]:
+def _path(traffic: Traffic, source: int, target: int, span: int, *, odd: bool) -> tuple[tuple[str, int], ...]:
     """Links from one member to another."""
     if traffic.kind == "ring":
-        if target > source:
-            return tuple(("forward", i) for i in range(source, target))
-        if span >= traffic.size:  # the group closes around the ring
-            return tuple(("forward", i % traffic.size) for i in range(source, target + traffic.size))
-        return tuple(("backward", i) for i in range(source, target, -1))
+        closed = span >= traffic.size
+        return ring_path(traffic.size, source, target, closed=closed, shortest=traffic.everyone, odd=odd)
     out: tuple[tuple[str, int], ...] = (("out", source), ("in", target))
     below, there = source // traffic.leaf, target // traffic.leaf
     if traffic.kind == "fat_tree" and below != there:
         return (out[0], ("up", below), ("down", there), out[1])
     return out
+
+
+def ring_path(
+    size: int, source: int, target: int, *, closed: bool, shortest: bool = False, odd: bool = False
+) -> tuple[tuple[str, int], ...]:
+    """Links between two places of a ring of *size*: forward, and back again where the group does not *close* the ring.
+
+    *shortest*: the shorter way round a closed ring; between opposite places an *odd* member goes backward.
+
+    >>> ring_path(8, 6, 0, closed=True)
+    (('forward', 6), ('forward', 7))
+    >>> len(ring_path(8, 0, 6, closed=True, shortest=True))
+    2
+    """
+    ahead = (target - source) % size
+    back = closed and shortest and (ahead > size - ahead or (odd and 2 * ahead == size))
+    if (target > source or closed) and not back:
+        return tuple(("forward", (source + i) % size) for i in range(ahead))
+    return tuple(("backward", (source - i) % size) for i in range(size - ahead if closed else source - target))
 
 
 def shared(
@@ -175,6 +213,7 @@ def shared(
             traffic = Traffic(
                 kind=level.kind,
                 size=level.size,
+                lanes=below,
                 devices=abreast if flat else min(below, per_member * abreast),
                 shared_by=level.shared_by,
                 oversubscription=level.oversubscription,

@@ -8,7 +8,7 @@ from ..errors import UnsupportedError
 from ..graph.graph import Graph, Item, Node
 from ..graph.operators.communication import Collective
 from ..graph.operators.moe import Experts
-from ..spec.architecture import ArchitectureSpec
+from ..spec.architecture import ArchitectureSpec, LayerRun, Moe
 from ..spec.workload import WorkloadSpec
 from .memory import stages_of
 from .program import Degrees
@@ -39,7 +39,7 @@ def check_degrees(workload: WorkloadSpec, model: ArchitectureSpec | None, degree
         )
     if model is None and degrees.context > 1:
         raise UnsupportedError(f"{name}: context parallelism needs a 'model'; operators of a list have their sizes")
-    experts = [ffn.experts for ffn in _expert_layers(model)]
+    experts = [int(ffn.experts) for ffn in _expert_layers(model)]
     if degrees.expert > 1 and model is not None and not experts:
         raise UnsupportedError(f"{name}: 'expert' is {degrees.expert} but {model.name} has no experts")
     for count in experts:
@@ -52,10 +52,8 @@ def check_degrees(workload: WorkloadSpec, model: ArchitectureSpec | None, degree
         )
 
 
-def _expert_layers(model: ArchitectureSpec | None) -> list[object]:
-    from ..spec.architecture import LayerRun, Moe
-
-    found: list[object] = []
+def _expert_layers(model: ArchitectureSpec | None) -> list[Moe]:
+    found: list[Moe] = []
 
     def visit(runs: list[LayerRun]) -> None:
         for run in runs:

@@ -49,7 +49,12 @@ def simulate_pipeline(seconds: Sequence[float], microbatches: int, rounds: float
     7.0
     """
     simulated = max(1, min(SIMULATED_ROUNDS, round(rounds)))
-    ends = _makespans(seconds, microbatches, simulated)
+    return per_step(_makespans(seconds, microbatches, simulated), rounds)
+
+
+def per_step(ends: Sequence[float], rounds: float) -> float:
+    """Seconds a step of *rounds* in a row, of which the first few ended at *ends*."""
+    simulated = len(ends)
     if rounds <= simulated:
         return ends[-1] / simulated
     # The last rounds repeat once the pipeline is full; waves of as many rounds as the pipeline is deep differ less.

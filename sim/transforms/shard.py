@@ -169,13 +169,15 @@ def _experts(node: Node, division: _Division) -> tuple[Item, ...]:
     assert isinstance(part, Experts)
     uneven = max(1.0, part.assignments * expert / (routed.tokens * op.top_k))
     if tensor > expert:
-        part = part.split("tensor", tensor // expert)  # type: ignore[assignment]
+        sliced: Operator = part.split("tensor", tensor // expert)
+    else:
+        sliced = part
     out: list[Item] = []
     exchange = uneven * op.tokens * op.top_k * op.hidden * size_of(op.dtype) / tensor
     stride = division.data_stride
     if spread > 1:
         out.append(_collective(replace(node, name=f"{node.name}_dispatch"), "all_to_all", exchange, spread, stride))
-    out.append(replace(node, op=part, split="", after=""))
+    out.append(replace(node, op=sliced, split="", after=""))
     if spread > 1:
         out.append(_collective(replace(node, name=f"{node.name}_combine"), "all_to_all", exchange, spread, stride))
     if tensor > 1 and node.after:  # elsewhere the partial sums join those of the shared experts first

@@ -401,13 +401,16 @@ class GpuDevice(Device):
         kernel = _with_term(kernel, bound)
         return (kernel,) * passes
 
+    def communication(self, op: Collective, fused: bool = True) -> Communication:
+        """See :meth:`Device.communication`."""
+        adds = not op.dtype.startswith("int")  # adding switches know floating point only
+        beside_s = 0.0 if op.beside is None else self.lower(op.beside, fused).analytic_s
+        return Communication(self.network, self._collective, op, op.runtime or ENGINE, adds, beside_s)
+
     def _communicate(self, op: Collective, fused: bool) -> tuple[Kernel, ...]:
         if op.devices == 1:
             return ()
-        by = op.runtime or ENGINE
-        adds = not op.dtype.startswith("int")  # adding switches know floating point only
-        beside_s = 0.0 if op.beside is None else self.lower(op.beside, fused).analytic_s
-        communication = Communication(self.network, self._collective, op, by, adds, beside_s)
+        communication = self.communication(op, fused)
         priced, bound = communication.priced, communication.bound_s
         return (
             Kernel(
