@@ -58,6 +58,9 @@ COMPACT_SLOTS = (4, 2)
 MERGE_TRIPS = 4.0
 """Trips to L2 of a block that adds its sums to those of the block before: lock, sums, their way back, release."""
 
+COMPACT_SPLITS = 4.0
+"""Blocks that share the tile of one pick at most, as it counts them (the same file)."""
+
 COMPACT_COLUMNS, COMPACT_DEPTH, COMPACT_STAGES, COMPACT_THREADS = 128.0, 64.0, 4.0, 128.0
 """Its tile of weights, stages and threads, the shape of which most blocks fit (the same file)."""
 
@@ -264,6 +267,8 @@ class ExpertsModel:
                 COMPACT_SLOTS[m > COMPACT_ROWS[1]],
             ),
         )
+        # Few picks start fewer blocks: as many as would leave each a quarter of a pick's tile.
+        slots = min(slots, max(1.0, op.tokens * op.top_k * columns * COMPACT_SPLITS // p.units))
         tiles = max(1.0, blocks * columns)
         count = max(1, min(int(p.units * slots), round(tiles * steps)))
         share = tiles * steps / count
@@ -289,9 +294,7 @@ class ExpertsModel:
         used_m, used_n = min(tile.m, rows / max(shape.blocks, 1.0)), min(tile.n, x.n)
         out_tile = used_m * used_n * max(2.0, ea)
         # Weights stream through once for every group of row blocks, unless L2 holds one expert's matrix.
-        passes = (
-            1.0 if x.weights_bytes <= p.l2_capacity_bytes else max(1.0, shape.blocks / (active * GROUPED_BLOCKS))
-        )
+        passes = 1.0 if x.weights_bytes <= p.l2_capacity_bytes else max(1.0, shape.blocks / (active * GROUPED_BLOCKS))
         moved = x.in_bytes + x.out_bytes
         weights = x.weights_bytes * active
         memory = weights * passes + moved * (1.0 - p.kept(moved + weights))
