@@ -235,7 +235,9 @@ class ExpertsModel:
         idle = max(0.0, _launched(op, tile.m) - blocks) * columns / (p.units * slots)
         # A block that finds nothing to do reads how many rows there are and ends.
         empty_s = idle * (p.l2_latency_s + p.l1_latency_s)
-        shape = _Shape(tile, steps, min(steps * tile.k, float(x.k)), blocks, active, count, int(slots))
+        # A row of weights is read to its end; rows lie one after another, so short ones are read together.
+        run = x.k * word * (tile.n if steps < tile.stages else 1.0)
+        shape = _Shape(tile, steps, min(steps * tile.k, float(x.k)), run, blocks, active, count, int(slots))
         return self._build(op, x, shape, busy, self._setup_s + empty_s, "l1" if shared_s > matrix_s else "matrix")
 
     def _rescale(self, tile: Tile, steps: int, slots: float) -> tuple[float, float]:
@@ -283,7 +285,8 @@ class ExpertsModel:
         # The blocks that share a tile add their sums one after another: wait for the lock, read, write, release.
         sharers = math.ceil(count / tiles) if count > tiles else 2.0
         turn_s = MERGE_TRIPS * p.l2_latency_s + 2.0 * tile.m * tile.n * ACCUMULATOR_BYTES / p.l1_bytes_per_s
-        shape = _Shape(tile, share, share * tile.k, blocks, active, count, int(slots))
+        run = (tile.stages - 1.0) * tile.k * tile.n * eb  # stored in the order of the tiles
+        shape = _Shape(tile, share, share * tile.k, run, blocks, active, count, int(slots))
         setup_s = self._setup_s + sharers * turn_s
         return self._build(op, x, shape, busy, setup_s, "l1" if shared_s > matrix_s + widen_s else "matrix")
 
@@ -321,7 +324,7 @@ class ExpertsModel:
             units=p.units,
             slots=shape.slots,
             l2_bytes_per_s=p.l2_bytes_per_s,
-            memory_bytes_per_s=p.gather_bytes_per_s(x.k * eb),
+            memory_bytes_per_s=p.gather_bytes_per_s(shape.run_bytes),
             terms=terms,
             binding=binding,
             setup_s=setup_s,
@@ -336,11 +339,15 @@ class ExpertsModel:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """How a product is cut: *count* blocks of *steps* (*depth* elements) each, for row *blocks* of *active* experts."""
+    """How a product is cut: *count* blocks of *steps* (*depth* elements) each, for row *blocks* of *active* experts.
+
+    Weights are read in pieces of *run_bytes*.
+    """
 
     tile: Tile
     steps: float
     depth: float
+    run_bytes: float
     blocks: float
     active: float
     count: int
