@@ -225,8 +225,8 @@ class PointwiseKernels(SpecModel):
     loads_in_flight: Count = Field(description="independent vector loads a thread issues before it waits")
     accesses: OpPerCycle | None = Field(
         None,
-        description="single elements that the load/store path of one SM takes in a clock, in the engines' row kernels "
-        "(norm, gated activation, rotary embedding), which load and store them one by one; free if absent",
+        description="single elements that the load/store path of one SM takes in a clock where a kernel writes what it "
+        "reads (rotary embedding) or sweeps a row several times (softmax); the units' own rate if absent",
     )
 
 

@@ -58,6 +58,9 @@ COMPACT_SLOTS = (4, 2)
 MERGE_TRIPS = 4.0
 """Trips to L2 of a block that adds its sums to those of the block before: lock, sums, their way back, release."""
 
+COMPACT_SPLITS = 4.0
+"""Blocks that share the tile of one pick at most, as it counts them (the same file)."""
+
 COMPACT_COLUMNS, COMPACT_DEPTH, COMPACT_STAGES, COMPACT_THREADS = 128.0, 64.0, 4.0, 128.0
 """Its tile of weights, stages and threads, the shape of which most blocks fit (the same file)."""
 
@@ -232,7 +235,9 @@ class ExpertsModel:
         idle = max(0.0, _launched(op, tile.m) - blocks) * columns / (p.units * slots)
         # A block that finds nothing to do reads how many rows there are and ends.
         empty_s = idle * (p.l2_latency_s + p.l1_latency_s)
-        shape = _Shape(tile, steps, min(steps * tile.k, float(x.k)), blocks, active, count, int(slots))
+        # A row of weights is read to its end; rows lie one after another, so short ones are read together.
+        run = x.k * word * (tile.n if steps < tile.stages else 1.0)
+        shape = _Shape(tile, steps, min(steps * tile.k, float(x.k)), run, blocks, active, count, int(slots))
         return self._build(op, x, shape, busy, self._setup_s + empty_s, "l1" if shared_s > matrix_s else "matrix")
 
     def _rescale(self, tile: Tile, steps: int, slots: float) -> tuple[float, float]:
@@ -264,6 +269,8 @@ class ExpertsModel:
                 COMPACT_SLOTS[m > COMPACT_ROWS[1]],
             ),
         )
+        # Few picks start fewer blocks: as many as would leave each a quarter of a pick's tile.
+        slots = min(slots, max(1.0, op.tokens * op.top_k * columns * COMPACT_SPLITS // p.units))
         tiles = max(1.0, blocks * columns)
         count = max(1, min(int(p.units * slots), round(tiles * steps)))
         share = tiles * steps / count
@@ -278,7 +285,8 @@ class ExpertsModel:
         # The blocks that share a tile add their sums one after another: wait for the lock, read, write, release.
         sharers = math.ceil(count / tiles) if count > tiles else 2.0
         turn_s = MERGE_TRIPS * p.l2_latency_s + 2.0 * tile.m * tile.n * ACCUMULATOR_BYTES / p.l1_bytes_per_s
-        shape = _Shape(tile, share, share * tile.k, blocks, active, count, int(slots))
+        run = (tile.stages - 1.0) * tile.k * tile.n * eb  # stored in the order of the tiles
+        shape = _Shape(tile, share, share * tile.k, run, blocks, active, count, int(slots))
         setup_s = self._setup_s + sharers * turn_s
         return self._build(op, x, shape, busy, setup_s, "l1" if shared_s > matrix_s + widen_s else "matrix")
 
@@ -316,7 +324,7 @@ class ExpertsModel:
             units=p.units,
             slots=shape.slots,
             l2_bytes_per_s=p.l2_bytes_per_s,
-            memory_bytes_per_s=p.gather_bytes_per_s(x.k * eb),
+            memory_bytes_per_s=p.gather_bytes_per_s(shape.run_bytes),
             terms=terms,
             binding=binding,
             setup_s=setup_s,
@@ -331,11 +339,15 @@ class ExpertsModel:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """How a product is cut: *count* blocks of *steps* (*depth* elements) each, for row *blocks* of *active* experts."""
+    """How a product is cut: *count* blocks of *steps* (*depth* elements) each, for row *blocks* of *active* experts.
+
+    Weights are read in pieces of *run_bytes*.
+    """
 
     tile: Tile
     steps: float
     depth: float
+    run_bytes: float
     blocks: float
     active: float
     count: int

@@ -35,26 +35,34 @@ SWEPT_SOFTMAX_PASSES = 3
 class RowLoop:
     """What a row kernel of an engine does for one element: every thread loops over single elements, nothing unrolled.
 
-    ``instructions`` for the arithmetic pipes and ``accesses`` (loads and stores) of all loops over the row, ``trips``
-    loads that wait for one another. ``pair``: the loop takes two elements a turn.
+    ``multiplies`` go to the pipe that multiplies and adds (integer multiplies and moves as well), ``others`` to that of
+    integer additions, shifts, comparisons and conversions; ``accesses`` are loads and stores of all loops over the row,
+    ``trips`` loads that wait for one another. ``pair``: the loop takes two elements a turn. ``in_place``: it writes
+    what it has read.
     """
 
-    instructions: float
+    multiplies: float
+    others: float
     accesses: float
     trips: int
     pair: bool = False
+    in_place: bool = False
 
 
 ROW_LOOPS = {
-    "rmsnorm": RowLoop(18.0, 4.0, 2),
-    "silu_mul": RowLoop(34.0, 3.0, 1),
-    "rope": RowLoop(22.5, 3.0, 1, pair=True),
+    "rmsnorm": RowLoop(13.0, 6.0, 4.0, 2),
+    "silu_mul": RowLoop(21.0, 14.0, 3.0, 1),
+    "rope": RowLoop(7.5, 12.5, 3.0, 1, pair=True, in_place=True),
 }
 """vllm-project/vllm 0.2 csrc (layernorm, activation, pos_encoding kernels): loops of that form compiled for compute
-capability 8.0 (nvcc 13) and counted as above: nothing is unrolled. Rotary embedding divides integers for each pair."""
+capability 8.0 (nvcc 13), machine instructions of the path taken counted by the pipe that runs them: nothing is
+unrolled. Rotary embedding divides integers for each pair."""
 
 LOOP_INSTRUCTIONS, ACCESS_INSTRUCTIONS, SPECIAL_INSTRUCTIONS = 2.0, 4.0, 7.0
 """Of other such loops, after those above: loop count, 64-bit address, exponential or division."""
+
+ACCESS_LANES = 32.0
+"""Load/store units of a processor: elements that they take in a clock (NVIDIA A100 and H100 whitepapers)."""
 
 
 def swept_softmax_threads(cols: int) -> int:
@@ -76,7 +84,8 @@ def row_loop(kind: str, r: Recipe) -> RowLoop:
     passes = 2 if r.reduces else 1
     accesses = r.reads * passes + r.writes + r.parameters
     work = r.vector + SPECIAL_INSTRUCTIONS * r.special
-    return RowLoop(LOOP_INSTRUCTIONS * passes + ACCESS_INSTRUCTIONS * accesses + work, accesses, passes)
+    half = (LOOP_INSTRUCTIONS * passes + ACCESS_INSTRUCTIONS * accesses + work) / 2.0
+    return RowLoop(half, half, accesses, passes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +128,9 @@ class PointwiseModel:
         self._in_flight = int(habits.loads_in_flight)
         self._accesses = math.inf if habits.accesses is None else float(habits.accesses) * parameters.clock_hz
         self._instructions = parameters.instruction_rate()
+        lanes = parameters.vector_flops
+        self._multiply_rate, self._other_rate = lanes["fp32"] / 2.0, lanes.get("int32", lanes["fp32"]) / 2.0
+        self._access_rate = ACCESS_LANES * parameters.clock_hz
 
     def kernel(self, sweep: Sweep, name: str) -> Kernel:
         """One kernel for one pass.
@@ -155,19 +167,29 @@ class PointwiseModel:
     def _row_kernel(self, sweep: Sweep, name: str, loop: RowLoop) -> Kernel:
         """A block a row; each thread takes every ROW_THREADS-th element (or pair), one after the other.
 
-        A turn of the block waits for its loads, which only the processor's other blocks cover, and then issues its
-        instructions and passes its accesses through the load/store path, in that order for every warp.
+        The blocks that a processor holds start together and stay in step: all wait for their loads, then issue their
+        instructions and pass their accesses through the load/store units, in that order for every warp. One tile here
+        is all the blocks that a processor holds at a time, the last and shorter round shared out among all.
         """
         p = self._p
         items, most = (math.ceil(sweep.cols / 2), PAIR_THREADS) if loop.pair else (sweep.cols, ROW_THREADS)
         threads = min(most, items, p.max_threads)
         turns = math.ceil(items / threads)
         slots = max(1, min(p.max_threads // threads, p.max_blocks))
+        rounds = math.ceil(sweep.rows / (p.units * slots))
         away = min(1.0, sweep.memory_bytes / ((sweep.read_bytes + sweep.write_bytes) or 1.0))
         trip_s = loop.trips * p.l2_latency_s + away * p.memory_latency_s  # a second load of the row finds it in L2
-        elements = float(sweep.rows) * sweep.cols
-        counted = replace(sweep, instructions=loop.instructions * elements, accesses=loop.accesses * elements)
-        return self._build(counted, name, sweep.rows, slots, turns * trip_s + sweep.chain_s, math.inf)
+        elements = turns * threads * (2.0 if loop.pair else 1.0)  # lanes without an element wait for the others
+        work_s = max(loop.multiplies / self._multiply_rate, loop.others / self._other_rate)
+        rate = min(self._access_rate, self._accesses) if loop.in_place else self._access_rate
+        row_s = elements * (work_s + loop.accesses / rate)
+        kernel = self._build(
+            sweep, name, rounds * min(sweep.rows, p.units), 1, turns * trip_s + sweep.chain_s, math.inf
+        )
+        (tile,) = kernel.classes
+        busy = max(tile.busy_s, row_s * math.ceil(sweep.rows / p.units) / rounds)
+        binding = "vector" if busy > tile.busy_s else kernel.binding
+        return replace(kernel, classes=(replace(tile, busy_s=busy),), binding=binding)
 
     def _build(self, sweep: Sweep, name: str, blocks: int, slots: int, serial_s: float, flight: float) -> Kernel:
         p = self._p
