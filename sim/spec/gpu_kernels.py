@@ -11,6 +11,7 @@ from pydantic import Field
 
 from .fields import (
     Bytes,
+    BytesPerCycle,
     Count,
     FlopPerCycle,
     NonNegativeCount,
@@ -63,6 +64,9 @@ class GemmKernels(SpecModel):
         None,
         description="writes into L2 of a line that comes from memory, each in the place of a read: 2 where both "
         "partitions keep a copy; free if absent",
+    )
+    operands: BytesPerCycle | None = Field(
+        None, description="what an SM's copies of tiles take from L2 in a cycle when all SMs load; l2.bandwidth if absent"
     )
     vector_kernel: bool = Field(
         False, description="products of one row run in a matrix-vector kernel, without steps of the matrix unit"

@@ -73,13 +73,14 @@ class GemmModel:
             reduction_s = launch_gap_s + p.l2_latency_s * 2.0 + p.memory_latency_s
         else:
             reduction_s = float(reduction)
+        operands = math.inf if habits.operands is None else float(habits.operands) * p.clock_hz * p.units
         self._shapes = [f"{int(t[0])}x{int(t[1])}x{int(t[2])}" for t in tiles]
         self._p, self._name, self._tiles = p, device, tiles
         self._splits = [float(s) for s in sorted(habits.split_k)]
         self._device: list[float] = [
             p.units,
             p.l1_bytes_per_s,
-            p.l2_bytes_per_s,
+            min(p.l2_bytes_per_s, operands),
             p.memory_bytes_per_s,
             p.l2_capacity_bytes,
             p.memory_latency_s,
