@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from ...errors import UnsupportedError
 from ...graph.dtypes import size_of
 from ...spec.gpu_kernels import GemmKernels
-from ..kernel import Kernel, TileClass
+from ..kernel import Kernel, TileClass, kernel_time
 from . import tile_search as ts
 from .parameters import GpuParameters, tile_table
 from .power import PowerModel
+from .vector_product import MODULE_ROWS, vector_tiles
 
 DEQUANT_OPS = 1.5
 """Vector operations to widen one weight: extract, convert, scale, for two weights of a register at once."""
@@ -100,6 +101,7 @@ class GemmModel:
             1.0 if habits.vector_kernel else 0.0,
         ]
         self._fetch = float(habits.fetch or 0.0)
+        self._vector = habits.vector_kernel
         self._tables: dict[tuple[float, float], list[list[float]]] = {}
         self._out = [0.0] * ts.RESULT_SIZE
         self._search: Callable[..., None] = parameters.search or ts.search
@@ -154,6 +156,9 @@ class GemmModel:
         kernel = self._build(
             name, terms, self._setup_s + (self._module_setup_s if x.module else 0.0), 0.5 if eb < ea else 1.0
         )
+        vector = self._vector_kernel(x, name, terms, ea, eb)
+        if vector is not None and kernel_time(vector).total_s < kernel_time(kernel).total_s:
+            kernel = vector
         if self._power is None:
             return kernel
         return self._power.held(kernel, 2.0 * x.m * x.n * x.k * x.batch, x.dtype)
@@ -177,6 +182,37 @@ class GemmModel:
                 table.append([m, n, depth, stages, warps_m, warps_n, *map(p.gather_bytes_per_s, runs)])
             self._tables[ea, eb] = table
         return table
+
+    def _vector_kernel(
+        self, x: Product, name: str, terms: tuple[tuple[str, float], ...], ea: float, eb: float
+    ) -> Kernel | None:
+        """The same product on the vector units, where the library has such a kernel for so few rows."""
+        most = MODULE_ROWS if x.module and x.dtype == "int8" else int(self._vector)
+        if x.m > most or x.batch > 1 or eb < ea:
+            return None
+        p = self._p
+        b_bytes = float(x.n) * x.k * eb
+        c_bytes = float(x.m) * x.n * size_of(x.output_dtype or x.dtype)
+        memory = (
+            float(x.m) * x.k * ea * (1.0 - x.a_resident)
+            + b_bytes * (1.0 - x.b_resident)
+            + x.b_extra_bytes
+            + c_bytes * (1.0 - x.c_resident)
+        )
+        tile, slots, rate = vector_tiles(p, x.m, x.n, x.k, ea, eb, memory)
+        moved = tile.l2_bytes * tile.count
+        return Kernel(
+            name=f"{name} vector",
+            classes=(tile,),
+            units=p.units,
+            slots=slots,
+            l2_bytes_per_s=p.l2_bytes_per_s * moved / (moved + self._device[ts.D_FILLS] * memory),
+            memory_bytes_per_s=rate,
+            terms=terms,
+            binding="vector",
+            setup_s=self._setup_s + (self._module_setup_s if x.module else 0.0),
+            detail=(("tile", "vector"), ("split_k", 1)),
+        )
 
     def _build(self, name: str, terms: tuple[tuple[str, float], ...], setup_s: float, narrow: float) -> Kernel:
         p, out = self._p, self._out
