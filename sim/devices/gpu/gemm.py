@@ -154,7 +154,7 @@ class GemmModel:
             ("l2", l2_bytes / p.l2_bytes_per_s),
         )
         kernel = self._build(
-            name, terms, self._setup_s + (self._module_setup_s if x.module else 0.0), 0.5 if eb < ea else 1.0
+            name, terms, self._start_s(x), 0.5 if eb < ea else 1.0
         )
         vector = self._vector_kernel(x, name, terms, ea, eb)
         if vector is not None and kernel_time(vector).total_s < kernel_time(kernel).total_s:
@@ -183,6 +183,13 @@ class GemmModel:
             self._tables[ea, eb] = table
         return table
 
+    def _start_s(self, x: Product) -> float:
+        """Start of a kernel; sums of 8-bit operands wait for the scales of their rows and columns before they are stored."""
+        if not x.module:
+            return self._setup_s
+        scales_s = self._p.memory_latency_s + self._p.l2_latency_s if x.dtype == "int8" else 0.0
+        return self._setup_s + self._module_setup_s + scales_s
+
     def _vector_kernel(
         self, x: Product, name: str, terms: tuple[tuple[str, float], ...], ea: float, eb: float
     ) -> Kernel | None:
@@ -210,7 +217,7 @@ class GemmModel:
             memory_bytes_per_s=rate,
             terms=terms,
             binding="vector",
-            setup_s=self._setup_s + (self._module_setup_s if x.module else 0.0),
+            setup_s=self._start_s(x),
             detail=(("tile", "vector"), ("split_k", 1)),
         )
 
