@@ -66,7 +66,8 @@ class GemmKernels(SpecModel):
         "partitions keep a copy; free if absent",
     )
     operands: BytesPerCycle | None = Field(
-        None, description="what an SM's copies of tiles take from L2 in a cycle when all SMs load; l2.bandwidth if absent"
+        None,
+        description="what copies of pieces of rows take from L2 (an SM, all of them loading); l2.bandwidth if absent",
     )
     vector_kernel: bool = Field(
         False, description="products of one row run in a matrix-vector kernel, without steps of the matrix unit"

@@ -100,8 +100,10 @@ class GemmModel:
             float(habits.pair),
             1.0 if habits.vector_kernel else 0.0,
         ]
+        # Narrow weights, stored in the order of the tiles, and matrix-vector kernels take whole lines.
+        self._whole = [*self._device]
+        self._whole[ts.D_L2_BW] = p.l2_bytes_per_s
         self._fetch = float(habits.fetch or 0.0)
-        self._vector = habits.vector_kernel
         self._tables: dict[tuple[float, float], list[list[float]]] = {}
         self._out = [0.0] * ts.RESULT_SIZE
         self._search: Callable[..., None] = parameters.search or ts.search
@@ -139,7 +141,9 @@ class GemmModel:
             0.0 if x.module or x.block_scaled else 1.0,
             1.0 / (SCALED_STEP * p.vector_op_rate()) if x.block_scaled else 0.0,
         ]
-        self._search(problem, self._device, self._table(ea, eb), self._splits, out)
+        whole_lines = eb < ea or (x.m == 1 and self._device[ts.D_GEMV] > 0.0)
+        device = self._whole if whole_lines else self._device
+        self._search(problem, device, self._table(ea, eb), self._splits, out)
         if out[ts.TIME] == math.inf:
             raise UnsupportedError(
                 f"{self._name}: no GEMM tile fits {x.dtype} in {p.shared_bytes:.0f} B of shared memory"
@@ -153,9 +157,7 @@ class GemmModel:
             ("memory", memory / p.memory_peak_bytes_per_s),
             ("l2", l2_bytes / p.l2_bytes_per_s),
         )
-        kernel = self._build(
-            name, terms, self._start_s(x), 0.5 if eb < ea else 1.0
-        )
+        kernel = self._build(name, terms, self._start_s(x), 0.5 if eb < ea else 1.0)
         vector = self._vector_kernel(x, name, terms, ea, eb)
         if vector is not None and kernel_time(vector).total_s < kernel_time(kernel).total_s:
             kernel = vector
@@ -184,7 +186,7 @@ class GemmModel:
         return table
 
     def _start_s(self, x: Product) -> float:
-        """Start of a kernel; sums of 8-bit operands wait for the scales of their rows and columns before they are stored."""
+        """Start of a kernel; 8-bit operands' sums wait for scales of their rows and columns before they are stored."""
         if not x.module:
             return self._setup_s
         scales_s = self._p.memory_latency_s + self._p.l2_latency_s if x.dtype == "int8" else 0.0
@@ -194,8 +196,7 @@ class GemmModel:
         self, x: Product, name: str, terms: tuple[tuple[str, float], ...], ea: float, eb: float
     ) -> Kernel | None:
         """The same product on the vector units, where the library has such a kernel for so few rows."""
-        most = MODULE_ROWS if x.module and x.dtype == "int8" else int(self._vector)
-        if x.m > most or x.batch > 1 or eb < ea:
+        if not x.module or x.dtype != "int8" or x.m > MODULE_ROWS or eb < ea:
             return None
         p = self._p
         b_bytes = float(x.n) * x.k * eb
