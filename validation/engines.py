@@ -49,7 +49,7 @@ DTYPES: dict[str, dict[str, Any]] = {
     "fp8": {"dtype": "fp8"},
     "fp8_block": {"dtype": "fp8", "group_size": 128 * 128},
     "nvfp4": {"dtype": "fp4"},
-    "sq": {"dtype": "int8"},
+    "sq": {"dtype": "int8", "output_dtype": "fp16"},
     "int8_wo": {"dtype": "bf16", "weight_dtype": "int8"},
     "int4_wo": {"dtype": "bf16", "weight_dtype": "int4", "group_size": 128},
 }

@@ -20,7 +20,7 @@ from .operators.scan import GatedDelta, SelectiveScan, SSDScan
 
 SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "fp8_block": {"dtype": "fp8", "group_size": 128 * 128},
-    "sq": {"dtype": "int8"},
+    "sq": {"dtype": "int8", "output_dtype": "fp16"},
     "int8_wo": {"dtype": "bf16", "weight_dtype": "int8"},
     "int4_wo": {"dtype": "bf16", "weight_dtype": "int4", "group_size": 128},
     "w4afp8": {"dtype": "fp8", "weight_dtype": "int4", "group_size": 128},

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from .fields import (
     Bytes,
+    BytesPerCycle,
     Count,
     FlopPerCycle,
     NonNegativeCount,
@@ -63,6 +64,10 @@ class GemmKernels(SpecModel):
         None,
         description="writes into L2 of a line that comes from memory, each in the place of a read: 2 where both "
         "partitions keep a copy; free if absent",
+    )
+    operands: BytesPerCycle | None = Field(
+        None,
+        description="what copies of pieces of rows take from L2 (an SM, all of them loading); l2.bandwidth if absent",
     )
     vector_kernel: bool = Field(
         False, description="products of one row run in a matrix-vector kernel, without steps of the matrix unit"

@@ -92,9 +92,12 @@ def test_lines_from_memory_take_the_place_of_reads(tmp_path: Path) -> None:
         variant(tmp_path, "gpu_a100", f"kernels: {{gemm: {{l2_fills: {fills}}}}}").lower(op).kernels[0]
         for fills in (1, 2)
     ]
-    one, two = (k.l2_bytes / k.l2_bytes_per_s for k in kernels)
-    device = load_machine("gpu_a100").device
-    assert two - one == pytest.approx(kernels[0].memory_bytes / device.spec.l2.bandwidth, rel=0.02)  # type: ignore[attr-defined]
+    spec = load_machine("gpu_a100").device.spec  # type: ignore[attr-defined]
+    rate = float(spec.kernels.gemm.operands) * float(spec.clock.sustained) * int(spec.sm.count)
+    assert rate < float(spec.l2.bandwidth)
+    for fills, k in zip((1, 2), kernels, strict=True):
+        moved = k.l2_bytes + fills * k.memory_bytes
+        assert k.l2_bytes / k.l2_bytes_per_s == pytest.approx(moved / rate, rel=0.02)
 
 
 def test_latencies_follow_the_clock(tmp_path: Path) -> None:
@@ -114,6 +117,55 @@ def test_blocks_with_scales_rescale_their_sums() -> None:
     # One multiply-add a sum for every 128 products of it: 128 lanes against 4096 multiply-adds of the matrix unit.
     detail = dict(scaled.detail)
     assert detail["tile_dequantise_s"] / detail["tile_matrix_s"] == pytest.approx(0.25)  # type: ignore[operator]
+
+
+def test_block_scales_drain_every_step_and_are_not_cut() -> None:
+    """Sums leave the matrix unit every 128 of k, so a step costs at least matrix, rescaling and latency in turn."""
+    device = load_machine("gpu_h100").device
+    for m, n, k in ((8192, 8192, 8192), (16, 2048, 16384), (256, 128, 65536)):
+        cells = {"m": m, "n": n, "k": k, "dtype": "fp8", "activation_dtype": "fp8", "group_size": 16384}
+        (kernel,) = device.lower(from_row("linear", cells)).kernels
+        detail = {name: value for name, value in kernel.detail if name != "tile"}
+        assert detail["split_k"] == 1
+        spec = device.spec  # type: ignore[attr-defined]
+        latency = float(spec.kernels.gemm.issue_latency) / device.parameters.clock_hz  # type: ignore[attr-defined]
+        least = float(detail["tile_matrix_s"]) + float(detail["tile_dequantise_s"]) + float(detail["k_steps"]) * latency
+        assert kernel.classes[0].busy_s >= least
+        rows, columns, _ = (int(side) for side in str(dict(kernel.detail)["tile"]).split("x"))
+        assert rows * columns * 8 < float(spec.sm.registers)  # two sums of four bytes each
+
+
+def test_a_portable_kernel_rounds_in_integer_instructions() -> None:
+    device = load_machine("gpu_h200").device
+    row = {"m": 32768, "n": 128, "k": 8192, "dtype": "fp8", "group_size": 16384}
+    portable, kernel = (
+        device.lower(from_row("linear", {**row, "quantiser": q})).times[0].total_s for q in ("portable", "kernel")
+    )
+    # 33 instructions an element, half of them on the 64 integer lanes: more than three bytes an element take.
+    spec = device.spec  # type: ignore[attr-defined]
+    lanes = 1.0 / (1.0 / 256.0 + 1.0 / 128.0)
+    least = 33.25 * 32768 * 8192 / (lanes * float(spec.clock.boost) * int(spec.sm.count))
+    assert kernel < least <= portable < 1.2 * least
+
+
+def test_small_batches_of_integer_activations_use_the_vector_units() -> None:
+    """No tile walks all of k alone there, so that depth costs what its bytes cost."""
+    device = load_machine("gpu_a100").device
+    cells = {"n": 1024, "k": 16384, "dtype": "sq"}
+    few, more = (device.lower(from_row("linear", {"m": m, **cells})) for m in (4, 5))
+    assert dict(few.kernels[0].detail)["tile"] == "vector" != dict(more.kernels[0].detail)["tile"]
+    weights = 1024 * 16384 / device.memory_peak_bytes_per_s
+    assert few.analytic_s - few.kernels[0].setup_s < 2.5 * weights
+    assert few.analytic_s < 0.6 * more.analytic_s
+
+
+def test_partial_sums_beyond_the_cache_go_to_memory(tmp_path: Path) -> None:
+    """A cut that costs nothing in a cache of any size does not pay where its sums must go to memory and back."""
+    op = Linear(1024, 4096, 4096, "bf16")  # two rounds of the largest tiles, 16 MiB of sums a piece
+    large = variant(tmp_path, "gpu_a100", "l2: {capacity: 4000 MiB}\nkernels: {gemm: {reduction: 0 us}}")
+    small = variant(tmp_path, "gpu_a100", "l2: {capacity: 1 MiB}\nkernels: {gemm: {reduction: 0 us}}")
+    cuts = [int(dict(d.lower(op).kernels[0].detail)["split_k"]) for d in (large, small)]  # type: ignore[call-overload]
+    assert cuts[0] > cuts[1] == 1
 
 
 def test_an_engine_quantises_in_one_kernel() -> None:

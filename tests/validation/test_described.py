@@ -51,7 +51,7 @@ def test_narrower_products_are_faster(name: str, types: tuple[str, ...]) -> None
         ("nvfp4", {"dtype": "fp4"}),
         ("mxfp4", {"dtype": "fp4"}),
         ("fp8_block", {"dtype": "fp8", "group_size": 16384}),
-        ("sq", {"dtype": "int8"}),
+        ("sq", {"dtype": "int8", "output_dtype": "fp16"}),
         ("int8_wo", {"dtype": "bf16", "weight_dtype": "int8"}),
         ("int4_wo", {"dtype": "bf16", "weight_dtype": "int4", "group_size": 128}),
     ],

@@ -10,10 +10,11 @@ from itertools import chain
 from ...errors import UnsupportedError
 from ...graph.dtypes import size_of
 from ...spec.gpu_kernels import GemmKernels
-from ..kernel import Kernel, TileClass
+from ..kernel import Kernel, TileClass, kernel_time
 from . import tile_search as ts
 from .parameters import GpuParameters, tile_table
 from .power import PowerModel
+from .vector_product import MODULE_ROWS, vector_tiles
 
 DEQUANT_OPS = 1.5
 """Vector operations to widen one weight: extract, convert, scale, for two weights of a register at once."""
@@ -74,13 +75,14 @@ class GemmModel:
             reduction_s = launch_gap_s + p.l2_latency_s * 2.0 + p.memory_latency_s
         else:
             reduction_s = float(reduction)
+        operands = math.inf if habits.operands is None else float(habits.operands) * p.clock_hz * p.units
         self._shapes = [f"{int(t[0])}x{int(t[1])}x{int(t[2])}" for t in tiles]
         self._p, self._name, self._tiles = p, device, tiles
         self._splits = [float(s) for s in sorted(habits.split_k)]
         self._device: list[float] = [
             p.units,
             p.l1_bytes_per_s,
-            p.l2_bytes_per_s,
+            min(p.l2_bytes_per_s, operands),
             p.memory_bytes_per_s,
             p.l2_capacity_bytes,
             p.memory_latency_s,
@@ -99,6 +101,9 @@ class GemmModel:
             float(habits.pair),
             1.0 if habits.vector_kernel else 0.0,
         ]
+        # Narrow weights, stored in the order of the tiles, and matrix-vector kernels take whole lines.
+        self._whole = [*self._device]
+        self._whole[ts.D_L2_BW] = p.l2_bytes_per_s
         self._fetch = float(habits.fetch or 0.0)
         self._tables: dict[tuple[float, float], list[list[float]]] = {}
         self._out = [0.0] * ts.RESULT_SIZE
@@ -138,7 +143,9 @@ class GemmModel:
             0.0 if x.module or x.block_scaled else 1.0,
             1.0 / (SCALED_STEP * p.vector_op_rate()) if x.block_scaled else 0.0,
         ]
-        self._find(problem, self._table(ea, eb))
+        whole_lines = eb < ea or (x.m == 1 and self._device[ts.D_GEMV] > 0.0)
+        device = self._whole if whole_lines else self._device
+        self._find(problem, device, self._table(ea, eb))
         if out[ts.TIME] == math.inf:
             raise UnsupportedError(
                 f"{self._name}: no GEMM tile fits {x.dtype} in {p.shared_bytes:.0f} B of shared memory"
@@ -152,9 +159,10 @@ class GemmModel:
             ("memory", memory / p.memory_peak_bytes_per_s),
             ("l2", l2_bytes / p.l2_bytes_per_s),
         )
-        kernel = self._build(
-            name, terms, self._setup_s + (self._module_setup_s if x.module else 0.0), 0.5 if eb < ea else 1.0
-        )
+        kernel = self._build(name, terms, self._start_s(x), 0.5 if eb < ea else 1.0)
+        vector = self._vector_kernel(x, name, terms, ea, eb)
+        if vector is not None and kernel_time(vector).total_s < kernel_time(kernel).total_s:
+            kernel = vector
         if self._power is None:
             return kernel
         return self._power.held(kernel, 2.0 * x.m * x.n * x.k * x.batch, x.dtype)
@@ -163,15 +171,15 @@ class GemmModel:
         """Look a search up that *other*, or whoever shares with it, has done on the same numbers, before doing it."""
         other._found = self._found = {} if other._found is None else other._found
 
-    def _find(self, problem: list[float], table: list[list[float]]) -> None:
+    def _find(self, problem: list[float], device: list[float], table: list[list[float]]) -> None:
         """Search into ``_out``, remembered by all that the search reads where searches are shared."""
         if self._found is None:
-            self._search(problem, self._device, table, self._splits, self._out)
+            self._search(problem, device, table, self._splits, self._out)
             return
-        key = (*problem, *self._device, len(self._splits), *self._splits, *chain.from_iterable(table))
+        key = (*problem, *device, len(self._splits), *self._splits, *chain.from_iterable(table))
         found = self._found.get(key)
         if found is None:
-            self._search(problem, self._device, table, self._splits, self._out)
+            self._search(problem, device, table, self._splits, self._out)
             self._found[key] = tuple(self._out)
         else:
             self._out[:] = found
@@ -195,6 +203,43 @@ class GemmModel:
                 table.append([m, n, depth, stages, warps_m, warps_n, *map(p.gather_bytes_per_s, runs)])
             self._tables[ea, eb] = table
         return table
+
+    def _start_s(self, x: Product) -> float:
+        """Start of a kernel; 8-bit operands' sums wait for scales of their rows and columns before they are stored."""
+        if not x.module:
+            return self._setup_s
+        scales_s = self._p.memory_latency_s + self._p.l2_latency_s if x.dtype == "int8" else 0.0
+        return self._setup_s + self._module_setup_s + scales_s
+
+    def _vector_kernel(
+        self, x: Product, name: str, terms: tuple[tuple[str, float], ...], ea: float, eb: float
+    ) -> Kernel | None:
+        """The same product on the vector units, where the library has such a kernel for so few rows."""
+        if not x.module or x.dtype != "int8" or x.m > MODULE_ROWS or eb < ea:
+            return None
+        p = self._p
+        b_bytes = float(x.n) * x.k * eb
+        c_bytes = float(x.m) * x.n * size_of(x.output_dtype or x.dtype)
+        memory = (
+            float(x.m) * x.k * ea * (1.0 - x.a_resident)
+            + b_bytes * (1.0 - x.b_resident)
+            + x.b_extra_bytes
+            + c_bytes * (1.0 - x.c_resident)
+        )
+        tile, slots, rate = vector_tiles(p, x.m, x.n, x.k, ea, eb, memory)
+        moved = tile.l2_bytes * tile.count
+        return Kernel(
+            name=f"{name} vector",
+            classes=(tile,),
+            units=p.units,
+            slots=slots,
+            l2_bytes_per_s=p.l2_bytes_per_s * moved / (moved + self._device[ts.D_FILLS] * memory),
+            memory_bytes_per_s=rate,
+            terms=terms,
+            binding="vector",
+            setup_s=self._start_s(x),
+            detail=(("tile", "vector"), ("split_k", 1)),
+        )
 
     def _build(self, name: str, terms: tuple[tuple[str, float], ...], setup_s: float, narrow: float) -> Kernel:
         p, out = self._p, self._out

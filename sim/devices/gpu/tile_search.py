@@ -175,6 +175,9 @@ def _search(
                 partial = m * n * 4.0 * batch
                 l2 += used_m * used_n * 4.0 - c_bytes
                 extra = partial * (split + 1.0) / device[D_L2_BW] + device[D_REDUCE]
+                # What L2 does not keep of them goes to memory and comes back.
+                away = partial * split * (1.0 - min(1.0, max(0.0, 2.0 - partial * split / device[D_L2_CAP])))
+                extra += away * (1.0 / device[D_WRITE_BW] + 1.0 / device[D_MEM_BW])
             tile_memory = memory / count
             # Lines that arrive from memory are written into the cache in the place of reads.
             l2_rate = device[D_L2_BW] * l2 / (l2 + device[D_FILLS] * tile_memory)
