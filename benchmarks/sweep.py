@@ -2,7 +2,7 @@
 
 CPU time of the whole evaluation (grouping, lowering, rows), without start-up and without writing. Each study is first
 evaluated on a few points, so that compiling is not counted; the points that are timed are new. The reference loop is
-that of ``benchmarks/run.py``; the target is 100,000 points a minute for studies of hardware numbers.
+that of ``benchmarks/run.py``; the target is 100,000 points a minute.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ CLOCK = {"path": "hardware.clock.sustained", "range": {"low": "1 GHz", "high": "
 L2 = {"path": "hardware.l2.latency", "range": {"low": "100 ns", "high": "400 ns", "points": 4}}
 BATCH = {"path": "workload.batch", "range": {"low": 1, "high": 64, "points": 64, "integer": True}}
 PROMPT = {"path": "workload.prompt", "range": {"low": 128, "high": 4096, "integer": True, "points": 64}}
+TENSOR = {"path": "workload.parallelism.tensor", "values": [4, 8]}
+ENGINE = {"path": "engine", "values": ["trtllm-like", "vllm-like"]}
 
 STUDIES: tuple[tuple[str, list[dict[str, Any]], str, int], ...] = (
     ("two numbers of the hardware, drawn", [BANDWIDTH, CLOCK], "random", 1),
     ("three numbers of the hardware, drawn", [BANDWIDTH, CLOCK, L2], "random", 1),
     ("batch × bandwidth × clock, grid", [BATCH, BANDWIDTH, CLOCK], "grid", 1),
-    ("batch and context, drawn: nothing in common", [BATCH, PROMPT], "random", 40),
+    ("batch and context, drawn", [BATCH, PROMPT], "random", 1),
+    ("tensor × batch × context, drawn", [TENSOR, BATCH, PROMPT], "random", 1),
+    ("batch × engine, grid: nothing in common", [BATCH, ENGINE], "grid", 40),
 )
 
 
