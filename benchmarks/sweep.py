@@ -66,7 +66,8 @@ def main() -> None:
                 raise SystemExit(f"{name}: {next(row['message'] for row in rows if row['status'] != 'ok')}")
         rate = 60.0 * count / cpu
         met = "yes" if rate >= TARGET else "**no**"
-        print(f"| {name} | {count:,} | {cpu / count * 1e6:,.0f} µs | {cpu / count / mean(units):.3g} | {rate:,.0f} | {met} |")
+        each = cpu / count
+        print(f"| {name} | {count:,} | {each * 1e6:,.0f} µs | {each / mean(units):.3g} | {rate:,.0f} | {met} |")
 
 
 if __name__ == "__main__":
