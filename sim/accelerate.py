@@ -70,9 +70,12 @@ class Accelerated:
         if self._compiled is None:
             self._compile()
         assert self._compiled is not None
-        converted = list(arguments)
+        converted, kept = list(arguments), self._kept
         for position in self._arrays:
-            converted[position] = self._array(position, arguments[position])
+            values = arguments[position]
+            found = kept.get(id(values)) if position in self._constants else None
+            fresh = found is None or found[0] is not values
+            converted[position] = self._array(position, values) if fresh or found is None else found[1]
         result = self._compiled(*converted)
         for position in self._fills:
             arguments[position][:] = converted[position].tolist()

@@ -91,16 +91,25 @@ class Kernel:
     @property
     def tiles(self) -> int:
         """Tiles of all classes."""
+        if len(self.classes) == 1:  # nearly always, and asked for often
+            c = self.classes[0]
+            return c.count
         return sum(c.count for c in self.classes)
 
     @property
     def memory_bytes(self) -> float:
         """Bytes between memory and L2, re-reads included."""
+        if len(self.classes) == 1:  # nearly always, and asked for often
+            c = self.classes[0]
+            return c.count * c.memory_bytes
         return sum(c.count * c.memory_bytes for c in self.classes)
 
     @property
     def l2_bytes(self) -> float:
         """Bytes between L2 and the processors."""
+        if len(self.classes) == 1:  # nearly always, and asked for often
+            c = self.classes[0]
+            return c.count * c.l2_bytes
         return sum(c.count * c.l2_bytes for c in self.classes)
 
 

@@ -93,6 +93,7 @@ class DeviceIntervals:
     _uncertainty: Mapping[str, float] = field(init=False)
     _bands: dict[tuple[str, str], tuple[Relative, Mapping[str, float]]] = field(init=False, default_factory=dict)
     _energies: dict[tuple[str, str], Relative] = field(init=False, default_factory=dict)
+    _asked: tuple[Operator, Lowered, float, str, tuple[str, str]] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         spec = getattr(self.device, "spec", None)
@@ -106,8 +107,8 @@ class DeviceIntervals:
     def relative(self, op: Operator, lowered: Lowered, launch_s: float, launch: str = "graph") -> Relative:
         """How far the time of *op* (kernels and *launch_s*) can be off; ``launch`` as in :func:`kernel_class`."""
         seconds = lowered.analytic_s + launch_s
-        place = regime(seconds, lowered.roofline_s, self.device.launch.gap_s)
-        plain, excess = self._band(kernel_class(op, launch), place)
+        name, place = self._where(op, lowered, launch_s, launch)
+        plain, excess = self._band(name, place)
         if not excess or seconds <= 0.0:
             return plain
         shares = dict(lowered.shares)
@@ -125,8 +126,7 @@ class DeviceIntervals:
         The residuals are of energies (measured watts times seconds); the device's energies a byte and an operation
         widen them as far as they are of a worse origin than those of the measured devices.
         """
-        place = regime(lowered.analytic_s + launch_s, lowered.roofline_s, self.device.launch.gap_s)
-        name = kernel_class(op, launch)
+        name, place = self._where(op, lowered, launch_s, launch)
         found = self._energies.get((name, place))
         if found is None:
             plain, excess = self._band(energy_class(name), place)
@@ -134,6 +134,14 @@ class DeviceIntervals:
             found = Relative(plain.name, plain.band, (("energy", Z * own),)) if own else plain
             self._energies[name, place] = found
         return found
+
+    def _where(self, op: Operator, lowered: Lowered, launch_s: float, launch: str) -> tuple[str, str]:
+        """Class and regime; time and energy of one operator are asked for one after the other."""
+        asked = self._asked
+        if asked is None or asked[0] is not op or asked[1] is not lowered or asked[2:4] != (launch_s, launch):
+            place = regime(lowered.analytic_s + launch_s, lowered.roofline_s, self.device.launch.gap_s)
+            asked = self._asked = (op, lowered, launch_s, launch, (kernel_class(op, launch), place))
+        return asked[4]
 
     def whole_run(self, phase: str, engine: str) -> Band | None:
         """What whole runs of *phase* with an *engine* profile were found to be off; None where none were compared."""

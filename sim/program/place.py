@@ -33,8 +33,8 @@ MOST_DEVICES = 1024
 """Up to how many devices a remedy is looked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Builder:
+@dataclass(frozen=True)
+class Builder:
     """One workload on one kind of device, for any degrees."""
 
     workload: WorkloadSpec
@@ -167,40 +167,59 @@ def needed_memory(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity
     Raises:
         UnsupportedError: the model cannot be divided as asked, or the workload leaves the degrees open.
     """
-    builder = _builder(workload, engine, capacity, base)
+    builder = builder_of(workload, engine, capacity, base)
     if builder.workload.parallelism == "auto":
         raise UnsupportedError(f"{workload.name}: memory needs degrees of parallelism, not 'auto'")
-    return builder.memory(_degrees(builder.workload.parallelism))
+    return builder.memory(degrees_of(builder.workload.parallelism))
 
 
-def _degrees(p: Parallelism) -> Degrees:
+def degrees_of(p: Parallelism) -> Degrees:
+    """Degrees that a workload gives."""
     return Degrees(int(p.tensor), int(p.pipeline), int(p.data), int(p.expert), int(p.microbatches), int(p.context))
 
 
-def _builder(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: Path | None) -> _Builder:
+def builder_of(
+    workload: WorkloadSpec,
+    engine: EngineSpec,
+    capacity: Capacity,
+    base: Path | None,
+    known: ArchitectureSpec | None = None,
+) -> Builder:
+    """What builds the graphs of a workload; *known* is its model, where it is loaded already."""
     model = None
     if workload.model is not None:
-        model = truncated(load_model(workload.model, base), None if workload.layers is None else int(workload.layers))
+        layers = None if workload.layers is None else int(workload.layers)
+        model = truncated(known or load_model(workload.model, base), layers)
     if model is not None and model.patches is not None:
         workload = _image_tokens(workload, model, model.patches.tokens)
     if workload.attention is None and not engine.fused_attention:
         workload = workload.model_copy(update={"attention": "unfused"})
-    return _Builder(workload, engine, model, capacity)
+    return Builder(workload, engine, model, capacity)
 
 
-def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: Path | None = None) -> Program:
-    """Place a workload on devices of one kind.
+def place(
+    workload: WorkloadSpec,
+    engine: EngineSpec,
+    capacity: Capacity,
+    base: Path | None = None,
+    model: ArchitectureSpec | None = None,
+) -> Program:
+    """Place a workload on devices of one kind; *model* is its architecture, where it is loaded already.
 
     Raises:
         DoesNotFitError: it does not fit; says by how much and what would make it fit.
         UnsupportedError: the model cannot be divided as asked.
     """
-    builder = _builder(workload, engine, capacity, base)
-    workload = builder.workload
+    return placed(builder_of(workload, engine, capacity, base, model))
+
+
+def placed(builder: Builder) -> Program:
+    """The program that *builder* gives; raises as :func:`place` does."""
+    workload, engine, capacity = builder.workload, builder.engine, builder.capacity
     if workload.parallelism == "auto":
         degrees, memory, note = _smallest_fit(builder)
     else:
-        degrees = _degrees(workload.parallelism)
+        degrees = degrees_of(workload.parallelism)
         check_degrees(workload, builder.model, degrees, mixed=capacity.placement is not None)
         if degrees.devices > capacity.devices:
             raise DoesNotFitError(
@@ -240,7 +259,7 @@ def step_graphs(
     Raises:
         UnsupportedError: the workload has no model whose steps could vary.
     """
-    builder = _builder(workload, engine, capacity, base)
+    builder = builder_of(workload, engine, capacity, base)
     if builder.model is None:
         raise UnsupportedError(f"{workload.name}: a list of operators cannot be served; expected a 'model'")
 
@@ -261,7 +280,7 @@ def _image_tokens(workload: WorkloadSpec, model: ArchitectureSpec, tokens: int) 
     return workload.model_copy(update={"prompt": tokens})
 
 
-def _candidates(capacity: Capacity) -> Iterator[Degrees]:
+def candidates(capacity: Capacity) -> Iterator[Degrees]:
     """Tensor degrees inside the innermost level first, then pipelines over several of them."""
     tensor = 1
     while tensor <= capacity.inner_devices:
@@ -274,10 +293,10 @@ def _candidates(capacity: Capacity) -> Iterator[Degrees]:
         pipeline *= 2
 
 
-def _smallest_fit(builder: _Builder) -> tuple[Degrees, Memory, str]:
+def _smallest_fit(builder: Builder) -> tuple[Degrees, Memory, str]:
     best: tuple[Degrees, Memory] | None = None
     alone: Memory | None = None
-    for degrees in _candidates(builder.capacity):
+    for degrees in candidates(builder.capacity):
         try:
             memory = builder.memory(degrees)
         except UnsupportedError:
@@ -292,7 +311,7 @@ def _smallest_fit(builder: _Builder) -> tuple[Degrees, Memory, str]:
     raise DoesNotFitError(_why_not(builder, *best))
 
 
-def _fit_note(builder: _Builder, degrees: Degrees, alone: Memory) -> str:
+def _fit_note(builder: Builder, degrees: Degrees, alone: Memory) -> str:
     if degrees.devices == 1:
         return ""
     need, have = _bytes(alone.used_bytes), _bytes(alone.capacity_bytes)
@@ -303,7 +322,7 @@ def _fit_note(builder: _Builder, degrees: Degrees, alone: Memory) -> str:
     )
 
 
-def _why_not(builder: _Builder, degrees: Degrees, memory: Memory) -> str:
+def _why_not(builder: Builder, degrees: Degrees, memory: Memory) -> str:
     over = memory.used_bytes - memory.capacity_bytes
     parts = ", ".join(f"{name} {_bytes(size)}" for name, size in memory.parts().items())
     head = (
@@ -314,7 +333,7 @@ def _why_not(builder: _Builder, degrees: Degrees, memory: Memory) -> str:
     return f"{head}; would fit with {', or '.join(remedies)}" if remedies else f"{head}; no single change makes it fit"
 
 
-def _remedies(builder: _Builder, degrees: Degrees) -> list[str]:
+def _remedies(builder: Builder, degrees: Degrees) -> list[str]:
     """Single changes that make the workload fit, each checked with the same memory model."""
     w = builder.workload
     out: list[str] = []
@@ -350,7 +369,7 @@ def _remedies(builder: _Builder, degrees: Degrees) -> list[str]:
     return out
 
 
-def _training_remedies(builder: _Builder, degrees: Degrees) -> list[str]:
+def _training_remedies(builder: Builder, degrees: Degrees) -> list[str]:
     """Recomputation and ZeRO, where they make a training step fit."""
     w, out = builder.workload, list[str]()
     options: list[dict[str, object]] = [{"recompute": "full"}]
@@ -364,7 +383,7 @@ def _training_remedies(builder: _Builder, degrees: Degrees) -> list[str]:
     return out
 
 
-def _more_devices(builder: _Builder, degrees: Degrees) -> Degrees | None:
+def _more_devices(builder: Builder, degrees: Degrees) -> Degrees | None:
     """Smallest degrees with more devices that would hold the workload; None if none up to 1024 devices."""
     for factor in (2, 4, 8, 16, 32, 64, 128):
         for grown in (
@@ -396,7 +415,7 @@ def _bytes(size: float) -> str:
     return f"{size / 2**30:.3g} GiB" if size >= 2**28 else format_quantity(size, "bytes")
 
 
-def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
+def _phases(builder: Builder, degrees: Degrees) -> tuple[Phase, ...]:
     w = builder.workload
     batch, prompt, new = int(w.batch), int(w.prompt), int(w.generate)
     if w.task == "training_step":
@@ -421,7 +440,7 @@ def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
             _inference(
                 builder, builder.graph(degrees, "generation", 1, kv, padded=captured or 0), weight, degrees, float(made)
             )
-            for kv, weight in _samples(prompt + 1, made)
+            for kv, weight in samples(prompt + 1, made)
         )
         if runs:
             launch = "" if captured else builder.engine.uncaptured or "stream"
@@ -429,7 +448,7 @@ def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
     return tuple(phases)
 
 
-def _inference(builder: _Builder, graph: Graph, steps: float, degrees: Degrees, rounds: float = 1.0) -> Execution:
+def _inference(builder: Builder, graph: Graph, steps: float, degrees: Degrees, rounds: float = 1.0) -> Execution:
     """*steps* steps, each in microbatches that flow through the pipeline stages; *rounds* steps follow in a row.
 
     In a mixed system the microbatches take turns on its device groups instead.
@@ -443,7 +462,7 @@ def _inference(builder: _Builder, graph: Graph, steps: float, degrees: Degrees, 
     return Execution(graph, steps, copies, work=steps * pieces, stages=stages, microbatches=pieces, rounds=rounds)
 
 
-def _samples(first: int, steps: int) -> list[tuple[int, float]]:
+def samples(first: int, steps: int) -> list[tuple[int, float]]:
     """Cache lengths to evaluate, with weights that sum to *steps*: Simpson's rule, exact for cubics in the length."""
     last = first + steps - 1
     if steps <= 3:
@@ -451,7 +470,7 @@ def _samples(first: int, steps: int) -> list[tuple[int, float]]:
     return [(first, steps / 6), ((first + last) // 2, steps * 4 / 6), (last, steps / 6)]
 
 
-def _training(builder: _Builder, degrees: Degrees) -> Phase:
+def _training(builder: Builder, degrees: Degrees) -> Phase:
     w = builder.workload
     whole = builder.graph(degrees, "training", int(w.prompt), int(w.prompt))
     tokens, sequences = float(w.batch) * float(w.prompt), int(w.batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 
 from ...graph.dtypes import size_of
 from ...graph.operators.attention import Attention
@@ -195,10 +196,9 @@ class AttentionModel:
         spilled = partial * (1.0 - p.kept(partial))
         sweep = Sweep(partial, out, memory_bytes=spilled, vector_ops=operations, chain_s=chain)
         merge = self._pointwise.kernel(sweep, "attention merge")
-        if not self._habits.merge_waits:
-            merge = replace(merge, setup_s=self._setup_s)
+        setup_s = merge.setup_s if self._habits.merge_waits else self._setup_s
         # Splitting is a choice of this schedule: the bound of the whole operator stands on the first kernel.
-        return replace(merge, terms=tuple((label, 0.0) for label, _ in merge.terms))
+        return replace(merge, setup_s=setup_s, terms=tuple([(label, 0.0) for label, _ in merge.terms]))
 
     def _generation_kernel(self, op: Attention, tiling: Tiling, pieces: int, split: int) -> Kernel:
         p = self._p
@@ -234,6 +234,7 @@ class AttentionModel:
         )
 
 
+@lru_cache(maxsize=1 << 14)
 def occupancy_split(tiles: int, steps: int, places: int, most: int) -> int:
     """Fewest pieces whose last wave is nearly as full as the best (the rule of flash decoding).
 

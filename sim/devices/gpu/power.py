@@ -116,5 +116,8 @@ def active_s(kernel: Kernel, total_s: float) -> float:
     >>> active_s(k, kernel_time(k).total_s)  # one second on half the processors
     0.5
     """
-    slower = next((float(value) for name, value in reversed(kernel.detail) if name == SLOWDOWN), 1.0)
+    slower = 1.0
+    for name, value in kernel.detail:  # the last one counts
+        if name == SLOWDOWN:
+            slower = float(value)
     return min(1.0, kernel.tiles / kernel.units) * max(0.0, total_s - kernel.setup_s) / slower

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from ...devices.capacity import capacity_of
+from ...devices.device import Device
 from ...devices.registry import Machine, load_machine
 from ...errors import DoesNotFitError, EffsimError, SpecError, UnsupportedError
+from ...program.lengths import DecodeFamily
 from ...program.memory import Capacity
 from ...program.place import place
 from ...program.program import Program
+from ...program.source import load_model
 from ...readings.analytic import analytic, roofline
 from ...readings.energy import energy_j
 from ...readings.events import events
+from ...spec.architecture import ArchitectureSpec
 from ...spec.build import build
 from ...spec.catalogue import load_document
 from ...spec.engine import EngineSpec
@@ -25,6 +29,7 @@ from ...spec.workload import WorkloadSpec
 from ...spec.yaml_loader import Document
 from .lane_gpu import LaneGpu, rate_path
 from .lane_reading import LaneReading, readable
+from .length_reading import LengthReading
 from .metrics import failed, measured
 from .sampling import Choice, Point
 
@@ -33,6 +38,8 @@ MOST_KEPT = 256
 """Machines, workloads and programs that an evaluator keeps of each."""
 FEW = 4
 """Fewer points than this are read one by one."""
+PROMPT = "workload.prompt"
+"""The parameter of the workload whose values are read together, in a decode."""
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -70,7 +77,10 @@ class Evaluator:
         for index, point in enumerate(points):
             groups.setdefault(self._group(point), []).append(index)
         for (group, lanes), members in groups.items():
-            self._together(group, lanes, points, members, found)
+            if [self._paths[position] for position in lanes] == [PROMPT]:
+                self._lengths(group, lanes[0], points, members, found)
+            else:
+                self._together(group, lanes, points, members, found)
         for index, point in enumerate(points):
             if found[index] is None:
                 found[index] = self._alone(self._group(point, lanes=False)[0])
@@ -136,11 +146,14 @@ class Evaluator:
         machine = self._base_machine(str(whole["hardware"]), tuple(sets["hardware"])) if lanes else None
         free: list[int] = []
         for position, c in varying:
-            path = self._paths[position]
             rated = machine is not None and isinstance(c.value, float) and c.value > 0.0
-            if rated and machine is not None and rate_path(machine, path) is not None:
+            if rated and machine is not None and rate_path(machine, self._paths[position]) is not None:
                 free.append(position)
-            else:
+        if lanes and not free:  # numbers of the hardware are quicker
+            free = [at for at, c in varying if self._paths[at] == PROMPT and type(c.value) is int]
+        for position, c in varying:
+            if position not in free:
+                path = self._paths[position]
                 sets[path.split(".", 1)[0]].append(f"{path}={c.text}")
         group = _Group(
             str(whole["hardware"]),
@@ -208,7 +221,11 @@ class Evaluator:
         engine = self._engine(group, workload, base)
         capacity: Capacity = capacity_of(machine)
         key = ("program", group.workload, group.on_workload, group.engine, group.on_engine, repr(capacity))
-        return self._keep(key, lambda: place(workload, engine, capacity, base))
+        return self._keep(key, lambda: place(workload, engine, capacity, base, self._model(workload, base)))
+
+    def _model(self, workload: WorkloadSpec, base: Path) -> ArchitectureSpec | None:
+        name = workload.model
+        return None if name is None else self._keep(("model", name, base), lambda: load_model(name, base))
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -261,6 +278,36 @@ class Evaluator:
         plain = {name: _plain(column, len(members)) for name, column in columns.items()}
         for place_, index in enumerate(members):
             out[index] = {name: column[place_] for name, column in plain.items()}
+
+    def _lengths(
+        self, group: _Group, position: int, points: Sequence[Point], members: list[int], out: list[Row | None]
+    ) -> None:
+        """Points that differ only in the prompt of a decode, where they can be read together."""
+        if len(members) < FEW or group.replicas < 1:
+            return
+        prompts = [int(points[i][position].value) for i in members]
+        try:
+            machine = self._machine(group.hardware, group.on_hardware)
+            device = machine.device
+            for extreme in (min(prompts), max(prompts)):  # bounds of fields are checked as for any other assignment
+                checked = replace(group, on_workload=(*group.on_workload, f"{PROMPT}={extreme}"))
+                workload, base = self._workload(checked)
+            model = self._model(workload, base)
+            if model is None or type(device).prepare is not Device.prepare:
+                return
+            family = DecodeFamily(workload, self._engine(group, workload, base), capacity_of(machine), base, model)
+            for part in family.parts(prompts):
+                if not readable(part.program, self._study.reading, device):
+                    return
+                found = LengthReading(part, device, self._study.reading)
+                times, lowest, work, joules = found.phase_s, found.roofline_s, found.work, found.energy_j
+                columns = measured(machine, part.program, times, lowest, work, joules, group.replicas)
+                columns |= {"bound": found.bound(), "memory_used_bytes": part.used_bytes}
+                plain = {name: _plain(column, len(part.places)) for name, column in columns.items()}
+                for place_, index in enumerate(part.places):
+                    out[members[index]] = {name: column[place_] for name, column in plain.items()}
+        except EffsimError:
+            return  # said point by point
 
 
 def _plain(column: Any, count: int) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from ...devices.device import Device
 from ...graph.operator import Operator
 from ...program.program import Phase, Program
 from ...readings.launch import ahead_s, between_steps_s, node_launch_s
-from .lane_gpu import LaneGpu
 from .lanes import Diverged, Lanes, run
 
 READINGS = ("analytic", "roofline")
@@ -40,19 +39,28 @@ def _alike(program: Program, mode: str, device: Device) -> bool:
     return mode in MODES and ahead_s(device.launch, mode, program.host, 1.0) == 0.0
 
 
+class Devices(Protocol):
+    """Devices of ``count`` points; those of a part of the points as one."""
+
+    count: int
+
+    def device(self, part: Any) -> Device:
+        """The device of the points *part* (indices)."""
+
+
 class LaneReading:
     """Times of every point: ``phase_s`` by phase, ``roofline_s``, ``energy_j`` (None if unknown), ``shares`` by label.
 
     The sums are those of :func:`effsim.readings.analytic.analytic` and :func:`effsim.readings.energy.energy_j`.
     """
 
-    def __init__(self, program: Program, gpus: LaneGpu, reading: str) -> None:
+    def __init__(self, program: Program, gpus: Devices, reading: str) -> None:
         self._program, self._gpus, self._bound_only = program, gpus, reading == "roofline"
-        self._priced: dict[tuple[Operator, str], _Priced] = {}
+        self._priced: dict[tuple[Operator, str], Any] = {}
         self.phase_s: dict[str, Any] = {}
         self.shares: dict[str, Any] = {}
         self.roofline_s = np.zeros(gpus.count)
-        self.work = (0.0, 0.0)
+        self.work: tuple[Any, Any] = (0.0, 0.0)
         with np.errstate(all="ignore"):
             for phase in program.phases:
                 self._read(phase)
@@ -66,15 +74,16 @@ class LaneReading:
     def _read(self, phase: Phase) -> None:
         mode = self._program.launch_of(phase)
         total = np.zeros(self._gpus.count)
-        flops = bytes_moved = 0.0
+        flops: Any = 0.0
+        bytes_moved: Any = 0.0
         for execution, _, node, count in phase.nodes():
             if self._bound_only and not execution.useful:
                 continue
             one = self._price(node.op, mode)
             if execution.useful:
                 work = (execution.times if execution.work is None else execution.work) * count * execution.copies
-                flops += one.flops * work
-                bytes_moved += one.bytes_moved * work
+                flops = flops + one.flops * work
+                bytes_moved = bytes_moved + one.bytes_moved * work
             times = execution.times * count
             if times == 0.0:
                 continue
@@ -117,7 +126,7 @@ class LaneReading:
                     total = total + one * count * execution.copies * work
         return total
 
-    def _price(self, op: Operator, mode: str) -> _Priced:
+    def _price(self, op: Operator, mode: str) -> Any:
         found = self._priced.get((op, mode))
         if found is None:
             found = self._priced[op, mode] = _Priced(op, self._gpus, self._program, mode)
@@ -127,7 +136,7 @@ class LaneReading:
 class _Priced:
     """One operator on every point."""
 
-    def __init__(self, op: Operator, gpus: LaneGpu, program: Program, mode: str) -> None:
+    def __init__(self, op: Operator, gpus: Devices, program: Program, mode: str) -> None:
         self._count = gpus.count
         self.flops, self.bytes_moved = op.flops, op.bytes_moved
         self.roofline_s = np.zeros(gpus.count)
@@ -154,7 +163,7 @@ class _Priced:
             self.energy_j[part] = _values(energy_j)
 
 
-def _lower(op: Operator, gpus: LaneGpu, program: Program, mode: str) -> Callable[[Any], tuple[Any, ...]]:
+def _lower(op: Operator, gpus: Devices, program: Program, mode: str) -> Callable[[Any], tuple[Any, ...]]:
     fused = program.fused_pointwise
 
     def work(part: Any) -> tuple[Any, ...]:

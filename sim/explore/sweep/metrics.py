@@ -23,7 +23,7 @@ def measured(
     program: Program,
     phase_s: dict[str, Any],
     roofline_s: Any,
-    work: tuple[float, float],
+    work: tuple[Any, Any],
     energy_j: Any,
     replicas: int,
 ) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def measured(
         program: what runs.
         phase_s: seconds of each phase, floats or arrays over points.
         roofline_s: lower bound of the whole.
-        work: FLOPs and bytes of all devices.
+        work: FLOPs and bytes of all devices, floats or arrays over points.
         energy_j: joules of all devices, None if unknown.
         replicas: copies, each with its own batch: times are of one, rates, work, energy and cost of all.
 
