@@ -186,6 +186,8 @@ class Replica:
             if done:
                 self._advance(done, self._block.seconds(done))
         self.tally.busy_s += max(0.0, self.env.now - self._since)
+        if self.log is not None:
+            self._write_log(self.log, self._since)
         self._since, self._block = math.inf, None
         self.process.interrupt()
         kept = [*self.moves.arriving.values(), *(r for *_, r in self._waiting if r.index in self.moves.remote)]
