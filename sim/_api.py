@@ -29,6 +29,7 @@ from .spec.catalogue import find, load_document, names
 from .spec.dram import DramSpec
 from .spec.engine import EngineSpec
 from .spec.fields import SpecModel
+from .spec.fit_recipe import FitSpec
 from .spec.overrides import apply
 from .spec.study import StudySpec
 from .spec.system import SystemSpec
@@ -272,6 +273,10 @@ def run_specs(
     program = plan_on(machine, spec, base, file)
     with file.blame("precision", "activations") if file is not None else nullcontext():
         reading = READINGS[engine](program, machine.device)
+        if engine == "events" and not program.folded:
+            from .readings.unfolded import by_rank
+
+            reading = by_rank(program, machine.device, reading)
     elastic = sensitivities(program, machine) if sensitivity else ()
     return FullRun(assemble(machine, spec, program, reading, elastic), machine, program, reading)
 
@@ -337,7 +342,7 @@ def check_file(file: str) -> tuple[str, str]:
         SpecError: it is wrong; the message says where.
     """
     sections = {"workload": "workloads", "engine": "engines", "architecture": "architectures", "dram": "dram"}
-    sections["study"] = "studies"
+    sections |= {"study": "studies", "fit": "fits"}
     path = find_any(file)
     document = load_yaml(path)
     kind = document.data.get("kind")
@@ -351,6 +356,7 @@ def check_file(file: str) -> tuple[str, str]:
         "architectures": ArchitectureSpec,
         "dram": DramSpec,
         "studies": StudySpec,
+        "fits": FitSpec,
     }
     built = build(models[section], document, root=str(kind))
     return str(kind), str(getattr(built, "name", ""))
@@ -364,7 +370,7 @@ def find_any(name_or_path: str) -> Path:
     """
     if Path(name_or_path).is_file():
         return Path(name_or_path)
-    for section in ("hardware", "workloads", "architectures", "engines", "studies"):
+    for section in ("hardware", "workloads", "architectures", "engines", "studies", "fits"):
         if Path(name_or_path).name.removesuffix(".yaml") in names(section):
             return find(section, name_or_path)
     return find("hardware", name_or_path)
@@ -380,6 +386,7 @@ def schemas() -> dict[str, Any]:
         "engine": EngineSpec,
         "architecture": ArchitectureSpec,
         "study": StudySpec,
+        "fit": FitSpec,
     }
     return {kind: model.model_json_schema() for kind, model in models.items()}
 

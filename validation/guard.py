@@ -52,6 +52,11 @@ def figures(report: Report) -> Iterator[Figure]:
     for c in report.collectives:
         where, what = "collectives, published", f"{c.label}, {'above' if c.above else 'below'} 1 MiB"
         yield Figure("published", where, what, c.score.n, c.score.median, c.score.p90, c.score.bias)
+    for one in report.serving.scores if report.serving is not None else ():
+        if one.statistic == "mean" and one.whole:
+            s = one.score
+            where = f"{one.source}, {one.machine}"
+            yield Figure("published", where, f"serving, {one.quantity}", s.n, s.median, s.p90, s.bias)
     for run in report.runs or ():
         if run.score is not None:
             s = run.score

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from effsim.errors import DataError
 from effsim.units import format_quantity
 
-from . import collectives, energy, prose, targets
+from . import collectives, energy, prose, serving, targets
 from .blocks import Block
 from .charts import write_charts
 from .coverage import Coverage
@@ -199,6 +199,8 @@ def page(report: Report) -> str:
         parts += _blocks(report.blocks)
     if report.runs:
         parts += _runs(report.runs, report.runs_left_out)
+    if report.serving is not None:
+        parts += serving.section(report.serving)
     if report.training is not None:
         parts += _training(report.training)
     if report.collectives:
@@ -283,5 +285,7 @@ def print_report(report: Report, console: Console) -> None:
         show("whole models, published", RUN_HEAD, [run_cells(run) for run in report.runs])
         reasons = [(left.source, left.reason, str(left.rows)) for left in report.runs_left_out]
         show("published runs that are not compared", ("source", "why", "rows"), reasons)
+    if report.serving is not None:
+        show("serving under load, published", serving.HEAD, [serving.cells(score) for score in report.serving.scores])
     if report.training is not None:
         show("training steps, published", HEAD, [cells(score) for score in report.training.totals])

@@ -17,6 +17,7 @@ from .peers import Peers
 from .peers import compare as compare_peers
 from .peers import present as has_peers
 from .residuals import write_residuals
+from .serving import ServingReport, validate_serving
 from .tables import data_folder
 from .training import TrainingReport, validate_training
 
@@ -35,6 +36,7 @@ class Report:
     training: TrainingReport | None = None
     energy: tuple[EnergyScore, ...] = ()
     collectives: tuple[CollectiveScore, ...] = ()
+    serving: ServingReport | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; comparisons that were not made are absent."""
@@ -54,6 +56,8 @@ class Report:
                 "left_out": [left.as_dict() for left in self.runs_left_out],
             }
             out["published"]["collectives"] = [asdict(one) for one in self.collectives]
+            if self.serving is not None:
+                out["published"]["serving"] = self.serving.as_dict()
             if self.training is not None:
                 out["published"]["training"] = self.training.as_dict()
         if self.peers is not None:
@@ -90,7 +94,8 @@ def validate(data: Path | None = None, check: str = "", gpu: str = "", residuals
     peers = compare_peers(folder) if not check and has_peers(folder) else None
     runs, training = validate_end_to_end(folder), validate_training(folder)
     others = validate_collectives(folder / "published.csv") if (folder / "published.csv").is_file() else ()
-    return Report(kernels, validate_blocks(folder), runs, peers, left_out(folder), training, energy, others)
+    blocks, serving = validate_blocks(folder), validate_serving(folder)
+    return Report(kernels, blocks, runs, peers, left_out(folder), training, energy, others, serving)
 
 
 def _energy(folder: Path, gpu: str) -> tuple[EnergyScore, ...]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .kernels import GroupScore
+from .serving import NAMES
+from .serving import TARGETS as SERVING_TARGETS
 
 if TYPE_CHECKING:
     from .report import Report
@@ -88,6 +90,10 @@ def standings(report: Report) -> list[Standing]:
             known = any(run.machine.endswith(gpu.removeprefix("gpu_")) for gpu in GIVEN)
             limit = STATIC_TARGET if known else STATIC_ELSEWHERE
             found.append(Standing("static batches", where, run.score.n, run.score.median, limit))
+    for s in report.serving.scores if report.serving is not None else ():
+        if s.whole and s.statistic == "mean" and s.quantity in SERVING_TARGETS:
+            where = f"{s.source}, {s.machine}: {NAMES[s.quantity]}"
+            found.append(Standing("serving", where, s.score.n, s.score.median, SERVING_TARGETS[s.quantity]))
     for t in report.training.totals if report.training is not None else ():
         if t.score is not None and t.source != "all":
             where = f"{t.source}, {t.machine}: {t.quantity}"

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ..explore.calibrate.fit import Fit
 
 
+TABLES = (".csv", ".parquet", ".pq")
+"""Endings of a table; a recipe is a YAML file or the name of a bundled one."""
+
+
 class MeasuredDevice(StrEnum):
     """What PyTorch runs on."""
 
@@ -32,8 +36,12 @@ def calibrate(
     threads: Annotated[int, typer.Option(min=0, help="Cores to measure with; 0: all of them.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer samples and types.")] = False,
     fit: Annotated[
-        Path | None, typer.Option(metavar="TABLE", help="Fit --hardware to this table (with measured_s) instead.")
-    ] = None,
+        str,
+        typer.Option(
+            metavar="TABLE|RECIPE",
+            help="Fit instead: --hardware to a table (with measured_s), or what a recipe names to its tables.",
+        ),
+    ] = "",
     hardware: Annotated[str, typer.Option(metavar="HW", help="Hardware file to fit, or a bundled name.")] = "",
     parameter: Annotated[
         list[str] | None,
@@ -42,13 +50,30 @@ def calibrate(
     split: Annotated[float, typer.Option(help="Share of the rows to fit to; the others judge.")] = 0.5,
     rows: Annotated[int, typer.Option(min=4, help="Most rows that are used of a larger table.")] = 1000,
     launch: Annotated[LaunchMode, typer.Option(help="How the kernels of the table were timed.")] = LaunchMode.graph,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Recipe: folder of its tables (default: $EFFSIM_MEASUREMENTS)."),
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Recipe: put the numbers into the hardware file.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Recipe: change nothing; end with code 1 if a stored number does not stand.")
+    ] = False,
     seed: Seed = 0,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure this machine under PyTorch and write its hardware file; or fit a file to a table of measured kernels."""
+    """Measure this machine under PyTorch and write its hardware file; or fit a file to tables of measured kernels."""
     bar = partial(progress, label="calibrating", quiet=quiet or json_)
-    if fit is None:
+    if fit and not fit.endswith(TABLES):
+        if hardware or parameter or out is not None:
+            raise SpecError(
+                "a recipe names its hardware and numbers; --hardware, --parameter and --out go with a table"
+            )
+        _recipe(fit, data, write, check, json_, quiet)
+        return
+    if data is not None or write or check:
+        raise SpecError("--data, --write and --check belong to a recipe; name it with --fit RECIPE")
+    if not fit:
         if hardware or parameter:
             raise SpecError("--hardware and --parameter belong to a fit; name its table with --fit TABLE")
         from ..explore.calibrate.command import calibrate as measure
@@ -65,12 +90,48 @@ def calibrate(
     from ..explore.calibrate.command import fit_table
 
     result = fit_table(
-        hardware, fit, parameter or [], out, split=split, seed=seed, most_rows=rows, launch=launch.value, progress=bar
+        hardware,
+        Path(fit),
+        parameter or [],
+        out,
+        split=split,
+        seed=seed,
+        most_rows=rows,
+        launch=launch.value,
+        progress=bar,
     )
     if json_:
         print_json(result.as_dict())
     elif not quiet:
         _print(result, out)
+
+
+def _recipe(recipe: str, data: Path | None, write: bool, check: bool, json_: bool, quiet: bool) -> None:
+    """Fit by a recipe; print, then write or show what would be written. Code 1: a stored number does not stand."""
+    from ..explore.calibrate.entries import difference, write_entries
+    from ..explore.calibrate.recipe import run_recipe
+    from ..validation.fit_rows import read
+    from ..validation.tables import data_folder
+
+    if write and check:
+        raise SpecError("--write changes the stored numbers and --check judges them; give one of them")
+    bar = partial(progress, label="fitting", quiet=quiet or json_)
+    result = run_recipe(recipe, data or data_folder(), read, progress=bar)
+    file = Path(result.file)
+    if json_:
+        print_json(result.as_dict())
+    elif not quiet:
+        result.print(console())
+    if check:
+        for line in result.refused():
+            typer.echo(f"effsim: {file.name}: {line}", err=True)
+        raise typer.Exit(1 if result.refused() else 0)
+    if write:
+        changed = write_entries(file, result.entries())
+        if not (json_ or quiet):
+            typer.echo(f"{'written' if changed else 'unchanged'}: {file}")
+    elif not (json_ or quiet):
+        typer.echo(difference(file, result.entries()), nl=False)
 
 
 def _print(result: Fit, out: Path | None) -> None:

@@ -20,13 +20,14 @@ class Section(StrEnum):
     engines = "engines"
     studies = "studies"
     dram = "dram"
+    fits = "fits"
 
 
 def list_(
     section: Annotated[Section | None, typer.Argument(help="One part of the catalogue; all if left out.")] = None,
     json_: Json = False,
 ) -> None:
-    """The bundled hardware, workloads, architectures, techniques, engine profiles, studies and DRAM presets."""
+    """The bundled hardware, workloads, architectures, techniques, engines, studies, DRAM presets and fit recipes."""
     from ..spec.catalogue import names
 
     wanted = [section] if section is not None else list(Section)

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     workload = "workload"
     engine = "engine"
     study = "study"
+    fit = "fit"
     architecture = "architecture"
 
 

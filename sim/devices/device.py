@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..errors import UnsupportedError
 from ..graph.graph import Graph
 from ..graph.operator import Launched, Operator
+from ..graph.operators.communication import Collective
+from .communication import Communication
 from .kernel import Kernel, KernelTime, kernel_time
 
 
@@ -126,6 +130,14 @@ class Device(ABC):
         """Power that is drawn whatever runs; None where unknown."""
         return None
 
+    def communication(self, op: Collective, fused: bool = True) -> Communication:
+        """A collective as this device's library does it on its network.
+
+        Raises:
+            UnsupportedError: devices of this kind are not joined.
+        """
+        raise UnsupportedError(f"{self.name}: devices of this kind run no collectives")
+
     def cycles(self, lowered: Lowered) -> float | None:
         """Cycles of the device's own clock for an operator; None where a kernel has no such clock of its own."""
         return None
@@ -145,6 +157,17 @@ class Device(ABC):
             DoesNotFitError: the graph does not fit the device's fabric.
         """
         return None
+
+    def depends_on(self, path: str, operators: Iterable[Operator]) -> bool:
+        """Whether the time of a program of *operators* may depend on the number at *path* of the hardware's files."""
+        return True
+
+    def inherit(self, other: Device, path: str) -> int:
+        """Take over what *other* lowered that does not depend on the number at *path*, the only one that differs.
+
+        Returns how many operators that were; times are the same with and without.
+        """
+        return 0
 
     def lower(self, op: Operator, fused: bool = True) -> Lowered:
         """Kernels of *op* with their closed-form times, remembered by content."""

@@ -8,6 +8,7 @@ with their first operands loaded, which is how a GPU hides latency. All processo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -50,6 +51,8 @@ class Kernel:
         fixed_label: which resource ``fixed_s`` belongs to.
         setup_s: start of the kernel before its first tile loads anything: instruction fetch, descriptors, barriers.
         detail: (name, value) pairs for explanations.
+        queued: ``fixed_s`` as messages that queue at shared links take it, for the event reading; None: nothing is
+            shared.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Kernel:
     fixed_label: str = "network"
     setup_s: float = 0.0
     detail: tuple[tuple[str, float | str], ...] = ()
+    queued: Callable[[], float] | None = None
 
     @property
     def roofline_s(self) -> float:

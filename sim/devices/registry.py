@@ -168,7 +168,7 @@ def _load_system(system: SystemSpec, file: Path, assignments: Sequence[str]) -> 
 def _join(name: str, system: SystemSpec, specs: Sequence[SpecModel]) -> Machine:
     """The machine of a system with these device specifications, one a group."""
     if not system.mixed:
-        network = Network.from_levels(system.topology or [])
+        network = Network.from_levels(system.topology or [], system.collectives)
         return Machine(name, specs[0], system, network, build_device(specs[0], network))
     devices, counts, networks = {}, {}, []
     for group, spec in zip(system.devices, specs, strict=True):

@@ -10,8 +10,9 @@ from typing import Protocol
 from ..errors import UnsupportedError
 from ..graph.operator import Operator
 from ..graph.operators.communication import Collective, HostTransfer
-from ..network.collectives import CollectiveCosts, bound_s, plan
+from ..network.collectives import ENGINE, CollectiveCosts
 from ..network.topology import Network, NetworkLevel
+from .communication import Communication
 from .device import Device
 from .kernel import Kernel
 from .steps import AttentionStep, BackwardStep, ProductStep, Step, SweepStep, TransferStep, steps_of
@@ -80,16 +81,15 @@ class SteppedDevice(Device):
         kernels = tuple(kernel for inner in step.steps for kernel in self._price(inner))
         return tuple(_scaled(kernel, step) for kernel in kernels)
 
+    def communication(self, op: Collective, fused: bool = True) -> Communication:
+        """See :meth:`Device.communication`."""
+        beside_s = 0.0 if op.beside is None else self.lower(op.beside, fused).analytic_s
+        return Communication(self.network, self.collective_costs, op, ENGINE, True, beside_s)
+
     def _collective_kernel(self, op: Collective) -> Kernel:
-        priced = plan(self.network, self.collective_costs, op.op, op.payload_bytes, op.devices, op.stride)
-        bound = bound_s(self.network, op.op, op.payload_bytes, op.devices, op.stride)
-        detail: tuple[tuple[str, float | str], ...] = (
-            ("algorithm", priced.algorithm),
-            ("steps", priced.steps),
-            ("latency_s", priced.latency_s),
-            ("transfer_s", priced.transfer_s),
-        )
-        return self._fixed(f"{op.op} {priced.algorithm}", priced.total_s, "network", bound, detail)
+        done = self.communication(op)
+        kernel = self._fixed(f"{op.op} {done.priced.algorithm}", done.seconds, "network", done.bound_s, done.detail)
+        return replace(kernel, queued=done.queued)
 
     def _host_copy(self, op: HostTransfer) -> Kernel:
         if self.host_bytes_per_s <= 0.0:

@@ -87,14 +87,18 @@ def sensitivities(program: Program, machine: Machine) -> tuple[Sensitivity, ...]
     """Elasticity of the analytic time to every continuous parameter, strongest first; zeros are left out."""
     short = _representative(program)
     used = _used_dtypes(short)
+    operators = tuple(dict.fromkeys(node.op for phase in short.phases for _, _, node, _ in phase.nodes()))
     base = analytic(short, machine.device).time_s
     out = []
     for owner, path, value in parameters(machine):
         if STRUCTURAL.search(path) or value == 0.0 or _unused(path, used):
             continue
+        if not machine.device.depends_on(path, operators):
+            continue
         grown = _ratio(path, value)
         try:
             changed = _changed(machine, owner, path, value * grown)
+            changed.device.inherit(machine.device, path)
             time = analytic(short, changed.device).time_s
         except EffsimError:
             continue

@@ -115,7 +115,12 @@ def at_clock(spec: DramSpec, clock_s: float) -> DramSpec:
 
 def with_clock(part: Preset, clock_s: float | None) -> Preset:
     """The part itself, or at another data rate."""
-    return part if clock_s is None else Preset(at_clock(part.spec, clock_s))
+    if clock_s is None:
+        return part
+    found = part.clocked.get(clock_s)
+    if found is None:
+        found = part.clocked[clock_s] = Preset(at_clock(part.spec, clock_s))
+    return found
 
 
 def achieved(preset: str | Preset, refresh: str = "on", clock_s: float | None = None) -> Achieved:

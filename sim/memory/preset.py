@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-import numpy as np
-
 from ..errors import SpecError
 from ..spec.build import build
 from ..spec.catalogue import load_document
@@ -79,10 +77,22 @@ class Preset:
     @cached_property
     def settings(self) -> Ints:
         """Delays and switches by the ``T_`` and ``O_`` names of :mod:`~effsim.memory.layout`."""
+        import numpy as np
+
         out = np.zeros(at.T_COUNT, dtype=np.int64)
         _options(self, out)
         _timing(self, out)
         return out
+
+    @cached_property
+    def keys(self) -> dict[str, str]:
+        """What :func:`~effsim.memory.shares_cache.key_of` found, by refresh mode."""
+        return {}
+
+    @cached_property
+    def clocked(self) -> dict[float, Preset]:
+        """The part at other data rates, by clock period, as far as somebody asked for them."""
+        return {}
 
     def replace(self, **sections: dict[str, object]) -> Preset:
         """The same part with fields of sections replaced, e.g. ``organization={"channels": 1}``."""

@@ -30,6 +30,13 @@ DIGITS: Final = 5
 
 def key_of(part: Preset, refresh: str) -> str:
     """Hash of everything the shares depend on."""
+    found = part.keys.get(refresh)
+    if found is None:
+        found = part.keys[refresh] = _hashed(part, refresh)
+    return found
+
+
+def _hashed(part: Preset, refresh: str) -> str:
     spec = part.spec
     content = {
         "model": [MODEL, CHUNK_BYTES, WINDOW_BYTES, RUNS],

@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 
 from ..errors import UnsupportedError
+from .algorithms import REDUCING, halving_doubling, is_flat, named
 from .protocols import PACKET_SHARE, NodeRings, ProtocolCosts, Ring, direct_all_reduce
+from .sharing import Sharing, counted, queued, shared
 from .topology import Network, NetworkLevel
 
 
@@ -73,10 +75,15 @@ def plan(
     stride: int = 1,
     by: str = ENGINE,
     adds: bool = True,
+    groups: int = 1,
+    algorithm: str = "",
+    sharing: Sharing = counted,
 ) -> CollectivePlan:
     """Price a collective over *devices* ranks *stride* apart, run *by* an engine or the library alone.
 
-    ``adds``: switches that reduce can add numbers of this type.
+    ``adds``: switches that reduce can add numbers of this type. So many *groups* run it at the same time; *sharing*
+    says by how much they slow each other on the links they share. *algorithm* (or the network's own) is forced where it
+    is one for *op*: see :mod:`effsim.network.algorithms`.
 
     With ``protocols`` and a network between nodes, the library's rings and trees through all of them. Otherwise, over
     several levels, an all-reduce is reduce-scatter inside, all-reduce outside on what is left, all-gather inside;
@@ -89,7 +96,15 @@ def plan(
     """
     if devices == 1:
         return CollectivePlan("none", 0.0, 0.0, 0)
+    forced = (algorithm or network.algorithm) if op in REDUCING else ""
+    if forced == "tree" and op != "all_reduce":
+        forced = ""
+    network = shared(network, op, devices, stride, groups, sharing, flat=is_flat(forced, op))
     spans = network.spans(devices, stride)
+    if op == "send_recv":
+        spans = spans[-1:]  # between neighbours that are farthest apart
+    if forced:
+        return _forced(forced, spans, costs, op, size_bytes, devices)
     if costs.protocols is not None and len(spans) == 1 and spans[0][0] is network.levels[0]:
         return _inside_node(spans[0][0], spans[0][1], costs, costs.protocols, op, size_bytes, by, adds)
     if costs.protocols is not None and len(network.levels) == 2 and spans[-1][0] is network.levels[1]:
@@ -97,6 +112,70 @@ def plan(
         if through is not None:
             return through
     return _level_by_level(spans, costs, op, size_bytes, devices)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A collective with all it is priced by, so that the event reading can price it again with queues at its links."""
+
+    network: Network
+    costs: CollectiveCosts
+    op: str
+    size_bytes: float
+    devices: int
+    stride: int
+    by: str
+    adds: bool
+    groups: int
+    algorithm: str
+
+    def plan(self, sharing: Sharing = queued) -> CollectivePlan:
+        """Priced with links as *sharing* finds them."""
+        return plan(
+            self.network,
+            self.costs,
+            self.op,
+            self.size_bytes,
+            self.devices,
+            self.stride,
+            self.by,
+            self.adds,
+            self.groups,
+            self.algorithm,
+            sharing,
+        )
+
+    @property
+    def contends(self) -> bool:
+        """Whether any link it uses is shared at all."""
+        return any(level.can_contend for level in self.network.levels)
+
+
+def _forced(
+    algorithm: str, spans: list[tuple[NetworkLevel, int]], costs: CollectiveCosts, op: str, size: float, devices: int
+) -> CollectivePlan:
+    """A named algorithm, each step at the link latency and the library's flag handling."""
+    if algorithm == "hierarchical":
+        return _level_by_level(spans, costs, op, size, devices)
+    if algorithm == "halving_doubling":
+        parts, left = [], size
+        for level, members in spans:
+            steps = halving_doubling(op, members, left)
+            rate = level.bytes_per_s * costs.efficiency
+            latency = steps.count * (level.latency_s + costs.step_s)
+            parts.append(CollectivePlan(f"halving-doubling ({level.name})", latency, steps.moved / rate, steps.count))
+            left /= members
+        return _join(parts, costs)
+    steps_ = named(algorithm, op, devices, size)
+    assert steps_ is not None
+    rate = min(level.bytes_per_s for level, _ in spans) * costs.efficiency
+    slowest = max(level.latency_s for level, _ in spans)
+    count, latency = steps_.count, steps_.count * (slowest + costs.step_s)
+    if algorithm == "tree":
+        depths = [(level.latency_s + costs.step_s, 2 * math.ceil(math.log2(m))) for level, m in spans]
+        count, latency = sum(n for _, n in depths), sum(alpha * n for alpha, n in depths)
+    where = " + ".join(level.name for level, _ in spans)
+    return CollectivePlan(f"{algorithm} ({where})", costs.setup_s + latency, steps_.moved / rate, count)
 
 
 def _level_by_level(
@@ -199,6 +278,9 @@ def _on_level(level: NetworkLevel, d: int, costs: CollectiveCosts, op: str, size
     options: list[tuple[str, int, float]]
     if op == "all_reduce":
         options = [("ring", 2 * (d - 1), 2.0 * share * size), ("tree", 2 * math.ceil(math.log2(d)), 2.0 * size)]
+        if level.kind == "fat_tree" and d & (d - 1) == 0:
+            halves = halving_doubling(op, d, size)
+            options.append(("halving-doubling", halves.count, halves.moved))
         if direct:
             options.append(("two-shot", 2, 2.0 * share * size))
             if size <= costs.one_shot_limit_bytes:

@@ -12,7 +12,11 @@ from ..spec.system import Level
 
 @dataclass(frozen=True, slots=True)
 class NetworkLevel:
-    """One level: ``size`` members, each with ``bytes_per_s`` into it in one direction; ``payload``: useful share."""
+    """One level: ``size`` members, each with ``bytes_per_s`` into it in one direction; ``payload``: useful share.
+
+    ``shared_by`` devices use one such link; ``leaf`` members (0: all) stand below one leaf switch of a fat tree, whose
+    uplinks have an ``oversubscription``-th of their rate.
+    """
 
     name: str
     kind: str
@@ -21,13 +25,25 @@ class NetworkLevel:
     latency_s: float
     reduces: bool = False
     payload: float = 1.0
+    shared_by: int = 1
+    oversubscription: float = 1.0
+    leaf: int = 0
+
+    @property
+    def can_contend(self) -> bool:
+        """Groups that run at the same time may share its links."""
+        return self.shared_by > 1 or self.oversubscription > 1.0 or self.kind == "ring"
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Levels, innermost first. The product of their sizes is the number of devices."""
+    """Levels, innermost first. The product of their sizes is the number of devices.
+
+    ``algorithm``: of its collectives where it is forced, else empty.
+    """
 
     levels: tuple[NetworkLevel, ...]
+    algorithm: str = ""
 
     @property
     def devices(self) -> int:
@@ -38,8 +54,8 @@ class Network:
         return total
 
     @classmethod
-    def from_levels(cls, levels: Iterable[Level]) -> Network:
-        """From the topology of a system file."""
+    def from_levels(cls, levels: Iterable[Level], algorithm: str = "auto") -> Network:
+        """From the topology of a system file, with the algorithm it forces."""
         return cls(
             tuple(
                 NetworkLevel(
@@ -50,9 +66,13 @@ class Network:
                     latency_s=float(level.latency),
                     reduces=level.in_network_reduction,
                     payload=float(level.payload),
+                    shared_by=int(level.shared_by),
+                    oversubscription=float(level.oversubscription),
+                    leaf=int(level.leaf or 0),
                 )
                 for level in levels
-            )
+            ),
+            "" if algorithm == "auto" else algorithm,
         )
 
     @classmethod

@@ -45,6 +45,7 @@ def host_work(engine: EngineSpec, model: ArchitectureSpec | None) -> HostWork:
         per_sequence_s=_seconds(engine.host_per_sequence),
         per_request_s=_seconds(engine.host_per_request),
         per_prompt_pass_s=_seconds(engine.host_per_prompt_pass),
+        per_arrival_s=_seconds(engine.host_per_arrival),
         asynchronous=engine.asynchronous,
     )
 

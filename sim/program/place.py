@@ -8,24 +8,26 @@ from pathlib import Path
 
 from ..errors import DoesNotFitError, UnsupportedError
 from ..graph.dtypes import size_of
-from ..graph.graph import Graph, Node
-from ..graph.operators.communication import Collective
+from ..graph.graph import Graph
 from ..spec.architecture import ArchitectureSpec
 from ..spec.engine import EngineSpec
 from ..spec.workload import Parallelism, WorkloadSpec
+from ..transforms.context import ContextRanks, context_parallel, local_tokens
 from ..transforms.engine import as_engine, narrow_products
 from ..transforms.forward import ForwardForm, beside_products, sequence_parallel, training_forward
 from ..transforms.fusion import fuse_residual_norm
+from ..transforms.sequence import divide_tokens
 from ..transforms.shard import shard
 from ..transforms.training import TrainingPlan, with_library
 from ..units import format_quantity
 from .engine import engine_kernels, host_numbers, host_work, prompt_passes
 from .memory import Capacity, inference_memory
+from .parallel import check_degrees, in_stages, route, with_sends, with_sharing
 from .placement import assign, check_groups, group_degrees, home_only, unused_rules, with_transfers, wrap
 from .program import Degrees, Execution, Memory, Phase, Program
 from .source import explicit_graph, load_model, model_graph, truncated
 from .training_memory import TrainingLayout, pipeline_memory
-from .training_phase import residual_bytes, step_executions
+from .training_phase import step_executions
 
 MOST_DEVICES = 1024
 """Up to how many devices a remedy is looked for."""
@@ -59,11 +61,13 @@ class _Builder:
 
         *padded* > 0 is the batch of the captured graph that it is; *logits* how many tokens of a sequence get logits.
         """
-        real = batch or self.batch(degrees)
+        real, w = batch or self.batch(degrees), self.workload
+        own_tokens = local_tokens(q_len, degrees.context)
         if self.model is None:
-            whole = explicit_graph(self.workload)
+            whole = explicit_graph(w)
         else:
-            whole = model_graph(self.model, self.workload, phase, padded or real, q_len, kv_len, logits)
+            whole = model_graph(self.model, w, phase, padded or real, own_tokens, kv_len, min(logits, own_tokens))
+        whole = route(whole, w.routing)
         if self.engine.fused_residual_norm and phase != "training":
             whole = fuse_residual_norm(whole)
         if self.engine.narrow_products != "none" and phase != "training":
@@ -73,19 +77,28 @@ class _Builder:
             if self.workload.training.sequence_parallel:
                 copies = self.workload.training.sequence_copies
                 whole = sequence_parallel(whole, degrees.tensor, ordered=copies)
-        placement = self.capacity.placement
+        placement, ways = self.capacity.placement, self.ways
         if placement is not None:
             whole = with_transfers(assign(whole, placement), placement.home)
-        part = shard(whole, degrees.tensor, degrees.expert, degrees.data, group_degrees(placement))
+        if ways.sequence and phase != "training":
+            whole = divide_tokens(whole, degrees.tensor)
+        stride = degrees.tensor * degrees.context
+        part = shard(whole, degrees.tensor, degrees.expert, degrees.data, group_degrees(placement), stride)
         if placement is not None:
             part = wrap(part)
+        ring = ways.context_exchange == "ring"
+        part = context_parallel(part, ContextRanks(degrees.context, degrees.tensor, q_len, ring))
         if phase == "training":
             part = with_library(part)
             return beside_products(part) if self.workload.training.overlap_tensor else part
         part = as_engine(part, engine_kernels(self.engine, real if padded not in (0, real) else 0))
-        if degrees.pipeline > 1:
-            part = _with_sends(part, degrees)
-        return part
+        return with_sharing(with_sends(part, degrees), degrees, ways.collectives)
+
+    @property
+    def ways(self) -> Parallelism:
+        """The workload's parallelism; defaults where its degrees are open."""
+        given = self.workload.parallelism
+        return Parallelism() if given == "auto" else given
 
     def memory(self, degrees: Degrees) -> Memory:
         """Fullest moment on one device."""
@@ -161,7 +174,7 @@ def needed_memory(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity
 
 
 def _degrees(p: Parallelism) -> Degrees:
-    return Degrees(int(p.tensor), int(p.pipeline), int(p.data), int(p.expert), int(p.microbatches))
+    return Degrees(int(p.tensor), int(p.pipeline), int(p.data), int(p.expert), int(p.microbatches), int(p.context))
 
 
 def _builder(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: Path | None) -> _Builder:
@@ -188,6 +201,7 @@ def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: 
         degrees, memory, note = _smallest_fit(builder)
     else:
         degrees = _degrees(workload.parallelism)
+        check_degrees(workload, builder.model, degrees, mixed=capacity.placement is not None)
         if degrees.devices > capacity.devices:
             raise DoesNotFitError(
                 f"parallelism asks for {degrees.devices} devices; {capacity.device} joins at most {capacity.devices}"
@@ -210,6 +224,7 @@ def place(workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, base: 
         host=host_work(engine, builder.model),
         host_numbers=host_numbers(engine),
         notes=notes,
+        folded=builder.ways.folded,
     )
 
 
@@ -381,22 +396,14 @@ def _bytes(size: float) -> str:
     return f"{size / 2**30:.3g} GiB" if size >= 2**28 else format_quantity(size, "bytes")
 
 
-def _with_sends(graph: Graph, degrees: Degrees) -> Graph:
-    """Adds the activations' way between pipeline stages: one message a boundary."""
-    send = Collective("send_recv", residual_bytes(graph), 2, degrees.tensor)
-    sends = tuple(Node(f"stage_send_{i}", send) for i in range(degrees.pipeline - 1))
-    return Graph(graph.name, (*graph.items, *sends))
-
-
 def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
     w = builder.workload
     batch, prompt, new = int(w.batch), int(w.prompt), int(w.generate)
-    copies = degrees.tensor * degrees.data
     if w.task == "training_step":
         return (_training(builder, degrees),)
     if w.task == "operators":
         graph = builder.graph(degrees, "context", prompt, prompt)
-        return (Phase("step", (Execution(graph, 1.0, copies),), 1.0, 1.0, batch),)
+        return (Phase("step", (_inference(builder, graph, 1.0, degrees),), 1.0, 1.0, batch),)
     phases: list[Phase] = []
     if w.task in ("prefill", "generate"):
         passes = prompt_passes(builder.engine, degrees, builder.batch(degrees), prompt)
@@ -411,7 +418,9 @@ def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
         made = new - 1 if w.task == "generate" else new
         captured = builder.engine.captured_batch(builder.batch(degrees))
         runs = tuple(
-            _inference(builder, builder.graph(degrees, "generation", 1, kv, padded=captured or 0), weight, degrees)
+            _inference(
+                builder, builder.graph(degrees, "generation", 1, kv, padded=captured or 0), weight, degrees, float(made)
+            )
             for kv, weight in _samples(prompt + 1, made)
         )
         if runs:
@@ -420,17 +429,18 @@ def _phases(builder: _Builder, degrees: Degrees) -> tuple[Phase, ...]:
     return tuple(phases)
 
 
-def _inference(builder: _Builder, graph: Graph, steps: float, degrees: Degrees) -> Execution:
-    """*steps* steps in microbatches: with P stages and M microbatches a step takes (M + P − 1)/P passes of one.
+def _inference(builder: _Builder, graph: Graph, steps: float, degrees: Degrees, rounds: float = 1.0) -> Execution:
+    """*steps* steps, each in microbatches that flow through the pipeline stages; *rounds* steps follow in a row.
 
     In a mixed system the microbatches take turns on its device groups instead.
     """
-    pieces, stages = degrees.microbatches, degrees.pipeline
+    pieces, copies = degrees.microbatches, degrees.stage_devices
     if builder.capacity.placement is not None:
-        copies = degrees.tensor * degrees.data
         return Execution(graph, steps, copies, work=steps * pieces, interleave=pieces)
-    passes = (pieces + stages - 1) / stages
-    return Execution(graph, steps * passes, degrees.tensor * degrees.data, work=steps * pieces)
+    if degrees.pipeline == 1:
+        return Execution(graph, steps * pieces, copies, work=steps * pieces)
+    stages = in_stages(graph, degrees.pipeline)
+    return Execution(graph, steps, copies, work=steps * pieces, stages=stages, microbatches=pieces, rounds=rounds)
 
 
 def _samples(first: int, steps: int) -> list[tuple[int, float]]:

@@ -17,6 +17,10 @@ class Execution:
     ``copies``: devices that each execute it, for totals of work. ``useful`` is False for the idle rounds of a pipeline:
     they take time but do no work. ``interleave`` > 1: so many sub-batches, each the graph as it stands, take turns on
     the device groups of a mixed system.
+
+    ``stages``: the graph, cut into pipeline stages. ``microbatches`` of the graph as it stands flow through them in
+    every one of ``times`` steps; of ``rounds`` steps in a row each follows the one before as soon as its own microbatch
+    is through, as decoding does (1: the pipeline is filled and drained every time).
     """
 
     graph: Graph
@@ -26,6 +30,9 @@ class Execution:
     work: float | None = None
     label: str = ""
     interleave: int = 1
+    stages: tuple[Graph, ...] = ()
+    microbatches: int = 1
+    rounds: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,22 +116,38 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Degrees:
-    """Degrees of parallelism."""
+    """Degrees of parallelism. Ranks are laid out tensor first, then context, data and pipeline."""
 
     tensor: int = 1
     pipeline: int = 1
     data: int = 1
     expert: int = 1
     microbatches: int = 1
+    context: int = 1
+
+    @property
+    def stage_devices(self) -> int:
+        """Devices of one pipeline stage: how far apart neighbouring stages are.
+
+        >>> Degrees(tensor=4, context=2, data=3, pipeline=2).stage_devices
+        24
+        """
+        return self.tensor * self.context * self.data
 
     @property
     def devices(self) -> int:
         """Devices that take part."""
-        return self.tensor * self.pipeline * self.data
+        return self.stage_devices * self.pipeline
 
     def shown(self) -> dict[str, int]:
         """Degrees above 1; tensor always."""
-        named = {"tensor": self.tensor, "pipeline": self.pipeline, "data": self.data, "expert": self.expert}
+        named = {
+            "tensor": self.tensor,
+            "context": self.context,
+            "pipeline": self.pipeline,
+            "data": self.data,
+            "expert": self.expert,
+        }
         return {name: n for name, n in named.items() if n > 1 or name == "tensor"}
 
 
@@ -143,8 +166,9 @@ class HostWork:
     """What the host has to do, in seconds of a host of speed 1; see the engine profile.
 
     ``dispatch_s`` (None: the device's own) and ``per_layer_s``, for each of ``layers``, run ahead of the device;
-    ``collective_start_s`` keeps it waiting for its peers outside a captured graph. The others stand between steps, or
-    beside the device where the engine is ``asynchronous``.
+    ``collective_start_s`` keeps it waiting for its peers outside a captured graph. ``per_arrival_s`` delays a request
+    on its way in and out and no step. The others stand between steps, or beside the device where the engine is
+    ``asynchronous``.
     """
 
     dispatch_s: float | None = None
@@ -155,6 +179,7 @@ class HostWork:
     per_sequence_s: float = 0.0
     per_request_s: float = 0.0
     per_prompt_pass_s: float = 0.0
+    per_arrival_s: float = 0.0
     asynchronous: bool = False
 
     def between_steps_s(self, steps: float, sequences: int, prompts: bool) -> float:
@@ -182,6 +207,7 @@ class Program:
     host: HostWork = field(default_factory=HostWork)
     host_numbers: tuple[HostNumber, ...] = ()
     notes: tuple[str, ...] = ()
+    folded: bool = True
 
     @property
     def devices(self) -> int:

@@ -13,9 +13,10 @@ from .training_memory import TrainingLayout
 
 
 def residual_bytes(graph: Graph) -> float:
-    """Activations that pass from block to block."""
-    kinds = ("add", "embedding", "add_rmsnorm", "add_layernorm")
-    return max((n.op.output_bytes for _, n, _ in graph.walk() if n.op.kind in kinds), default=0.0)
+    """Activations that pass from block to block; a fused addition writes them and their norm."""
+    kinds = {"add": 1.0, "embedding": 1.0, "add_rmsnorm": 0.5, "add_layernorm": 0.5}
+    found = (n.op.output_bytes * kinds[n.op.kind] for _, n, _ in graph.walk() if n.op.kind in kinds)
+    return max(found, default=0.0)
 
 
 def step_executions(whole: Graph, plan: TrainingPlan, layout: TrainingLayout) -> tuple[Execution, ...]:

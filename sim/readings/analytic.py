@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ..devices.device import Device, Lowered
 from ..graph.graph import Graph, Node
@@ -10,6 +10,7 @@ from ..graph.operator import Operator
 from ..program.program import Execution, Phase, Program
 from .interleave import factors, group_of
 from .launch import ahead_s, between_steps_s, node_launch_s
+from .pipeline import stage_counts, staged
 from .result import OperatorTime, PhaseTime, Reading
 
 
@@ -36,10 +37,14 @@ class _Row:
 
 
 class Rows:
-    """Adds up operators of a phase by name, over the executions that stand for its steps."""
+    """Adds up operators of a phase by name, over the executions that stand for its steps.
 
-    def __init__(self) -> None:
+    *counts*: how often an operator runs in a step where a pipeline's stages run it a part of the times each.
+    """
+
+    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
         self._rows: dict[str, _Row] = {}
+        self._counts = counts or {}
 
     def add(
         self,
@@ -57,7 +62,7 @@ class Rows:
         if row is None:
             row = _Row(node.op.kind, node.op) if run.useful else _Row("idle", None)
             self._rows[label] = row
-        row.count = max(row.count, count)
+        row.count = max(row.count, self._counts.get(name, count))
         for key, seconds in shares:
             row.shares[key] = row.shares.get(key, 0.0) + seconds
         if run.useful:
@@ -208,8 +213,24 @@ def exposed_s(program: Program, phase: Phase, device: Device, ahead: float, runn
     return max(0.0, ahead + between - running) if program.host.asynchronous else between
 
 
+def _stage_s(program: Program, phase: Phase, device: Device, graph: Graph, *, bound_only: bool) -> float:
+    """Seconds of one pipeline stage on one microbatch, with the launches that show."""
+    costs, mode, queue, total = device.launch, program.launch_of(phase), _Queue(), 0.0
+    device.prepare(graph)
+    for name, node, count in graph.walk():
+        lowered = device.lower(node.op, program.fused_pointwise)
+        if bound_only:
+            total += lowered.roofline_s * count
+            continue
+        seconds = lowered.analytic_s + node_launch_s(costs, mode, program.host, node.op, lowered.seconds)
+        queue.add(name, len(lowered.seconds) * count, seconds * count)
+    return total if bound_only else queue.end_s(ahead_s(costs, mode, program.host, queue.kernels))
+
+
 def _phase(program: Program, phase: Phase, device: Device, *, bound_only: bool) -> PhaseTime:
-    rows, hidden, bounds = Rows(), Overlap(device.collective_share), overlap_bounds(program, phase, device)
+    counts = stage_counts(phase)
+    phase = staged(phase, lambda graph: _stage_s(program, phase, device, graph, bound_only=bound_only))
+    rows, hidden, bounds = Rows(counts), Overlap(device.collective_share), overlap_bounds(program, phase, device)
     costs, mode = device.launch, program.launch_of(phase)
     queues: dict[int, _Queue] = {id(run): _Queue() for run in phase.executions}
     turns = {id(run): factors(program, run, device, mode, bound_only=bound_only) for run in phase.executions}

@@ -14,11 +14,12 @@ import simpy
 
 from ..devices.device import Device, Lowered
 from ..devices.kernel import Kernel
-from ..graph.graph import Item, Node, Repeat
+from ..graph.graph import Graph, Item, Node, Repeat
 from ..program.program import Execution, Phase, Program
 from .analytic import Rows, exposed_s, overlap_bounds
 from .interleave import factors, group_of, simulate_interleaved
 from .launch import ahead_s, collective_start_s, device_gap_s, node_launch_s
+from .pipeline import simulate_pipeline, stage_counts, staged
 from .result import PhaseTime, Reading, Slice, Timeline
 from .tiles import simulated_time
 
@@ -103,8 +104,9 @@ class _Run:
 
 
 def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, Timeline]:
-    rows, total_s, bound_s, ahead = Rows(), 0.0, 0.0, 0.0
-    mode = program.launch_of(phase)
+    mode, counts = program.launch_of(phase), stage_counts(phase)
+    phase = staged(phase, lambda graph: _stage_s(program, device, graph, mode), simulate_pipeline)
+    rows, total_s, bound_s, ahead = Rows(counts), 0.0, 0.0, 0.0
     timeline, notes = Timeline(), list[str]()
     bounds = overlap_bounds(program, phase, device)
     for index, run in enumerate(phase.executions):
@@ -141,6 +143,13 @@ def _phase(program: Program, phase: Phase, device: Device) -> tuple[PhaseTime, T
     rows.add_host("host", "host", host)
     timed = PhaseTime(phase.name, total_s + host, bound_s, phase.tokens, phase.steps, rows.rows())
     return timed, Timeline(timeline.slices, notes=tuple(notes))
+
+
+def _stage_s(program: Program, device: Device, graph: Graph, mode: str) -> float:
+    """Simulated seconds of one pipeline stage on one microbatch."""
+    run = Execution(graph, 1.0)
+    device.prepare(graph)
+    return _execute(_Run(program, device, mode, host_ahead_s(program, run, device, mode)), run) / PS
 
 
 def kernels_of(program: Program, run: Execution, device: Device) -> float:

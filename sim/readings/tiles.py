@@ -220,7 +220,7 @@ def simulated_time(kernel: Kernel) -> float:
     from the time that two further batches take.
     """
     if not kernel.classes:
-        return kernel.fixed_s
+        return kernel.fixed_s if kernel.queued is None else kernel.queued()
     counts, costs = _arrays(kernel)
     batch = kernel.units * kernel.slots
     if len(counts) == 1 and counts[0] > (STEADY_BATCHES + 4) * batch:

@@ -104,7 +104,7 @@ def _find(program: Program, wanted: str) -> tuple[Phase, Execution, Node, int]:
 
 def _only(program: Program, phase: Phase, execution: Execution, node: Node) -> Program:
     """The program reduced to one operator, for its own sensitivities."""
-    one = replace(execution, graph=Graph(node.name, (node,)), times=1.0)
+    one = replace(execution, graph=Graph(node.name, (node,)), times=1.0, stages=())
     return replace(program, phases=(replace(phase, executions=(one,)),), host=HostWork())
 
 

@@ -24,6 +24,8 @@ INTRODUCTIONS: Final[Mapping[str, str]] = {
     "workload": f"{_QUANTITIES}\n\n{_EXTENDS} The operators of an explicit list have the kinds and columns of "
     "`effsim kernels` ([command line](../cli.md#effsim-kernels)).",
     "study": "How studies are run, resumed and read: [sweeps](../sweep.md). `effsim list studies` names bundled ones.",
+    "fit": "Numbers of kind `fitted` come from such recipes: [how they are run and checked]"
+    "(../validation.md#fitted-numbers). `effsim list fits` names bundled ones.",
     "engine": f"{_QUANTITIES}\n\n{_EXTENDS}",
     **dict.fromkeys(("cpu", "pim", "systolic", "fpga", "dram"), f"{_QUANTITIES}\n\n{_EXTENDS}"),
     "architecture": f"Dimensions are whole numbers without units. {_EXTENDS} `effsim import config.json` makes such a "
@@ -173,6 +175,22 @@ objectives:
   - {name: usd_per_million_tokens, goal: min}
 """
 
+_FIT = """\
+kind: fit
+name: ampere
+writes: ampere
+device: gpu_a100
+split: {fraction: 0.5, seed: 11}
+stages:
+  - name: attention
+    source: "attention tables of an A100"
+    rows:
+      - {table: kernels/a100_sxm/attention.parquet, labels: [attention context, attention generation], most: 500}
+    parameters:
+      - {paths: [kernels.attention.step_latency], low: 0.02 us, high: 3 us}
+      - {paths: [kernels.attention.tile_latency], low: 0.1 us, high: 10 us}
+"""
+
 EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "gpu": (("A GPU of a known generation:", _GPU),),
     "cpu": (("A server processor that exists, with more memory channels' worth of bandwidth:", _CPU),),
@@ -185,5 +203,6 @@ EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "engine": (("A server with graph replay and a busy host:", _ENGINE),),
     "architecture": (("Three scans and one attention layer with experts, eight times:", _ARCHITECTURE),),
     "study": (("Three GPUs and nine batches, for many tokens and cheap ones:", _STUDY),),
+    "fit": (("Two numbers of a generation, fitted together to half of the rows:", _FIT),),
 }
 """(caption, YAML text) of every kind of file."""

@@ -20,6 +20,7 @@ from ..spec.architecture import ArchitectureSpec
 from ..spec.dram import DramSpec
 from ..spec.engine import EngineSpec
 from ..spec.fields import QuantityType, SpecModel
+from ..spec.fit_recipe import FitSpec
 from ..spec.hardware import DTypeName
 from ..spec.study import StudySpec
 from ..spec.system import SystemSpec
@@ -36,6 +37,7 @@ MODELS: Final[Mapping[str, type[SpecModel]]] = {
     "engine": EngineSpec,
     "architecture": ArchitectureSpec,
     "study": StudySpec,
+    "fit": FitSpec,
 }
 """The model of every kind of file."""
 

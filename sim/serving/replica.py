@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,9 @@ class Scheduling:
         order: ``fcfs`` or ``priority`` (then by arrival).
         most_sequences, most_tokens: limits of a step.
         preemption: what happens to the youngest sequence when pages run out: ``recompute`` or ``swap``.
+        plans_ahead: the scheduler plans a step when the one before it starts, beside the device: a request that
+            arrives meanwhile joins the step after.
+        on_the_way_s: what a request spends outside the engine, before it gets there and after its first token.
     """
 
     policy: str = "chunked"
@@ -45,6 +49,8 @@ class Scheduling:
     most_tokens: int = 2048
     preemption: str = "recompute"
     step_target_s: float = 0.05
+    plans_ahead: bool = False
+    on_the_way_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -98,6 +104,8 @@ class Replica:
         self._horizon, self._finished, self._swap_s = horizon, finished, swap_s
         self.tally = Tally() if tally is None else tally
         self._note_every_s, self._next_note = note_every_s, 0.0
+        self._newcomers: deque[tuple[float, Request]] = deque()
+        self._step_began_s = -math.inf
         self._waiting: list[tuple[int, int, Request]] = []
         self._prefilling: list[Request] = []
         self._running: dict[int, Request] = {}
@@ -122,13 +130,14 @@ class Replica:
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
-        return len(self._waiting)
+        return len(self._newcomers) + len(self._waiting)
 
     @property
     def load(self) -> int:
         """Requests that wait, run or have their cache on the way here, or are stuck because it failed."""
         moving = len(self.moves.arriving) + len(self.moves.ready)
-        return len(self._waiting) + len(self._prefilling) + len(self._running) + moving + self.stuck
+        queued = len(self._newcomers) + len(self._waiting)
+        return queued + len(self._prefilling) + len(self._running) + moving + self.stuck
 
     @property
     def empty(self) -> bool:
@@ -143,8 +152,7 @@ class Replica:
     def submit(self, request: Request) -> None:
         """Put a request into the queue."""
         request.replica = self.index
-        rank = request.priority if self.how.order == "priority" else 0
-        heapq.heappush(self._waiting, (rank, request.index, request))
+        self._newcomers.append((self.env.now, request))
         self._rouse()
 
     # --- requests that come with a cache, leave with one, or are given up
@@ -172,6 +180,7 @@ class Replica:
             self._release(request, self.pool.pages_of(request.context - 1))
         else:
             self.moves.remote.discard(request.index)
+            self._newcomers = deque(entry for entry in self._newcomers if entry[1] is not request)
             self._waiting = [entry for entry in self._waiting if entry[2] is not request]
             heapq.heapify(self._waiting)
         self._rouse()
@@ -190,6 +199,8 @@ class Replica:
             self._write_log(self.log, self._since)
         self._since, self._block = math.inf, None
         self.process.interrupt()
+        while self._newcomers:
+            self._wait(self._newcomers.popleft()[1])
         kept = [*self.moves.arriving.values(), *(r for *_, r in self._waiting if r.index in self.moves.remote)]
         lost = [r for *_, r in self._waiting if r.index not in self.moves.remote]
         for request in list(self._running.values()):
@@ -214,12 +225,25 @@ class Replica:
 
     def _sleep(self) -> Generator[Any, Any, None]:
         """Until somebody comes. A history that ends here says that nothing runs."""
-        now = (self.env.now, len(self._waiting), len(self._running), self.pool.used)
+        now = (self.env.now, self.waiting, len(self._running), self.pool.used)
         if self.tally.history and self.tally.history[-1][1:] != now[1:]:
             self.tally.history.append(now)
         self._wake = self.env.event()
         yield self._wake
         self._wake = None
+
+    def _queue(self) -> None:
+        """Let newcomers into the queue that the scheduler sees.
+
+        An asynchronous scheduler plans a step when the one before starts: what comes later waits for the next plan.
+        """
+        seen = self._step_began_s if self.how.plans_ahead else math.inf
+        while self._newcomers and self._newcomers[0][0] <= seen:
+            self._wait(self._newcomers.popleft()[1])
+
+    def _wait(self, request: Request) -> None:
+        rank = request.priority if self.how.order == "priority" else 0
+        heapq.heappush(self._waiting, (rank, request.index, request))
 
     # --- the process
 
@@ -234,13 +258,18 @@ class Replica:
     def _serve(self) -> Generator[Any, Any, None]:
         while True:
             if not (self._waiting or self._prefilling or self._running or self.moves.ready):
-                self._sealed = False
-                yield from self._sleep()
+                if not self._newcomers:
+                    self._sealed = False
+                    yield from self._sleep()
+                self._step_began_s = self.env.now  # nothing runs that a plan could be made beside
+            if self._newcomers:
+                self._queue()
             self._admit()
             chunks = self._chunks()
             started = self._since = self.env.now
             if chunks:
                 seconds = self._start_mixed(chunks)
+                self._step_began_s = started
                 yield self.env.timeout(seconds)
                 self._end_mixed(chunks, seconds)
             elif self._running:
@@ -249,7 +278,9 @@ class Replica:
                     yield from self._generate(steps, seconds)
             else:  # caches that come or go hold the memory that all others need
                 self._since = math.inf
-                yield from self._sleep()
+                if not self._newcomers:
+                    yield from self._sleep()
+                self._step_began_s = self.env.now
                 started = self.env.now
             self._note(started)
 
@@ -269,6 +300,7 @@ class Replica:
             block.steps = steps
             yield self.env.timeout(max(0.0, block.started_s + seconds - self.env.now))
         self._block = None
+        self._step_began_s = block.started_s + seconds * (1 - 1 / steps)
         self._advance(steps, seconds)
 
     def _block_of(self, steps: int, seconds: float) -> Block:
@@ -287,7 +319,7 @@ class Replica:
             self._write_log(self.log, started)
         if now >= self._next_note:
             self._next_note = now + self._note_every_s
-            self.tally.history.append((now, len(self._waiting), len(self._running), self.pool.used))
+            self.tally.history.append((now, self.waiting, len(self._running), self.pool.used))
 
     def _write_log(self, log: StepLog, started: float) -> None:
         tally, (steps, prompts, tokens) = self.tally, self._logged
@@ -438,7 +470,7 @@ class Replica:
         request.made += 1
         self.tally.tokens += 1
         if request.first_token_s is None:
-            request.first_token_s = end
+            request.first_token_s = end + self.how.on_the_way_s
         if request.made >= request.output:
             self._end(request, end)
         elif self.moves.handoff is not None:
@@ -494,8 +526,7 @@ class Replica:
         if self.how.preemption == "swap":
             self._swapped[youngest] = pages
             self._debt_s += pages * self._swap_s
-        rank = request.priority if self.how.order == "priority" else 0
-        heapq.heappush(self._waiting, (rank, request.index, request))
+        self._wait(request)
 
     def _release(self, request: Request, pages: int) -> None:
         """Give back what a request holds: *pages* of context, of which some belong to named blocks."""
@@ -519,7 +550,9 @@ class Replica:
         steps = self._ends[0][0] - self._step
         until = self._horizon() - self.env.now
         one = self.cost.generate_s(sequences, mean)
-        if until < steps * one:
+        if self._newcomers:
+            steps = 1  # the next plan takes them in
+        elif until < steps * one:
             steps = max(1, math.ceil(until / one))
         if steps == 1:
             return 1, one + self._paid_debt()
@@ -564,6 +597,6 @@ class Replica:
             self._end(request, self.env.now)
 
     def _end(self, request: Request, end: float) -> None:
-        request.finish_s = end
+        request.finish_s = end + self.how.on_the_way_s
         self._release(request, self.pool.pages_of(request.context - 1))
         self._finished(request)

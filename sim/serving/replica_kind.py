@@ -100,6 +100,8 @@ def kind_of_replica(
     degrees = replace(program.degrees, data=1, microbatches=1)
     if degrees.pipeline > 1 or capacity.placement is not None:
         raise UnsupportedError("serving over pipeline stages or mixed devices is not modelled; use tensor parallelism")
+    if serving.sampling == "filtered" and engine.filtered_passes is not None:
+        engine = engine.model_copy(update={"sampling_passes": engine.filtered_passes})
     graphs = step_graphs(workload, engine, capacity, degrees, base)
     scheduling = _scheduling(serving)
     room = cache_room(graphs, capacity, float(serving.cache.memory_fraction), scheduling.most_tokens)
@@ -114,13 +116,20 @@ def kind_of_replica(
         most_sequences=slots.most_sequences,
         longest=max(2 * page, min(slots.pages * page, 2**20)),
     )
+    host = program.host
+    scheduling = replace(
+        scheduling,
+        most_sequences=slots.most_sequences,
+        plans_ahead=host.asynchronous,
+        on_the_way_s=host.per_arrival_s / machine.device.launch.host_speed,
+    )
     one = graphs("generation", 1, 1, 1, 1)
     return ReplicaKind(
         machine,
         capacity,
         degrees,
         cost,
-        replace(scheduling, most_sequences=slots.most_sequences),
+        scheduling,
         room,
         slots.pages,
         page * room.token_bytes / float(serving.cache.swap_bandwidth),

@@ -137,6 +137,12 @@ class _Terms:
         lengths = tuple(n for n in grid(longest, 2) if n >= FINE or n == 1)
         chunks = tuple(n for n in grid(most_tokens, 2) if n >= FINE or n == 1)
         self.tokens = Line(grid(most_tokens), lambda n: price(graphs("context", 1, n, n, 1), source.by_token, mode))
+        # Tokens of steps that have no prompt, where these have other kernels.
+        self.generated = self.tokens
+        if not source.same_kernels:
+            self.generated = Line(
+                grid(most_sequences), lambda n: price(graphs("generation", n, 1, 1, 1), source.by_token, mode)
+            )
         self.logits = Line(
             grid(most_sequences), lambda n: price(graphs("generation", n, 1, 1, 1), source.by_logit, mode)
         )
@@ -182,11 +188,14 @@ class StepCost:
         self.graphs, self.device, self.host, self._engine = graphs, device, host, engine
         one, many = graphs("generation", PROBE, 1, 1, 1), graphs("context", 1, PROBE, PROBE, PROBE)
         last = graphs("context", 1, PROBE, PROBE, 1)
-        triples = zip(one.walk(), many.walk(), last.walk(), strict=True)
+        single = {name: node.op for name, node, _ in one.walk()}
         self.by_token, self.by_logit, self.by_sequence = set[str](), set[str](), set[str]()
-        for (name, a, _), (_, b, _), (_, c, _) in triples:
-            kind = self.by_sequence if a.op != b.op else self.by_logit if b.op != c.op else self.by_token
+        for (name, b, _), (_, c, _) in zip(many.walk(), last.walk(), strict=True):
+            # What is there for prompts alone (their keys written to the cache by a kernel of its own) counts by token.
+            differs = name in single and single[name] != b.op
+            kind = self.by_sequence if differs else self.by_logit if b.op != c.op else self.by_token
             kind.add(name)
+        self.same_kernels = self.by_token <= single.keys()
         self.kernels = sum(count * len(self._lowered(node).seconds) for _, node, count in one.walk())
         ends = (max(most_tokens, most_sequences), most_sequences, longest)
         self._captured = _Terms(self, engine.launch, *ends)
@@ -216,7 +225,7 @@ class StepCost:
         """A step in which *sequences* with *context* tokens each (on average) generate one token each."""
         padded = self._engine.captured_batch(sequences)
         terms, batch = (self._others, sequences) if padded is None else (self._captured, padded)
-        device_s = terms.tokens.whole(batch) + terms.logits.whole(batch) + terms.generation(sequences, context)
+        device_s = terms.generated.whole(batch) + terms.logits.whole(batch) + terms.generation(sequences, context)
         h = self.host
         return self._with_host(device_s, terms.ahead_s, h.per_step_s + sequences * h.per_sequence_s)
 

@@ -31,9 +31,10 @@ _FOLDERS: Final = MappingProxyType(
         "studies": (f"{_ROOT}.workloads", "studies"),
         "generations": (f"{_ROOT}.hw_configs", "generations"),
         "dram": (f"{_ROOT}.hw_configs", "dram"),
+        "fits": (f"{_ROOT}.hw_configs", "fits"),
     }
 )
-SECTIONS: Final = ("hardware", "workloads", "architectures", "techniques", "engines", "studies", "dram")
+SECTIONS: Final = ("hardware", "workloads", "architectures", "techniques", "engines", "studies", "dram", "fits")
 _EXTENDABLE: Final = MappingProxyType({"hardware": ("hardware", "generations")})
 _SUFFIXES: Final = (".yaml", ".yml")
 _MAX_SHOWN: Final = 120

@@ -71,6 +71,10 @@ class EngineSpec(SpecModel):
     sampling_passes: Count = Field(
         3, validate_default=True, description="kernels that each read and write all logits; 1: the largest logit"
     )
+    filtered_passes: Count | None = Field(
+        None,
+        description="sampling_passes where requests ask for top-p or top-k and logits are sorted; as those if absent",
+    )
     dispatch: Time | None = Field(
         None, description="host time to start one kernel; launch.dispatch of the hardware if absent (eager only)"
     )
@@ -81,7 +85,16 @@ class EngineSpec(SpecModel):
     host_per_prompt_pass: Time | None = Field(
         None, description="further host work of one prompt pass, whatever its batch"
     )
-    asynchronous: bool = Field(False, description="host work of a step runs while the device works on the one before")
+    host_per_arrival: Time | None = Field(
+        None,
+        description="time of a request outside the engine's loop, seen by its client: connection, text to tokens, the "
+        "way into the engine and of the first token back (serving)",
+    )
+    asynchronous: bool = Field(
+        False,
+        description="host work of a step runs while the device works on the one before; a request that arrives during "
+        "a step then joins the step after the next, which is planned already (serving)",
+    )
 
     @model_validator(mode="after")
     def _graphs_are_captured(self) -> EngineSpec:

@@ -101,6 +101,9 @@ class ServingSpec(SpecModel):
     cache: CacheSpec = Field(default_factory=lambda: CacheSpec(), description="the paged cache")
     scheduler: SchedulerSpec = Field(default_factory=lambda: SchedulerSpec(), description="how steps are formed")
     slo: SloSpec = Field(default_factory=lambda: SloSpec(), description="latencies promised")
+    sampling: Literal["plain", "filtered"] = Field(
+        "plain", description="plain: a draw from all logits; filtered: top-p or top-k before it"
+    )
     replicas: Count = Field(1, validate_default=True, description="copies of the model, each on its own devices")
     routing: Literal["round_robin", "least_loaded", "prefix_affinity"] = Field(
         "least_loaded", description="which replica a request goes to"

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .fields import Bandwidth, Count, Power, Ratio, SpecModel, Time
+from .fields import Bandwidth, Count, Factor, Power, Ratio, SpecModel, Time
 from .hardware import Price, Provenance
+from .workload import Algorithm
 
 
 class Level(SpecModel):
@@ -22,6 +23,23 @@ class Level(SpecModel):
     latency: Time = Field(description="one hop, as a message sees it")
     payload: Ratio = Field(1.0, description="share of the bandwidth that is payload (headers, flow control)")
     in_network_reduction: bool = Field(False, description="the switch can add (NVLink SHARP, InfiniBand SHARP)")
+    shared_by: Count = Field(
+        1, validate_default=True, description="devices that share one link of this bandwidth (an adapter for two, say)"
+    )
+    oversubscription: Factor = Field(
+        1.0, description="fat_tree: bandwidth into a leaf switch over that of its uplinks; 1: non-blocking"
+    )
+    leaf: Count | None = Field(None, description="fat_tree: members below one leaf switch; all of them if absent")
+
+    @model_validator(mode="after")
+    def _fat_tree(self) -> Level:
+        if self.oversubscription < 1.0:
+            raise ValueError(f"oversubscription is {self.oversubscription:g}; expected 1 or more")
+        if self.kind != "fat_tree" and (self.oversubscription > 1.0 or self.leaf is not None):
+            raise ValueError("'oversubscription' and 'leaf' are for levels of kind fat_tree")
+        if self.oversubscription > 1.0 and (self.leaf is None or self.leaf >= self.size):
+            raise ValueError("an oversubscribed fat tree needs 'leaf', the members below one leaf switch, below 'size'")
+        return self
 
 
 class DeviceGroup(SpecModel):
@@ -64,6 +82,7 @@ class SystemSpec(SpecModel):
     provenance: Provenance | None = Field(None, description="origin of the bare numbers of this file")
     devices: Annotated[list[DeviceGroup], Field(min_length=1, description="groups; the first runs what no rule moves")]
     topology: list[Level] | None = Field(None, description="network of a system of one kind of device, innermost first")
+    collectives: Algorithm = Field("auto", description="algorithm of collectives, where it is forced")
     bridges: list[Bridge] = Field(default_factory=list, description="connections between the groups of a mixed system")
     placement: list[PlacementRule] = Field(
         default_factory=list, description="which operators run on which group; the first pattern that matches wins"

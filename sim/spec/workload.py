@@ -22,21 +22,57 @@ class Precision(SpecModel):
     group_size: Annotated[int, Field(ge=0, le=65536, description="weights that share one scale; 0: a scale a row")] = 0
 
 
+Algorithm = Literal["auto", "ring", "tree", "halving_doubling", "hierarchical"]
+"""How an all-reduce (and its halves) is done; ``auto``: what is fastest, or what the library's own tuner takes."""
+
+
 class Parallelism(SpecModel):
-    """Degrees of parallelism; their product (without ``expert``) is the number of devices."""
+    """Degrees of parallelism. Devices: tensor × context × data × pipeline; ``expert`` divides some of the same devices.
+
+    Neighbouring devices are tensor ranks first, then context ranks, then data ranks, then pipeline stages.
+    """
 
     tensor: Count = Field(1, validate_default=True, description="devices that share each layer")
     pipeline: Count = Field(1, validate_default=True, description="stages of layers")
     data: Count = Field(1, validate_default=True, description="replicas that share the batch")
-    expert: Count = Field(1, validate_default=True, description="1, or as many as 'tensor' or 'tensor' × 'data'")
+    expert: Count = Field(
+        1,
+        validate_default=True,
+        description="devices over which whole experts are divided: a divisor of 'tensor' (each expert is then sliced "
+        "over the rest of it), or 'tensor' times a divisor of 'data'",
+    )
+    context: Count = Field(
+        1,
+        validate_default=True,
+        description="devices that share every sequence: its new tokens in a prefill, its cached keys when decoding",
+    )
+    sequence: bool = Field(
+        False,
+        description="tensor ranks divide the tokens of norms and residuals: reduce-scatter and all-gather instead of "
+        "all-reduce (inference; a training step has training.sequence_parallel)",
+    )
+    context_exchange: Literal["all_gather", "ring"] = Field(
+        "all_gather",
+        description="prefill with context ranks: keys and values are gathered before attention, or go around in a ring "
+        "beside it",
+    )
+    collectives: Algorithm = Field("auto", description="algorithm of collectives; overrides the system's")
+    folded: bool = Field(
+        True,
+        description="identical ranks are simulated once; false: the event reading runs every rank and link by itself",
+    )
     microbatches: Count = Field(1, validate_default=True, description="pieces of the batch that fill the pipeline")
 
     @model_validator(mode="after")
     def _expert_degree(self) -> Parallelism:
-        if self.expert not in (1, self.tensor, self.tensor * self.data):
-            both = self.tensor * self.data
-            raise ValueError(f"'expert' is {self.expert}; expected 1, tensor ({self.tensor}) or tensor × data ({both})")
-        return self
+        """Experts lie over tensor ranks, or over those of several data ranks."""
+        expert, tensor, data = int(self.expert), int(self.tensor), int(self.data)
+        if tensor % expert == 0 or (expert % tensor == 0 and data % (expert // tensor) == 0):
+            return self
+        raise ValueError(
+            f"'expert' is {expert}; expected 1, tensor ({tensor}) or tensor × data ({tensor * data}), a divisor of "
+            f"tensor, or tensor times a divisor of data"
+        )
 
 
 class Training(SpecModel):
@@ -144,6 +180,11 @@ class WorkloadSpec(SpecModel):
         "auto", description="degrees, or 'auto': the smallest number of devices that fits"
     )
     engine: str = Field("cuda-graph", description="engine profile: a bundled name or a path")
+    routing: Annotated[str, Field(pattern=r"^(uniform|balanced|(zipf|power_law)_[0-9]+(\.[0-9]+)?)$")] = Field(
+        "uniform",
+        description="how tokens choose experts: uniform, balanced, zipf_<alpha> or power_law_<alpha>; with expert "
+        "parallelism the device with the most popular experts sets the pace",
+    )
     attention: Literal["fused", "unfused"] | None = Field(None, description="overrides the engine's choice")
     training: Training = Field(
         default_factory=lambda: Training(), description="what a training step keeps; for task training_step"

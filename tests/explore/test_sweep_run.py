@@ -17,6 +17,8 @@ import effsim
 from effsim.errors import DataError, SpecError
 from effsim.explore.sweep import sweep as sweeping
 from effsim.explore.sweep.execute import Chunk, Job, Processes, work
+from effsim.explore.sweep.identity import digest
+from effsim.spec.study import StudySpec
 
 pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq
@@ -257,3 +259,29 @@ def test_a_sweep_killed_at_any_moment_continues_to_identical_results(tmp_path: P
     subprocess.run(command("killed"), check=True)
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
     assert pq.read_table(tmp_path / "killed" / "points.parquet").num_rows == 180
+
+
+FILES = {
+    "system.yaml": "kind: system\nname: pair\ndevices: [{hardware: parts/card.yaml, count: 2}]\n"
+    "topology: [{name: nvlink, size: 2, kind: switch, bandwidth: 300 GB/s, latency: 1 us}]\n",
+    "parts/card.yaml": "extends: gpu_a100\nname: card\nmemory: {bandwidth: 1.9 TB/s, dram: {preset: %s/parts/dram.yaml}}\n",
+    "parts/dram.yaml": "extends: hbm2e\nname: part\n",
+    "work.yaml": "extends: llama7b_decode\nname: work\nmodel: net.yaml\nengine: own.yaml\n",
+    "net.yaml": "extends: llama2_7b\nname: net\n",
+    "own.yaml": "extends: trtllm-like\nname: own\n",
+}
+"""A study's files, one named by another."""
+
+
+@pytest.mark.parametrize("changed", FILES)
+def test_a_study_is_another_when_a_file_inside_a_file_changes(changed: str, tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text.replace("%s", str(tmp_path)))
+    study = StudySpec.model_validate(STUDY | {"hardware": "system.yaml", "workload": "work.yaml"})
+    before = digest(study, 0, tmp_path)
+    assert digest(study, 0, tmp_path) == before
+    with (tmp_path / changed).open("a") as file:
+        file.write("notes: changed\n")
+    assert digest(study, 0, tmp_path) != before
+    assert digest(study, 1, tmp_path) != before

@@ -21,9 +21,9 @@ from effsim.readings.analytic import analytic
 from effsim.serving.step_cost import Line, Plane, StepCost, grid
 
 
-def cost(hardware: str, workload: str) -> StepCost:
+def cost(hardware: str, workload: str, *changes: str) -> StepCost:
     machine = load_machine(hardware)
-    spec, folder = load_workload(workload)
+    spec, folder = load_workload(workload, changes)
     engine = load_engine(spec.engine, folder)
     graphs = step_graphs(spec, engine, capacity_of(machine), Degrees(), folder)
     return StepCost(
@@ -63,6 +63,19 @@ def test_terms_add_up_to_whole_steps(model: str) -> None:
     reading = analytic(program, machine.device)
     whole = reading.phases[-1].time_s
     assert cost(hardware, workload[model]).generate_s(8, 1024) == pytest.approx(whole, rel=1e-9)
+
+
+@pytest.mark.parametrize("engine", ["trtllm-like", "trtllm-0.14", "vllm-0.15"])
+def test_kernels_of_generation_alone_are_told_apart(engine: str) -> None:
+    """Where rotary embedding and cache write run inside the attention of a decode step, prompts still have them."""
+    sets = ["workload.batch=8", "workload.prompt=1023", "workload.generate=1", f"workload.engine={engine}"]
+    machine = load_machine("gpu_h100")
+    spec, folder = load_workload("llama3_8b_decode", sets)
+    program = plan_on(machine, spec, folder)
+    whole = analytic(program, machine.device).phases[-1].time_s
+    found = cost("gpu_h100", "llama3_8b_decode", *sets)
+    assert found.generate_s(8, 1024) == pytest.approx(whole, rel=1e-9)
+    assert found.mixed_s(0, 0.0, [(1024, 0)], 1) > found.mixed_s(0, 0.0, [(512, 0)], 1) > 0.0
 
 
 def test_a_chunk_beside_generation_costs_less_than_two_steps() -> None:

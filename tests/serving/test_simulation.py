@@ -178,3 +178,21 @@ def test_goodput_counts_requests_that_kept_both_promises() -> None:
     assert latencies(served, 10.0, 10.0)["slo_attainment"] == 1.0
     assert latencies(served, 0.5, 10.0)["slo_attainment"] == 0.0
     assert latencies(served, 10.0, 0.5)["goodput_requests_per_s"] == 0.0
+
+
+def test_a_scheduler_that_plans_ahead_makes_newcomers_wait_a_step() -> None:
+    """Steps of a second begin at whole seconds; who arrives in the middle of one joins the next, or the one after."""
+
+    def ttft(ahead: bool) -> float:
+        first, second = Request(0, 0.0, 1, 20), Request(1, 5.5, 1, 3)
+        how = Scheduling("chunked", plans_ahead=ahead, on_the_way_s=0.25)
+        run([first, second], how)
+        return second.ttft_s
+
+    assert ttft(False) == pytest.approx(0.5 + 1.0 + 0.25, abs=0.01)
+    assert ttft(True) == pytest.approx(0.5 + 1.0 + 1.0 + 0.25, abs=0.01)
+
+
+def test_an_idle_scheduler_has_nothing_planned() -> None:
+    (done,) = run([Request(0, 3.3, 1, 1)], Scheduling("chunked", plans_ahead=True)).requests
+    assert done.ttft_s == pytest.approx(1.001)

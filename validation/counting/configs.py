@@ -60,6 +60,8 @@ FAMILIES: dict[str, str] = {
     "qwen3_": "qwen3",
     "qwen3_235b_a22b": "qwen3_moe",
     "qwen3_30b_a3b": "qwen3_moe",
+    "codellama": "llama",
+    "yi_": "llama",
     "zamba": "zamba",
 }
 """How the name of a bundled architecture begins → ``model_type``; the longest beginning counts."""

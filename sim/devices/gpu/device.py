@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +18,11 @@ from ...graph.operators.linear import BatchedMatmul, BiasGradient, Linear, Matmu
 from ...graph.operators.moe import Experts, ExpertsBackward, TopK
 from ...graph.operators.pointwise import Pointwise, PointwiseBackward, Recipe, recipe
 from ...graph.operators.scan import GatedDelta, ScanBackward, SelectiveScan, SSDScan
-from ...network.collectives import ENGINE, CollectiveCosts, bound_s, plan
+from ...network.collectives import ENGINE, CollectiveCosts
 from ...network.protocols import ProtocolCosts
 from ...network.topology import Network
 from ...spec.hardware import CollectiveProtocols, GpuSpec
+from ..communication import Communication
 from ..device import Device, LaunchCosts, Lowered
 from ..kernel import Kernel
 from .attention import AttentionModel
@@ -47,6 +48,7 @@ from .pointwise import (
 )
 from .power import PowerModel
 from .quantise import quantise_kernel, quantise_kernels
+from .reads import anybody_reads, reads
 from .sequence import SequenceModel
 
 SOFTMAX = ("softmax", "log_softmax")
@@ -183,6 +185,17 @@ class GpuDevice(Device):
         """
         return None if self._power is None else self._power.energy_j(op, lowered.kernels, lowered.times)
 
+    def depends_on(self, path: str, operators: Iterable[Operator]) -> bool:
+        """See :mod:`~.reads`."""
+        return anybody_reads(path, operators)
+
+    def inherit(self, other: Device, path: str) -> int:
+        """See :meth:`Device.inherit`; tiles of products that do not see the number are kept, too."""
+        if isinstance(other, GpuDevice):
+            self._kept = {key: kept for key, kept in other._kept.items() if not reads(path, key[0])}
+            self._gemm.share_searches(other._gemm)
+        return len(self._kept)
+
     def more_roofs(self) -> tuple[tuple[str, str, float], ...]:
         """Vector and L2 roofs."""
         p = self.parameters
@@ -220,8 +233,8 @@ class GpuDevice(Device):
         if not op.quantises:
             return (kernel,)
         what = (self.parameters, self._pointwise, op.m, op.k, op.activation_dtype, op.dtype)
-        if op.quantiser == "kernel" or (not op.quantiser and self.spec.kernels.gemm.quantise_at_once):
-            return (quantise_kernel(*what), kernel)
+        if op.quantiser in ("kernel", "portable") or (not op.quantiser and self.spec.kernels.gemm.quantise_at_once):
+            return (quantise_kernel(*what, portable=op.quantiser == "portable"), kernel)
         return (*quantise_kernels(*what, group=QUANTISED_GROUP if op.group_size else 0), kernel)
 
     def _narrowed(self, m: int, n: int, k: int, dtype: str, again: tuple[bool, bool]) -> tuple[Kernel, ...]:
@@ -388,19 +401,17 @@ class GpuDevice(Device):
         kernel = _with_term(kernel, bound)
         return (kernel,) * passes
 
+    def communication(self, op: Collective, fused: bool = True) -> Communication:
+        """See :meth:`Device.communication`."""
+        adds = not op.dtype.startswith("int")  # adding switches know floating point only
+        beside_s = 0.0 if op.beside is None else self.lower(op.beside, fused).analytic_s
+        return Communication(self.network, self._collective, op, op.runtime or ENGINE, adds, beside_s)
+
     def _communicate(self, op: Collective, fused: bool) -> tuple[Kernel, ...]:
         if op.devices == 1:
             return ()
-        by = op.runtime or ENGINE
-        adds = not op.dtype.startswith("int")  # adding switches know floating point only
-        priced = plan(self.network, self._collective, op.op, op.payload_bytes, op.devices, op.stride, by, adds)
-        bound = bound_s(self.network, op.op, op.payload_bytes, op.devices, op.stride)
-        seconds = priced.total_s
-        if op.beside is not None:
-            # One piece of as many as there are ranks has nothing to run beside; the others show where they are longer.
-            piece = seconds / op.devices
-            seconds = piece + max(0.0, seconds - piece - self.lower(op.beside, fused).analytic_s)
-            bound = 0.0
+        communication = self.communication(op, fused)
+        priced, bound = communication.priced, communication.bound_s
         return (
             Kernel(
                 name=f"{op.op} {priced.algorithm}",
@@ -410,13 +421,9 @@ class GpuDevice(Device):
                 l2_bytes_per_s=self.parameters.l2_bytes_per_s,
                 memory_bytes_per_s=self.parameters.memory_bytes_per_s,
                 terms=(("network", bound),),
-                fixed_s=seconds,
-                detail=(
-                    ("algorithm", priced.algorithm),
-                    ("steps", priced.steps),
-                    ("latency_s", priced.latency_s),
-                    ("transfer_s", priced.transfer_s),
-                ),
+                fixed_s=communication.seconds,
+                detail=communication.detail,
+                queued=communication.queued,
             ),
         )
 

@@ -31,8 +31,35 @@ GROUPED_BLOCKS = 8
 RESCALE_OPS = 2.0
 """Vector operations of one accumulator in a step where every block of weights has a scale: product of scales, add."""
 
-DEQUANT_OPS = 3.0
-"""Vector operations to widen one weight: extract, convert, scale, one at a time (a Triton kernel packs none)."""
+DIVISION_INSTRUCTIONS = 30.0
+"""A 64-bit division or remainder whose operands fit in 32 bits: the check, then the short form. Assumed."""
+
+INDEX_DIVISIONS = 2.0
+"""Of a column whose scale is looked up: its remainder by the width, and its division by the block's."""
+
+COLUMN_LANES = 4.0
+"""Threads that share the columns of a warp's sums: each holds a quarter of them (PTX ISA, fragments of wgmma, mma)."""
+
+LOOKUP_INSTRUCTIONS = 4.0
+"""Instructions to look a scale up in a step: 64-bit address, load, mask."""
+
+DEQUANT_OPS = 1.5
+"""Vector operations to widen one weight: extract, convert, scale, for two weights of a register at once."""
+
+COMPACT_ROWS = (8, 16, 32, 48, 64)
+"""Row blocks of the kernel for compact weights (vllm-project/vllm fused_marlin_moe.py)."""
+
+COMPACT_FILL = 0.9
+"""It takes the first that an expert's mean rows fill to less than this."""
+
+COMPACT_SLOTS = (4, 2)
+"""Most blocks that it starts on a processor: with 16 rows and less, with more (csrc/moe/marlin_moe_wna16/ops.cu)."""
+
+MERGE_TRIPS = 4.0
+"""Trips to L2 of a block that adds its sums to those of the block before: lock, sums, their way back, release."""
+
+COMPACT_COLUMNS, COMPACT_DEPTH, COMPACT_STAGES, COMPACT_THREADS = 128.0, 64.0, 4.0, 128.0
+"""Its tile of weights, stages and threads, the shape of which most blocks fit (the same file)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +108,10 @@ class ExpertsModel:
         self._step_s = float(habits.step_wait) / parameters.clock_hz
 
     def kernels(self, op: Experts) -> tuple[Kernel, ...]:
-        """Align, sort, gate/up product, activation, down product, weighted sum; 8-bit rows are narrowed before each."""
+        """Align, sort, gate/up product, activation, down product, weighted sum; 8-bit rows are narrowed before each.
+
+        What a product leaves is read again from L2 only if its weights did not push it out on their way through.
+        """
         wide_word = max(2.0, size_of(op.dtype))  # products of 8-bit rows leave in 16 bits
         word = size_of(op.dtype)
         rows = op.assignments
@@ -106,18 +136,34 @@ class ExpertsModel:
             down_bytes,
             self._weights(op, op.hidden, op.intermediate),
         )
+        active = op.active_experts
         out = list(self._align(op))
         if word < wide_word:
             out.append(self._pass("experts narrow input", given, taken, tokens * op.hidden))
         out.append(self._grouped(op, up))
         # Two vector operations a multiply-add, sigmoid and product; exponential and division on the special unit.
         out.append(
-            self._pass("experts activation", wide, narrow, rows * 4.0 * op.intermediate, 2.0 * rows * op.intermediate)
+            self._pass(
+                "experts activation",
+                wide,
+                narrow,
+                rows * 4.0 * op.intermediate,
+                2.0 * rows * op.intermediate,
+                beside=up.weights_bytes * active,
+            )
         )
         if word < wide_word:
             out.append(self._pass("experts narrow rows", narrow, narrow * word / wide_word, rows * op.intermediate))
         out.append(self._grouped(op, down))
-        out.append(self._pass("experts weighted sum", down_bytes, given, 2.0 * rows * op.hidden))
+        out.append(
+            self._pass(
+                "experts weighted sum",
+                down_bytes,
+                given,
+                2.0 * rows * op.hidden,
+                beside=down.weights_bytes * active,
+            )
+        )
         return tuple(out)
 
     def _weights(self, op: Experts, n: int, k: int) -> float:
@@ -138,14 +184,20 @@ class ExpertsModel:
         sort = Sweep(picks * PICK_BYTES, picks * PICK_BYTES, 0.0)
         return self._pointwise.kernel(count, "experts align"), self._pointwise.kernel(sort, "experts sort")
 
-    def _pass(self, name: str, read: float, write: float, vector: float = 0.0, special: float = 0.0) -> Kernel:
-        memory = (read + write) * (1.0 - self._p.kept(read + write))
+    def _pass(
+        self, name: str, read: float, write: float, vector: float = 0.0, special: float = 0.0, beside: float = 0.0
+    ) -> Kernel:
+        """One pass; *beside* passed through L2 together with what is read."""
+        p = self._p
+        memory = read * (1.0 - p.kept(read + write + beside)) + write * (1.0 - p.kept(read + write))
         kernel = self._pointwise.kernel(Sweep(read, write, memory, vector_ops=vector, special_ops=special), name)
-        best = (read + write) * (1.0 - self._p.kept_at_best(read + write)) / self._p.memory_peak_bytes_per_s
+        best = (read + write) * (1.0 - p.kept_at_best(read + write)) / p.memory_peak_bytes_per_s
         return replace(kernel, terms=tuple((k, best if k == "memory" else v) for k, v in kernel.terms))
 
     def _grouped(self, op: Experts, x: Grouped) -> Kernel:
         """One launch over all experts with tokens. Engines take the small tile for no more tokens than experts."""
+        if size_of(op.stored_dtype) < size_of(op.dtype):
+            return self._compact(op, x)
         if _scaled(op):  # a step is a block of weights long
             return self._with_tile(op, x, self._scaled)
         many = self._with_tile(op, x, self._many)
@@ -155,71 +207,146 @@ class ExpertsModel:
         return min((few, many), key=lambda kernel: kernel_time(kernel).total_s)
 
     def _with_tile(self, op: Experts, x: Grouped, tile: Tile) -> Kernel:
-        p = self._p
+        """A block for every row block of an expert and every *tile* of columns, and some that find nothing to do."""
+        p, scaled = self._p, _scaled(op)
         blocks, active = _blocks(op, tile.m)
-        rows = op.assignments
-        ea, eb = size_of(op.dtype), size_of(op.stored_dtype)
+        word = size_of(op.dtype)
         columns, steps = math.ceil(x.n / tile.n), math.ceil(x.k / tile.k)
         count = max(1, round(blocks * columns))
-        widened = eb < ea
-        # A step's products wait for its rows and the next step for them. Compact weights have a kernel that overlaps
-        # both; they are widened in registers, where a matrix unit that reads shared memory works at half its rate.
-        matrix_s = 2.0 * tile.m * tile.n * steps * tile.k / p.matrix_rate(op.dtype, x.name)
-        if widened and self._from_shared:
-            matrix_s *= 2.0
-        shared_s = steps * tile.k * (tile.m * ea + tile.n * eb) * 2.0 / p.l1_bytes_per_s
-        widen_s = steps * tile.k * tile.n * DEQUANT_OPS / p.vector_op_rate() if widened else 0.0
-        # Scales of blocks are loaded in the step that needs them, and applied to all sums.
-        rescale_s = (
-            steps * (tile.m * tile.n * RESCALE_OPS / p.vector_op_rate() + p.l2_latency_s) if _scaled(op) else 0.0
-        )
-        step_s = steps * self._step_s
-        alone_s = step_s * tile.m / (tile.m + tile.n)  # only rows of activations are gathered, weights stream
-        busy = max(matrix_s + widen_s, shared_s, alone_s) if widened else max(matrix_s + rescale_s, shared_s) + step_s
-        used_m, used_n = min(tile.m, rows / max(blocks, 1.0)), min(tile.n, x.n)
-        out_tile = used_m * used_n * max(2.0, ea)
+        sums = 2.0 if scaled else 1.0  # those of a block of weights beside the total
         slots = min(
-            p.shared_bytes // (tile.stages * tile.k * (tile.m * ea + tile.n * eb)),
-            p.register_bytes // (tile.m * tile.n * ACCUMULATOR_BYTES + tile.threads * WORKING_REGISTERS * 4.0),
+            p.shared_bytes // (tile.stages * tile.k * (tile.m + tile.n) * word),
+            p.register_bytes // (sums * tile.m * tile.n * ACCUMULATOR_BYTES + tile.threads * WORKING_REGISTERS * 4.0),
             p.max_threads // tile.threads,
             p.max_blocks,
         )
-        if slots < 1 and p.shared_bytes < tile.stages * tile.k * (tile.m * ea + tile.n * eb):
+        if slots < 1 and p.shared_bytes < tile.stages * tile.k * (tile.m + tile.n) * word:
             raise UnsupportedError(f"no expert tile fits {op.dtype} in {p.shared_bytes:.0f} B of shared memory")
+        slots = max(1.0, slots)
+        # A step's products wait for its rows and the next step for them.
+        matrix_s = 2.0 * tile.m * tile.n * steps * tile.k / p.matrix_rate(op.dtype, x.name)
+        shared_s = steps * tile.k * (tile.m + tile.n) * word * 2.0 / p.l1_bytes_per_s
+        step_s = steps * self._step_s
+        start_s, rescale_s = self._rescale(tile, steps, slots) if scaled else (0.0, 0.0)
+        busy = max(matrix_s + rescale_s, shared_s) + step_s + start_s
+        idle = max(0.0, _launched(op, tile.m) - blocks) * columns / (p.units * slots)
+        # A block that finds nothing to do reads how many rows there are and ends.
+        empty_s = idle * (p.l2_latency_s + p.l1_latency_s)
+        shape = _Shape(tile, steps, min(steps * tile.k, float(x.k)), blocks, active, count, int(slots))
+        return self._build(op, x, shape, busy, self._setup_s + empty_s, "l1" if shared_s > matrix_s else "matrix")
+
+    def _rescale(self, tile: Tile, steps: int, slots: float) -> tuple[float, float]:
+        """(start, all steps) of a tile whose operands have a scale for every block.
+
+        Every thread looks the scale of each of its columns up again in every step, and applies two to each of its sums.
+        Another block works while the first of these loads is on its way.
+        """
+        p = self._p
+        held = tile.n / COLUMN_LANES * tile.threads  # columns that the threads hold, together
+        start = held * INDEX_DIVISIONS * DIVISION_INSTRUCTIONS / p.vector_op_rate()
+        step = (tile.m * tile.n * RESCALE_OPS + held * LOOKUP_INSTRUCTIONS) / p.vector_op_rate()
+        return start, steps * (step + p.l2_latency_s / slots)
+
+    def _compact(self, op: Experts, x: Grouped) -> Kernel:
+        """Compact weights: as many blocks as fit walk over equal shares of all steps of all tiles."""
+        p = self._p
+        mean = op.tokens * op.top_k / op.experts
+        m = next((float(m) for m in COMPACT_ROWS if mean / m < COMPACT_FILL), float(COMPACT_ROWS[-1]))
+        tile = Tile(m, COMPACT_COLUMNS, COMPACT_DEPTH, COMPACT_STAGES, COMPACT_THREADS)
+        ea, eb = size_of(op.dtype), size_of(op.stored_dtype)
+        blocks, active = _blocks(op, m)
+        columns, steps = math.ceil(x.n / tile.n), math.ceil(x.k / tile.k)
+        slots = max(
+            1.0,
+            min(
+                p.shared_bytes // (tile.stages * tile.k * (tile.m * ea + tile.n * eb)),
+                p.register_bytes // (tile.m * tile.n * ACCUMULATOR_BYTES + tile.threads * WORKING_REGISTERS * 4.0),
+                COMPACT_SLOTS[m > COMPACT_ROWS[1]],
+            ),
+        )
+        tiles = max(1.0, blocks * columns)
+        count = max(1, min(int(p.units * slots), round(tiles * steps)))
+        share = tiles * steps / count
+        # Weights are widened in registers, which a matrix unit that reads shared memory serves at half its rate.
+        rate = p.matrix_rate(op.dtype, x.name) / (2.0 if self._from_shared else 1.0)
+        matrix_s = 2.0 * tile.m * tile.n * tile.k / rate
+        widen_s = tile.k * tile.n * DEQUANT_OPS / p.vector_op_rate()
+        shared_s = tile.k * (tile.m * ea + tile.n * eb) * 2.0 / p.l1_bytes_per_s
+        # Every tile fills the stages anew: other blocks work meanwhile.
+        fill_s = max(1.0, share / steps) * (p.memory_latency_s + 2.0 * p.l2_latency_s) / slots
+        busy = share * (max(matrix_s + widen_s, shared_s) + self._step_s) + fill_s
+        # The blocks that share a tile add their sums one after another: wait for the lock, read, write, release.
+        sharers = math.ceil(count / tiles) if count > tiles else 2.0
+        turn_s = MERGE_TRIPS * p.l2_latency_s + 2.0 * tile.m * tile.n * ACCUMULATOR_BYTES / p.l1_bytes_per_s
+        shape = _Shape(tile, share, share * tile.k, blocks, active, count, int(slots))
+        setup_s = self._setup_s + sharers * turn_s
+        return self._build(op, x, shape, busy, setup_s, "l1" if shared_s > matrix_s + widen_s else "matrix")
+
+    def _build(self, op: Experts, x: Grouped, shape: _Shape, busy: float, setup_s: float, binding: str) -> Kernel:
+        p, tile, active = self._p, shape.tile, shape.active
+        rows = op.assignments
+        ea, eb = size_of(op.dtype), size_of(op.stored_dtype)
+        used_m, used_n = min(tile.m, rows / max(shape.blocks, 1.0)), min(tile.n, x.n)
+        out_tile = used_m * used_n * max(2.0, ea)
         # Weights stream through once for every group of row blocks, unless L2 holds one expert's matrix.
-        passes = 1.0 if x.weights_bytes <= p.l2_capacity_bytes else max(1.0, blocks / (active * GROUPED_BLOCKS))
+        passes = 1.0 if x.weights_bytes <= p.l2_capacity_bytes else max(1.0, shape.blocks / (active * GROUPED_BLOCKS))
         moved = x.in_bytes + x.out_bytes
         weights = x.weights_bytes * active
-        memory = weights * passes + moved * (1.0 - p.kept(moved))
+        memory = weights * passes + moved * (1.0 - p.kept(moved + weights))
         flight = max(tile.stages - 1.0, 1.0) * tile.k * (used_m * ea + used_n * eb)
-        l2 = min(steps * tile.k, float(x.k)) * (used_m * ea + used_n * eb) + out_tile
+        l2 = shape.depth * (used_m * ea + used_n * eb) + out_tile
         cls = TileClass(
-            count=count,
+            count=shape.count,
             busy_s=busy,
             serial_s=p.memory_latency_s + 2.0 * p.l2_latency_s + out_tile / p.l1_bytes_per_s,
             l2_bytes=l2,
-            memory_bytes=memory / count,
+            memory_bytes=memory / shape.count,
             flow_bytes_per_s=p.flow(flight),
         )
         peak = p.matrix_rate(op.dtype, x.name) * p.units * p.boost_ratio
         terms = (
             ("matrix", 2.0 * x.n * x.k * rows / peak),
             ("memory", (weights + moved * (1.0 - p.kept_at_best(moved))) / p.memory_peak_bytes_per_s),
-            ("l2", min(weights + moved, l2 * count) / p.l2_bytes_per_s),
+            ("l2", min(weights + moved, l2 * shape.count) / p.l2_bytes_per_s),
         )
-        shape = f"{tile.m:.0f}x{tile.n:.0f}x{tile.k:.0f}"
+        size = f"{tile.m:.0f}x{tile.n:.0f}x{tile.k:.0f}"
         return Kernel(
-            name=f"{x.name} {shape}",
+            name=f"{x.name} {size}",
             classes=(cls,),
             units=p.units,
-            slots=max(1, int(slots)),
+            slots=shape.slots,
             l2_bytes_per_s=p.l2_bytes_per_s,
-            memory_bytes_per_s=p.memory_bytes_per_s,
+            memory_bytes_per_s=p.gather_bytes_per_s(x.k * eb),
             terms=terms,
-            binding="l1" if shared_s > matrix_s + widen_s else "matrix",
-            setup_s=self._setup_s,
-            detail=(("tile", shape), ("row_blocks", blocks), ("active_experts", active), ("k_steps", steps)),
+            binding=binding,
+            setup_s=setup_s,
+            detail=(
+                ("tile", size),
+                ("row_blocks", shape.blocks),
+                ("active_experts", active),
+                ("k_steps", shape.steps),
+            ),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """How a product is cut: *count* blocks of *steps* (*depth* elements) each, for row *blocks* of *active* experts."""
+
+    tile: Tile
+    steps: float
+    depth: float
+    blocks: float
+    active: float
+    count: int
+    slots: int
+
+
+def _launched(op: Experts, m: float) -> float:
+    """Row blocks that are launched: as if every held expert had a last one of a single row."""
+    picks = float(op.tokens) * op.top_k
+    most = picks + op.experts * (m - 1.0)
+    return math.ceil((min(most, picks * m) if op.tokens < m else most) / m)
 
 
 def _scaled(op: Experts) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 from ...errors import UnsupportedError
 from ...graph.dtypes import size_of
@@ -101,6 +102,7 @@ class GemmModel:
         self._fetch = float(habits.fetch or 0.0)
         self._tables: dict[tuple[float, float], list[list[float]]] = {}
         self._out = [0.0] * ts.RESULT_SIZE
+        self._found: dict[tuple[float, ...], tuple[float, ...]] | None = None
         self._search: Callable[..., None] = parameters.search or ts.search
 
     def kernel(self, x: Product, name: str = "gemm") -> Kernel:
@@ -133,10 +135,10 @@ class GemmModel:
             1.0 + x.b_extra_bytes / b_bytes - x.b_resident,
             1.0 - x.c_resident,
             1.0 if x.shared_b else 0.0,
-            0.0 if x.module else 1.0,
+            0.0 if x.module or x.block_scaled else 1.0,
             1.0 / (SCALED_STEP * p.vector_op_rate()) if x.block_scaled else 0.0,
         ]
-        self._search(problem, self._device, self._table(ea, eb), self._splits, out)
+        self._find(problem, self._table(ea, eb))
         if out[ts.TIME] == math.inf:
             raise UnsupportedError(
                 f"{self._name}: no GEMM tile fits {x.dtype} in {p.shared_bytes:.0f} B of shared memory"
@@ -156,6 +158,23 @@ class GemmModel:
         if self._power is None:
             return kernel
         return self._power.held(kernel, 2.0 * x.m * x.n * x.k * x.batch, x.dtype)
+
+    def share_searches(self, other: GemmModel) -> None:
+        """Look a search up that *other*, or whoever shares with it, has done on the same numbers, before doing it."""
+        other._found = self._found = {} if other._found is None else other._found
+
+    def _find(self, problem: list[float], table: list[list[float]]) -> None:
+        """Search into ``_out``, remembered by all that the search reads where searches are shared."""
+        if self._found is None:
+            self._search(problem, self._device, table, self._splits, self._out)
+            return
+        key = (*problem, *self._device, len(self._splits), *self._splits, *chain.from_iterable(table))
+        found = self._found.get(key)
+        if found is None:
+            self._search(problem, self._device, table, self._splits, self._out)
+            self._found[key] = tuple(self._out)
+        else:
+            self._out[:] = found
 
     def _table(self, ea: float, eb: float) -> list[list[float]]:
         """Tiles for operands of *ea* and *eb* bytes an element, with the bandwidth their loads reach.

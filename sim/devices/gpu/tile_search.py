@@ -105,6 +105,8 @@ def _search(
     issue, sync = device[D_ISSUE] / steps_at_once, device[D_SYNC] / steps_at_once
     if m == 1.0 and device[D_GEMV] > 0.0:  # dot products: no barriers, no chain of matrix instructions
         issue = sync = 0.0
+    if problem[P_RESCALE] > 0.0:  # sums leave the matrix unit before the next step: nothing covers its latency
+        sync = issue
     out[TIME] = math.inf
     for index in range(len(tiles)):
         tile = tiles[index]
@@ -119,6 +121,10 @@ def _search(
         if slots < 1.0:
             continue
         registers = bm * bn * ACCUMULATOR_BYTES + threads * 4.0 * WORKING_REGISTERS
+        if problem[P_RESCALE] > 0.0:  # the sum of a step and that of all before it
+            registers += bm * bn * ACCUMULATOR_BYTES
+            if registers > device[D_REGS]:
+                continue
         slots = min(slots, math.floor(device[D_THREADS] / threads), math.floor(device[D_REGS] / registers))
         slots = max(1.0, min(slots, device[D_BLOCKS]))
         base = tm * tn * batch

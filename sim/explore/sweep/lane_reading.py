@@ -30,7 +30,7 @@ def readable(program: Program, reading: str, device: Device) -> bool:
     return (
         reading in READINGS
         and all(_alike(program, program.launch_of(phase), device) for phase in program.phases)
-        and all(run.interleave == 1 for phase in program.phases for run in phase.executions)
+        and all(run.interleave == 1 and not run.stages for phase in program.phases for run in phase.executions)
         and not any(node.overlap for phase in program.phases for _, _, node, _ in phase.nodes())
     )
 

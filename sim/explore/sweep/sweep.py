@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from ...spec.build import build
 from ...spec.catalogue import load_document
 from ...spec.study import StudySpec
 from ...spec.yaml_loader import Document
-from ...version import VERSION
 from .evaluate import Evaluator, Row
 from .execute import Chunk, Executor, Job, cut, executor
+from .identity import digest
 from .importance import first_order
 from .optuna_search import BATCH, search
 from .pareto import pareto
@@ -103,28 +102,6 @@ def sweep(
     else:
         _fixed(study, seed, store, job, processes, scheduler, progress)
     return findings(study, seed, out, store.table())
-
-
-def digest(study: StudySpec, seed: int, folder: Path) -> str:
-    """Hash of what the rows follow from: the study, the files it names, the seed and the version of effsim."""
-    parts: list[Any] = [VERSION, seed, study.model_dump(mode="json")]
-    given = {"hardware": study.hardware, "workloads": study.workload, "engines": study.engine}
-    named = [(section, name) for section, name in given.items() if name]
-    for p in study.parameters:
-        section = {"hardware": "hardware", "workload": "workloads", "engine": "engines"}.get(p.path)
-        named += [(section, str(value)) for value in p.values or []] if section else []
-    for section, name in named:
-        try:
-            file = folder / name
-            found = load_document(section, str(file) if file.is_file() else name)
-            parts.append([section, name, found.data])
-            if section == "workloads" and isinstance(model := found.data.get("model"), str):
-                beside = Path(found.file).parent / model
-                parts.append(load_document("architectures", str(beside) if beside.is_file() else model).data)
-        except EffsimError as error:
-            parts.append([section, name, str(error)])  # a point that names it says so
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check(study: StudySpec, document: Document, folder: str) -> None:

@@ -46,7 +46,8 @@ class Attention(Operator):
     work and bytes stay those of the attention. ``appends``: the call contains that write; None: as the hardware file
     says. ``per_head`` > 0: a generation kernel of the first engines, a block a query head, which shares no keys between
     the heads of a group and uses no matrix unit: so many instructions an element of keys and values.
-    ``dropout``: probabilities are dropped at random before they weigh the values.
+    ``dropout``: probabilities are dropped at random before they weigh the values. ``cache_share``: part of the cache
+    that stays on this device where the keys of others were fetched for the step (context parallelism).
     """
 
     kind: ClassVar[str] = "attention"
@@ -69,6 +70,7 @@ class Attention(Operator):
     appends: bool | None = None
     per_head: int = 0
     dropout: bool = False
+    cache_share: float = 1.0
 
     def __post_init__(self) -> None:
         positive(self, "batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim")
@@ -144,7 +146,8 @@ class Attention(Operator):
         if not self.cached:
             return 0.0
         kept = min(self.kv_len, self.window) if self.window else self.kv_len
-        return float(self.batch) * kept * self.kv_heads * self.kv_width * size_of(self.stored_dtype)
+        whole = float(self.batch) * kept * self.kv_heads * self.kv_width * size_of(self.stored_dtype)
+        return whole * self.cache_share
 
     @property
     def saved_bytes(self) -> float:
@@ -211,6 +214,7 @@ class LatentAttention(Operator):
     ``call``: as an inference engine runs it (a row of a kernel table), with the write to the cache; work and bytes stay
     those of the attention. ``module``: the call is the engine's whole module, with the up-projections and the host that
     launches its kernels one by one; otherwise a captured graph of the attention alone. None: as the hardware file says.
+    ``cache_share``: see :class:`Attention`.
     """
 
     kind: ClassVar[str] = "latent_attention"
@@ -228,6 +232,7 @@ class LatentAttention(Operator):
     causal: bool = True
     call: bool = False
     module: bool | None = None
+    cache_share: float = 1.0
 
     def __post_init__(self) -> None:
         positive(self, "batch", "q_len", "kv_len", "heads", "kv_lora_rank", "rope_dim")
@@ -270,7 +275,7 @@ class LatentAttention(Operator):
     def cache_bytes(self) -> float:
         """Latent and rotary key of every token, shared by all heads."""
         width = self.kv_lora_rank + self.rope_dim
-        return float(self.batch) * self.kv_len * width * size_of(self.kv_dtype or self.dtype)
+        return float(self.batch) * self.kv_len * width * size_of(self.kv_dtype or self.dtype) * self.cache_share
 
     @property
     def saved_bytes(self) -> float:

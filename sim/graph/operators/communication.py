@@ -23,7 +23,9 @@ class Collective(Operator):
     ``stride``: distance of neighbouring ranks. ``runtime``: who runs it, "engine" (an inference engine, whose own
     kernels take small all-reduces; also the default) or "nccl" (the communication library alone). ``beside``: the
     product whose input it brings or whose result it takes away, cut into as many pieces as there are ranks, so that
-    one piece travels while another is computed (asynchronous tensor parallelism).
+    one piece travels while another is computed (asynchronous tensor parallelism); a ``send_recv`` travels beside all
+    of it (a step of ring attention). ``groups``: how many groups like this one, all ranks between and beside its own,
+    run the same collective at the same time (what may share links with it). ``algorithm``: forced, or empty.
     """
 
     kind: ClassVar[str] = "collective"
@@ -34,6 +36,8 @@ class Collective(Operator):
     dtype: str = "fp16"
     runtime: str = ""
     beside: Operator | None = None
+    groups: int = 1
+    algorithm: str = ""
 
     def __post_init__(self) -> None:
         if self.runtime not in ("", *RUNTIMES):
@@ -42,6 +46,19 @@ class Collective(Operator):
             raise UnsupportedError(f"collective: unknown op {self.op!r}; expected one of {', '.join(COLLECTIVES)}")
         if self.devices < 1 or self.payload_bytes < 0:
             raise UnsupportedError("collective: needs at least one device and no negative size")
+
+    def exposed_s(self, seconds: float, beside_s: float) -> float:
+        """What shows of *seconds* beside an operator that takes *beside_s*.
+
+        One piece of as many as there are ranks has nothing to run beside; the others show where they are longer.
+
+        >>> Collective("all_gather", 8.0, 4, beside=Collective("broadcast", 1.0, 2)).exposed_s(4.0, 2.0)
+        2.0
+        """
+        if self.beside is None:
+            return seconds
+        piece = 0.0 if self.op == "send_recv" else seconds / self.devices
+        return piece + max(0.0, seconds - piece - beside_s)
 
     @property
     def wire_bytes(self) -> float:

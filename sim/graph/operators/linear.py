@@ -11,6 +11,8 @@ from ..operator import Access, Arithmetic, Operator, Role, ceil_div, positive
 
 SCALE_BYTES = 2.0
 """Bytes of one group scale of a quantised weight: an fp16 number, as in AWQ and GPTQ checkpoints."""
+QUANTISERS = ("", "passes", "kernel", "portable")
+"""Who narrows activations before a product, see :class:`Linear`."""
 
 
 def weight_storage(elements: float, weight_dtype: str, group_size: int) -> float:
@@ -29,10 +31,10 @@ class Linear(Operator):
 
     ``m`` counts tokens, ``n`` outputs, ``k`` inputs. ``weight_dtype`` and ``output_dtype`` default to ``dtype``.
     ``group_size`` > 0 puts one fp16 scale on every so many weights of a row. ``activation_dtype`` wider than ``dtype``:
-    x arrives in it and is quantised first (models fuse that into the norm before), by framework ``passes`` or by one
-    ``kernel`` of the engine: ``quantiser``; empty: as the hardware file says. ``alone``: a module called by itself over
-    and over, as kernel tables time it, and not within a model; ``copies`` of its weights take turns, so that a large
-    cache does not serve them all.
+    x arrives in it and is quantised first (models fuse that into the norm before), by framework ``passes``, by one
+    ``kernel`` of the engine, or by a ``portable`` kernel that rounds in integer instructions: ``quantiser``; empty: as
+    the hardware file says. ``alone``: a module called by itself over and over, as kernel tables time it, and not within
+    a model; ``copies`` of its weights take turns, so that a large cache does not serve them all.
     ``kept_input``: share of x that this layer keeps for its backward pass (0 where a layer beside it keeps the same x
     already, a part where tensor ranks keep a part each). ``float8``: weights and activations of a wider type become
     fp8 for this product and those of its backward pass, a scale a tensor (``tensorwise``) or a row (``rowwise``).
@@ -61,8 +63,8 @@ class Linear(Operator):
 
     def __post_init__(self) -> None:
         positive(self, "m", "n", "k", "copies")
-        if self.quantiser not in ("", "passes", "kernel"):
-            raise DataError(f"linear: quantiser is {self.quantiser!r}; expected passes or kernel")
+        if self.quantiser not in QUANTISERS:
+            raise DataError(f"linear: quantiser is {self.quantiser!r}; expected one of {', '.join(QUANTISERS[1:])}")
 
     @property
     def quantises(self) -> bool:
