@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Hardware, Json, Quiet, Seed, Set, Workload, console, print_json
+from .options import Hardware, Html, Json, Parquet, Quiet, Seed, Set, Trace, Workload, console, print_json
 
 if TYPE_CHECKING:
     from ..serving.metrics import ServeResult
@@ -27,6 +27,9 @@ def serve(
     set_: Set = None,
     seed: Seed = 0,
     json_: Json = False,
+    html: Html = None,
+    trace: Trace = None,
+    parquet: Parquet = None,
     quiet: Quiet = False,
 ) -> None:
     """Serve a load of requests: time to first token, time between tokens, goodput, queues and cache."""
@@ -41,7 +44,19 @@ def serve(
     if requests is not None:
         assignments.append(f"workload.serving.arrivals.requests={requests}")
     bar = partial(progress, label="serving", quiet=quiet or json_)
-    result = simulate(hardware, workload, set=assignments, seed=seed, progress=bar)
+    result = simulate(hardware, workload, set=assignments, seed=seed, progress=bar, record=trace is not None)
+    if html is not None:
+        from ..report.serving_page import write_serving_page
+
+        write_serving_page(result, html)
+    if trace is not None:
+        from ..report.serving_trace import write_serving_trace
+
+        write_serving_trace(result, trace)
+    if parquet is not None:
+        from ..report.serving_files import write_serving_parquet
+
+        write_serving_parquet(result, parquet)
     if json_:
         print_json(result.as_dict())
     elif not quiet:
@@ -54,8 +69,7 @@ def _show(result: ServeResult) -> None:
     from ..units import format_quantity
 
     out = console()
-    ways = " × ".join(f"{name} {n}" for name, n in result.parallelism.items())
-    out.print(f"{result.workload} on {result.hardware}: {result.replicas} replicas of {ways}, {result.devices} devices")
+    out.print(f"{result.workload} on {result.hardware}: {'; '.join(_pools(result))}; {result.devices} devices")
     out.print(
         f"{result.completed:,} of {result.requests:,} requests in {format_quantity(result.duration_s, 'time')}: "
         f"{result.completed / result.duration_s if result.duration_s else 0.0:.3g} requests/s, "
@@ -81,8 +95,29 @@ def _show(result: ServeResult) -> None:
     if result.preemptions or result.cached_tokens:
         shares = 100 * result.cached_tokens / max(1, result.input_tokens)
         out.print(f"{result.preemptions:,} preemptions; {shares:.1f} % of prompt tokens came from the prefix cache")
+    if result.failures:
+        lost = f"{result.lost_tokens:,} tokens of cache lost"
+        out.print(f"failures of replicas: {result.failures}; {result.retries:,} retries of requests, {lost}")
+    if result.transfer is not None:
+        moved = format_quantity(float(result.transfer["bytes"]), "bytes")
+        wait = result.transfer["wait_s"]
+        waited = "" if wait is None else f", {format_quantity(wait['p99'], 'time')} (p99) from prompt to arrival"
+        out.print(f"{result.transfer['transfers']:,} caches moved, {moved}{waited}")
     if result.cost_usd is not None and result.output_tokens:
         million = 1e6 * result.cost_usd / result.output_tokens
         out.print(f"{result.cost_usd:,.2f} US$, {million:,.2f} US$ a million generated tokens")
     for note in result.notes:
         out.print(f"note: {note}")
+
+
+def _pools(result: ServeResult) -> list[str]:
+    """Replicas of each kind, in words."""
+    out = []
+    for pool in result.pools:
+        ways = " × ".join(f"{name} {n}" for name, n in pool.parallelism.items())
+        count = f"{pool.replicas}" if pool.replicas == pool.most else f"{pool.replicas} (up to {pool.most})"
+        name = "replica" if pool.name == "replicas" else f"{pool.name} replica"
+        name += "s" if pool.most > 1 else ""
+        elsewhere = f" on {pool.hardware}" if pool.hardware != result.hardware else ""
+        out.append(f"{count} {name} of {ways}{elsewhere}")
+    return out

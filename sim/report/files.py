@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,16 +76,26 @@ def write_parquet(result: RunResult, directory: str | Path) -> None:
     Raises:
         DataError: pyarrow is missing; the directory holds something else; it cannot be written.
     """
-    arrow, parquet = _pyarrow()
+    arrow, _ = import_pyarrow()
+    write_tables({name: _table(arrow, name, rows) for name, rows in tables(result).items()}, directory, SCHEMA)
+
+
+def write_tables(arrow_tables: Mapping[str, Any], directory: str | Path, schema: str) -> None:
+    """Write Arrow tables, of which one is ``run``, as files of these names; see :func:`write_parquet`.
+
+    Raises:
+        DataError: pyarrow is missing; the directory holds something else; it cannot be written.
+    """
+    _, parquet = import_pyarrow()
     target = Path(directory)
     _check_folder(target)
-    _check_replaceable(target, parquet)
+    _check_replaceable(target, parquet, arrow_tables)
     scratch = ""
     try:
         scratch = tempfile.mkdtemp(dir=target.parent, prefix=_PREFIX)
-        for name, rows in tables(result).items():
-            table = _table(arrow, name, rows).replace_schema_metadata({_MARK: SCHEMA.encode()})
-            parquet.write_table(table, os.path.join(scratch, f"{name}.parquet"))
+        for name, table in arrow_tables.items():
+            marked = table.replace_schema_metadata({_MARK: schema.encode()})
+            parquet.write_table(marked, os.path.join(scratch, f"{name}.parquet"))
         os.chmod(scratch, _FOLDER_MODE & ~_umask())
         _swap(Path(scratch), target)
     except OSError as error:
@@ -94,7 +105,12 @@ def write_parquet(result: RunResult, directory: str | Path) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def import_pyarrow() -> tuple[Any, Any]:
+    """Modules ``pyarrow`` and ``pyarrow.parquet``.
+
+    Raises:
+        DataError: they are not installed.
+    """
     try:
         import pyarrow
         from pyarrow import parquet
@@ -103,13 +119,13 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
-def _check_replaceable(target: Path, parquet: Any) -> None:
+def _check_replaceable(target: Path, parquet: Any, names: Iterable[str]) -> None:
     """Refuse to replace what effsim did not write, file by file."""
     if not target.exists() and not target.is_symlink():
         return
     if not target.is_dir() or target.is_symlink():
         raise DataError(f"cannot write {target}: it exists and is not a directory")
-    expected = {f"{name}.parquet" for name in TABLES}
+    expected = {f"{name}.parquet" for name in names}
     found = {entry.name for entry in target.iterdir()}
     if not found:
         return

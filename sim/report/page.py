@@ -65,7 +65,7 @@ def page(results: RunResult | Sequence[RunResult], *, command: str | None = None
     runs = [results] if isinstance(results, RunResult) else list(results)
     figures = Figures()
     body = _single(runs[0], figures) if len(runs) == 1 else _several(runs, figures)
-    body += _repeat(runs, command if command is not None else _command())
+    body += _repeat(runs, command if command is not None else own_command())
     title = words.title(runs[0]) if len(runs) == 1 else f"{words.plain(runs[0].workload)} on {len(runs)} machines"
     return document(title, body)
 
@@ -272,7 +272,7 @@ def _compare_table(runs: list[RunResult]) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def _command() -> str:
+def own_command() -> str:
     """The command line of this process, if it is effsim's own."""
     if Path(sys.argv[0]).name not in _ENTRY_POINTS:
         return ""

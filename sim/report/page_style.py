@@ -42,6 +42,8 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px
   border: 1px solid var(--line); vertical-align: middle; }
 .track i { display: block; height: 100%; background: var(--strong); }
 .figure { width: 100%; min-width: 0; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr)); gap: 4px 16px; }
+.figures > div { min-width: 0; }
 @media (max-width: 560px) { main { padding: 16px 12px 48px; } h1 { font-size: 1.3rem; }
   .cards { grid-template-columns: 1fr; gap: 8px; } td.source { min-width: 11rem; }
   .modebar { display: none; } }

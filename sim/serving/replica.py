@@ -195,6 +195,8 @@ class Replica:
             if done:
                 self._advance(done, self._block.seconds(done))
         self.tally.busy_s += max(0.0, self.env.now - self._since)
+        if self.log is not None:
+            self._write_log(self.log, self._since)
         self._since, self._block = math.inf, None
         self.process.interrupt()
         while self._newcomers:

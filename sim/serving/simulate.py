@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..devices.registry import Machine
-from ..errors import UnsupportedError
+from ..errors import SpecError, UnsupportedError
 from ..program.memory import Capacity
 from ..program.program import Program
 from ..spec.engine import EngineSpec
@@ -47,6 +47,8 @@ def simulate(
         raise UnsupportedError(
             f"{workload.name}: a training step is not served; expected task prefill, decode or generate"
         )
+    if seed < 0:
+        raise SpecError(f"seed {seed}", expected="a whole number, 0 or more")
     serving = workload.serving or ServingSpec()
     side = kind_of_replica(machine, workload, serving, engine, capacity, program, base)
     decode = None
