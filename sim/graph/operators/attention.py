@@ -46,7 +46,8 @@ class Attention(Operator):
     work and bytes stay those of the attention. ``appends``: the call contains that write; None: as the hardware file
     says. ``per_head`` > 0: a generation kernel of the first engines, a block a query head, which shares no keys between
     the heads of a group and uses no matrix unit: so many instructions an element of keys and values.
-    ``dropout``: probabilities are dropped at random before they weigh the values.
+    ``dropout``: probabilities are dropped at random before they weigh the values. ``kernel``: a fused kernel of a
+    training framework other than its usual one, by the name that hardware files give it.
     """
 
     kind: ClassVar[str] = "attention"
@@ -69,6 +70,7 @@ class Attention(Operator):
     appends: bool | None = None
     per_head: int = 0
     dropout: bool = False
+    kernel: str = ""
 
     def __post_init__(self) -> None:
         positive(self, "batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim")
