@@ -5,8 +5,13 @@ What the rows do not say is taken from the sources' own files:
 - llm-foundry (scripts/train/benchmarking/submit_benchmarks.py, scripts/train/yamls/pretrain): FSDP with ``PURE`` mixed
   precision (weights and gradients travel in bf16, the optimizer works on divided fp32 numbers), fused projections of
   queries, keys and values, norms in bf16, gradients clipped by their norm, a decoupled AdamW in separate operations;
-  eager PyTorch. Fused cross entropy: without it the largest microbatches of the A100 rows would not fit. A100 rows are
-  of the release with PyTorch 1.13, whose checkpointing recomputes whole blocks; H100 rows of one that stops early.
+  eager PyTorch. Fused cross entropy: without it the largest microbatches of the A100 rows would not fit. Rows called
+  ``bf16`` (A100 40 GB) are of the release with PyTorch 1.13, whose checkpointing recomputes whole blocks; rows called
+  ``amp_bf16`` ran on the nightly 2.1 of 27 August 2023 (scripts/train/benchmarking/h100new.md@beb8dee6922c),
+  which stops early. Those state ``DEFAULT`` mixed precision, which in Composer between March and October 2023 is
+  ``PURE`` by another name (mosaicml/composer pull requests 2047 and 2628). Attention is the Triton kernel, the script's
+  default until it installed FlashAttention 2, which the rows of 128 and more H100 are later than; their gradients
+  travel in fp32, as ``DEFAULT`` has it since October 2023.
 - torchtitan (torchtitan/parallelisms/parallelize_llama.py, pipeline_llama.py): FSDP2 with bf16 weights and fp32
   reduction, projections apart, multi-tensor AdamW, gradients clipped; selective checkpointing by operator; tensor ranks
   divide every sequence, whose pieces are then put in order by copies; with a pipeline no resharding, gradients whole
@@ -126,7 +131,8 @@ def _workload(row: Mapping[str, Any], model: str, batch: int, length: int, **fie
 def _foundry(row: Mapping[str, Any], path: Path) -> WorkloadSpec:
     notes = dict(re.findall(r"(\w+)=([\w.%]+)", str(row["notes"])))
     size = str(row["model_or_op"]).removeprefix("MPT-")
-    ampere = str(row["hardware"]).startswith("A100")
+    first = str(row["precision"]) == "bf16"
+    late = "Large Scale" in str(row["notes"])
     return _workload(
         row,
         f"mpt_{size}",
@@ -140,11 +146,12 @@ def _foundry(row: Mapping[str, Any], path: Path) -> WorkloadSpec:
             "working_copy": False,
             "reshard": "FULL_SHARD" in str(row["notes"]),
             "recompute": "full" if notes["act_ckpt"] == "True" else "none",
-            "recompute_stops": not ampere,
-            "reduce_dtype": "bf16",
+            "recompute_stops": not first,
+            "reduce_dtype": "fp32" if late else "bf16",
             "fused_loss": True,
             "fused_optimizer": False,
             "clip_gradients": True,
+            "attention_kernel": "" if late else "triton",
         },
     )
 

@@ -130,6 +130,7 @@ class Builder:
             fused_projections=t.fused_projections,
             fused_loss=t.fused_loss,
             dropout=t.dropout,
+            attention_kernel=t.attention_kernel,
             float8=t.float8,
             dtype=self.workload.precision.activations,
         )

@@ -62,8 +62,10 @@ class FitRows(SpecModel):
         default_factory=dict, description="by column of the kernel table: values that are left out"
     )
     most: Annotated[int, Field(ge=4, le=100_000)] = Field(1000, description="rows that are drawn of a larger table")
+    quantity: Literal["time", "power"] = Field("time", description="what is compared: seconds, or watts")
+    watts: FitSpan | None = Field(None, description="measured watts of rows that are kept")
     readings: Annotated[int, Field(ge=0, le=1000)] = Field(
-        0, description="of power: rows whose watts are the mean of fewer readings are left out"
+        0, description="rows whose watts are the mean of fewer readings are left out"
     )
 
     @field_validator("table")
@@ -99,7 +101,6 @@ class FitStage(SpecModel):
 
     name: Annotated[str, Field(min_length=1, max_length=60)] = Field(description="shown in reports and in sources")
     source: Annotated[str, Field(min_length=1, max_length=400)] = Field(description="what the tables are, for people")
-    quantity: Literal["time", "power"] = Field("time", description="what is compared: seconds, or watts")
     loss: Literal["absolute", "soft", "median"] = Field(
         "absolute", description="what is made small: " + "; ".join(f"{k}: {v}" for k, v in LOSSES.items())
     )

@@ -36,6 +36,19 @@ class ForwardTile(SpecModel):
     blocks: Count = Field(1, description="blocks that share an SM")
 
 
+class OtherTrainingKernels(SpecModel):
+    """Fused attention that a training framework can take instead, without a pipeline of loads.
+
+    What a step needs is loaded when it is needed: every trip waits for the second-level cache, and the operands arrive
+    at the processor's share of its bandwidth, beside nothing.
+    """
+
+    forward: Annotated[list[ForwardTile], Field(min_length=1, description="by head size")]
+    backward: Annotated[list[BackwardTile], Field(min_length=1, description="by head size")]
+    forward_trips: Count = Field(description="loads of a forward step that follow each other")
+    backward_trips: Count = Field(description="loads and updates of a backward step that follow each other")
+
+
 class TrainingKernels(SpecModel):
     """Kernels of a training framework where they differ from those of an inference engine."""
 
@@ -46,6 +59,9 @@ class TrainingKernels(SpecModel):
         default_factory=list
     )
     backward: Annotated[list[BackwardTile], Field(min_length=1, description="its backward pass, by head size")]
+    others: dict[str, OtherTrainingKernels] = Field(
+        default_factory=dict, description="further fused kernels by name; training.attention_kernel takes one"
+    )
     step_latency: NonNegativeTime = Field(0.0, description="added to an inner step of the forward kernel")
     phase_latency: NonNegativeTime = Field(
         0.0, description="added to each of the five products of a backward step: barrier, first operands, last results"

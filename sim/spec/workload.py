@@ -107,6 +107,9 @@ class Training(SpecModel):
     )
     fused_projections: bool = Field(True, description="query, key and value, or gate and up, are one product")
     fused_loss: bool = Field(False, description="the loss reads logits as they come; false: in fp32, pass by pass")
+    attention_kernel: Annotated[str, Field(max_length=40, pattern=r"^[a-z0-9_]*$")] = Field(
+        "", description="fused attention other than the framework's usual one (kernels.training.others of the hardware)"
+    )
     dropout: bool = Field(False, description="dropout behind attention probabilities and both parts of a block")
     sequence_parallel: bool = Field(
         False, description="tensor ranks divide the tokens of norms, residuals and dropout, and gather before products"

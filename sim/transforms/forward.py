@@ -22,6 +22,7 @@ class ForwardForm:
     fused_projections: bool = True
     fused_loss: bool = False
     dropout: bool = False
+    attention_kernel: str = ""
     float8: str = "none"
     dtype: str = "bf16"
 
@@ -67,8 +68,8 @@ def _operator(node: Node, form: ForwardForm) -> Linear | CrossEntropy | Attentio
         if form.fused_loss:
             return replace(op, dtype=form.dtype, in_place=True)
         return replace(op, logits_dtype=form.dtype) if op.dtype != form.dtype else op
-    if isinstance(op, Attention) and form.dropout:
-        return replace(op, dropout=True)
+    if isinstance(op, Attention) and (form.dropout or form.attention_kernel):
+        return replace(op, dropout=form.dropout, kernel=form.attention_kernel)
     if isinstance(op, Linear) and form.float8 != "none" and node.name != HEAD:
         return replace(op, float8=form.float8)
     return op  # type: ignore[return-value]

@@ -56,6 +56,15 @@ def test_rows_of_llm_foundry() -> None:
     assert case is not None
     assert (case.machine, case.workload.model, int(case.workload.batch)) == ("system_a100_40gb_128", "mpt_1b", 64)
     assert (case.workload.training.recompute, case.workload.training.reshard) == ("full", False)
+    first = case.workload.training
+    assert (first.recompute_stops, first.attention_kernel, first.reduce_dtype) == (False, "triton", "bf16")
+    later = case_of(row | {"precision": "amp_bf16", "num_devices": "8", "input_len": "2048"}, PATH)
+    large = {"precision": "amp_bf16", "num_devices": "128", "input_len": "2048", "hardware": "H100-80GB"}
+    last = case_of(row | large | {"notes": notes.replace("A100", "H100 (Large Scale, >= 128 GPUs)")}, PATH)
+    assert later is not None
+    assert last is not None
+    assert (later.workload.training.recompute_stops, later.workload.training.attention_kernel) == (True, "triton")
+    assert (last.workload.training.attention_kernel, last.workload.training.reduce_dtype) == ("", "fp32")
     long = case_of(row | {"precision": "bf16", "num_devices": "8", "input_len": "16384"}, PATH)
     assert long is not None
     assert long.quantity == "time, attention kernel not stated"

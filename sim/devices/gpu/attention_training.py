@@ -6,6 +6,8 @@ block keeps ``n`` keys and values with their gradients and walks over the querie
 
     S = Q·Kᵀ, dP = dO·Vᵀ, dV += Pᵀ·dO, dK += dSᵀ·Q, dQ += dS·K.
 
+Other fused kernels have the same products in tiles of their own and may load without a pipeline (``others``).
+
 The query gradient is added into an fp32 buffer by atomics, so one kernel clears it (and takes the row sums of dO ∘ O)
 before, and one narrows it after.
 """
@@ -17,10 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from ...errors import UnsupportedError, nearest
 from ...graph.dtypes import size_of
 from ...graph.operators.attention import Attention, AttentionBackward, attended_pairs
 from ...spec.gpu_kernels import AttentionKernels
-from ...spec.training_kernels import BackwardTile, ForwardTile, TrainingKernels
+from ...spec.training_kernels import BackwardTile, ForwardTile, OtherTrainingKernels, TrainingKernels
 from ..kernel import Kernel, TileClass
 from .attention import AttentionModel
 from .parameters import ACCUMULATOR_BYTES, GpuParameters
@@ -78,12 +81,35 @@ class TrainingAttentionModel:
         self._p, self._kernels, self._pointwise = parameters, kernels, pointwise
         self._warp = replace(parameters, matrix_flops=rates)
         self._habits, self._setup_s, self._name = habits, setup_s, name
-        self._forward: dict[int, AttentionModel] = {}
+        self._forward: dict[tuple[int, str], AttentionModel] = {}
+
+    def _other(self, op: Attention) -> OtherTrainingKernels | None:
+        """The kernels that the operator asks for by name; None: the usual ones."""
+        if not op.kernel:
+            return None
+        others = self._kernels.others
+        if op.kernel not in others:
+            close = nearest(op.kernel, others)
+            raise UnsupportedError(
+                f"{self._name} describes no training attention {op.kernel!r}; it has {', '.join(others) or 'none'}"
+                + (f"; did you mean {close!r}?" if close else "")
+            )
+        return others[op.kernel]
+
+    def _exposed_s(self, trips: float, moved: float) -> float:
+        """Loads of a step without a pipeline: trips to L2 one after another, and its share of the L2 bandwidth."""
+        p = self._p
+        return trips * p.l2_latency_s + moved * p.units / p.l2_bytes_per_s
 
     def forward(self, op: Attention) -> tuple[Kernel, ...]:
         """The framework's forward kernel; its bounds stay those of the whole matrix unit."""
-        tile = tile_for(self._kernels.forward, op.head_dim)
-        model = self._forward.get(op.head_dim)
+        other = self._other(op)
+        tile = tile_for(other.forward if other else self._kernels.forward, op.head_dim)
+        exposed_s = 0.0
+        if other:
+            staged = int(tile.n) * (op.head_dim + op.v_dim) * size_of(op.dtype)
+            exposed_s = self._exposed_s(float(other.forward_trips), staged)
+        model = self._forward.get((op.head_dim, op.kernel))
         if model is None:
             # Tiles of a hardware file belong to head size 128 and are scaled; these are given for the head size itself.
             scale = (op.head_dim + op.v_dim) / 256.0
@@ -97,12 +123,12 @@ class TrainingAttentionModel:
                 "tiles": [],
                 "prefetch": False,
                 "walk": None,
-                "step_latency": float(self._kernels.step_latency),
+                "step_latency": float(self._kernels.step_latency) + exposed_s,
                 "tile_latency": float(self._kernels.tile_latency),
             }
             habits = self._habits.model_copy(update=changes)
             model = AttentionModel(self._warp, habits, self._pointwise, self._setup_s, False, self._name)
-            self._forward[op.head_dim] = model
+            self._forward[op.head_dim, op.kernel] = model
         ratio = float(self._kernels.warp_matrix)
         return tuple(
             replace(k, terms=tuple((label, s * ratio if label == "matrix" else s) for label, s in k.terms))
@@ -111,7 +137,8 @@ class TrainingAttentionModel:
 
     def step(self, op: Attention) -> BackwardStep:
         """One inner step of the backward kernel (see the module)."""
-        p, t = self._p, tile_for(self._kernels.backward, op.head_dim)
+        p, other = self._p, self._other(op)
+        t = tile_for(other.backward if other else self._kernels.backward, op.head_dim)
         m, n, d, word = int(t.m), int(t.n), op.head_dim, size_of(op.dtype)
         warps = int(t.warps)
         scores = 2.0 * warps * (m / t.scores_m + n * t.scores_m / warps) * d
@@ -120,11 +147,14 @@ class TrainingAttentionModel:
         stored = 2.0 * m * n + 2.0 * m * d  # P and dS for the next products, Q and dO as they arrive
         shared = (scores + gradients + queries + stored) * word + m * d * ACCUMULATOR_BYTES
         pairs = float(m) * n
+        # Queries and gradients of the output come, the query gradient is added to.
+        moved = m * ((d + op.v_dim) * word + d * ACCUMULATOR_BYTES)
+        exposed_s = self._exposed_s(float(other.backward_trips), moved) if other else 0.0
         return BackwardStep(
             matrix_s=2.0 * PRODUCTS * pairs * d / self._warp.matrix_rate(op.dtype, self._name),
             shared_s=shared / p.l1_bytes_per_s,
             vector_s=SCORE_OPS * pairs / p.vector_op_rate() + pairs / p.special_ops,
-            latency_s=PRODUCTS * float(self._kernels.phase_latency),
+            latency_s=PRODUCTS * float(self._kernels.phase_latency) + exposed_s,
         )
 
     def backward(self, op: AttentionBackward) -> tuple[Kernel, ...]:
@@ -150,7 +180,8 @@ class TrainingAttentionModel:
 
     def _main(self, op: AttentionBackward) -> Kernel:
         p, f = self._p, op.forward
-        t = tile_for(self._kernels.backward, f.head_dim)
+        other = self._other(f)
+        t = tile_for(other.backward if other else self._kernels.backward, f.head_dim)
         step, word = self.step(f), size_of(f.dtype)
         keys = math.ceil(f.kv_len / int(t.n))
         heads = f.batch * f.heads

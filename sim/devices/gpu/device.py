@@ -275,6 +275,8 @@ class GpuDevice(Device):
             return (self._per_head.kernel(op),)
         if op.fused and self._training_attention is not None and not (op.cached or op.call) and op.phase == "context":
             return self._training_attention.forward(op)
+        if op.kernel and op.fused:
+            raise UnsupportedError(f"{self.name} describes no training attention {op.kernel!r}; it has none by name")
         if op.fused:
             return self._attention_call.dense(op) if op.call else self._attention.kernels(op)
         group = op.heads // op.kv_heads

@@ -87,9 +87,9 @@ def run_recipe(
     stages = []
     expect_many()
     for index, stage in enumerate(progress(spec.stages)):
-        sets = [_rows(r, spec, stage, data, read, machines, document, ("stages", index, "rows", i))
+        sets = [_rows(r, spec, data, read, machines, document, ("stages", index, "rows", i))
                 for i, r in enumerate(stage.rows)]  # fmt: skip
-        judges = [_rows(r, spec, stage, data, read, machines, document, ("stages", index, "judge", i), whole=True)
+        judges = [_rows(r, spec, data, read, machines, document, ("stages", index, "judge", i), whole=True)
                   for i, r in enumerate(stage.judge)]  # fmt: skip
         later = [p for other in spec.stages[index + 1 :] for p in bounded[other.name]]
         _independent(stage, sets, machines, later, document.location(("stages", index)))
@@ -159,7 +159,6 @@ def _parameters(stage: FitStage, index: int, spec: FitSpec, document: Document) 
 def _rows(
     chosen: FitRows,
     spec: FitSpec,
-    stage: FitStage,
     data: Path,
     read: Reader,
     machines: dict[str, Machine],
@@ -173,7 +172,7 @@ def _rows(
     machine = machines.get(name) or machines.setdefault(name, load_machine(name))
     fraction = 0.0 if whole else spec.split.fraction
     rows = read(path, name, chosen.readings)
-    return row_set(rows, chosen, machine.device, stage.quantity, fraction=fraction, seed=spec.split.seed)
+    return row_set(rows, chosen, machine.device, fraction=fraction, seed=spec.split.seed)
 
 
 def _independent(
@@ -184,8 +183,8 @@ def _independent(
         moved = {path: math.sqrt(parameter.low * parameter.high) * 0.97 for path in parameter.paths}
         for rows in sets:
             machine = _named(machines, rows.device)
-            before = predict(machine.device, rows.fitted, stage.quantity)
-            if predict(changed(machine, moved), rows.fitted, stage.quantity) != before:
+            before = predict(machine.device, rows.fitted, rows.quantity)
+            if predict(changed(machine, moved), rows.fitted, rows.quantity) != before:
                 what = f"its rows answer to {parameter.paths[0]}, which a later stage fits"
                 raise SpecError(what, location=where, path="fit", expected="both in one stage, or the other order")
 
@@ -214,7 +213,7 @@ def _fit(
         for rows in held:
             device = changed(_named(machines, rows.device), values(point))
             part = rows.fitted if fitted else rows.held_out
-            times = predict(device, part, stage.quantity)
+            times = predict(device, part, rows.quantity)
             out.append([(time, row.measured) for time, row in zip(times, part, strict=True)])
         return out
 
@@ -240,7 +239,7 @@ def _fit(
     of = n + sum(len(rows.held_out) for rows in sets)
     left = sum(rows.left for rows in (*sets, *judges))
     return StageResult(
-        stage.name, stage.source, stage.quantity, stage.loss, n, of, left, loss(stored), loss(spelt), numbers,
+        stage.name, stage.source, stage.loss, n, of, left, loss(stored), loss(spelt), numbers,
         tuple(judged), box.evaluations,
     )  # fmt: skip
 

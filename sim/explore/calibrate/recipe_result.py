@@ -69,7 +69,6 @@ class StageResult:
 
     name: str
     source: str
-    quantity: str
     loss: str
     rows: int
     of: int

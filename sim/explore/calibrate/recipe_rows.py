@@ -66,12 +66,13 @@ class RowSet:
 
     what: str
     device: str
+    quantity: str
     fitted: tuple[Row, ...]
     held_out: tuple[Row, ...]
     left: int = 0
 
 
-def row_set(rows: Iterable[MeasuredRow], chosen: FitRows, device: Device, quantity: str, **split: Any) -> RowSet:
+def row_set(rows: Iterable[MeasuredRow], chosen: FitRows, device: Device, **split: Any) -> RowSet:
     """Convert, filter, draw and split the rows of one table; *split* is as for :func:`divide`.
 
     Raises:
@@ -79,31 +80,29 @@ def row_set(rows: Iterable[MeasuredRow], chosen: FitRows, device: Device, quanti
     """
     kept: list[Row] = []
     left = 0
+    power = chosen.quantity == "power"
     for row in rows:
         if row.label not in chosen.labels or not matches(row.cells, chosen):
             continue
-        measured = row.measured_s
-        if quantity == "power":
-            if row.measured_j is None:
-                continue
-            measured = row.measured_j / row.measured_s
+        watts = None if row.measured_j is None else row.measured_j / row.measured_s
+        if (power and watts is None) or not _within(watts, chosen.watts):
+            continue
         try:
             op = from_row(row.kind, row.cells)
             lowered = device.lower(op)
         except (DataError, UnsupportedError):
             left += 1
             continue
-        if quantity == "power" and device.energy_j(op, lowered) is None:
+        if power and device.energy_j(op, lowered) is None:
             left += 1
             continue
-        kept.append(Row(op, row.launch, measured))
+        kept.append(Row(op, row.launch, watts if power and watts is not None else row.measured_s))
     fitted, held_out = divide(kept, chosen.most, **split)
     if not held_out or not (fitted or split["fraction"] == 0.0):
         wanted = ", ".join(chosen.labels)
         raise DataError(f"{chosen.table}: {len(kept)} rows of {wanted} are too few to fit to and to judge by")
-    return RowSet(
-        f"{PurePosixPath(chosen.table).stem}: {', '.join(chosen.labels)}", device.name, fitted, held_out, left
-    )
+    what = f"{PurePosixPath(chosen.table).stem}: {', '.join(chosen.labels)}"
+    return RowSet(what, device.name, chosen.quantity, fitted, held_out, left)
 
 
 def matches(cells: Mapping[str, Any], chosen: FitRows) -> bool:
@@ -111,11 +110,16 @@ def matches(cells: Mapping[str, Any], chosen: FitRows) -> bool:
     for column, wanted in chosen.where.items():
         value = cells.get(column)
         if isinstance(wanted, FitSpan):
-            if value is None or not wanted.low <= float(value) <= wanted.high:
+            if not _within(value, wanted):
                 return False
         elif value not in wanted:
             return False
     return not any(cells.get(column) in refused for column, refused in chosen.without.items())
+
+
+def _within(value: Any, span: FitSpan | None) -> bool:
+    """Whether a number is there and inside the span; without a span anything is."""
+    return span is None or (value is not None and span.low <= float(value) <= span.high)
 
 
 def divide(rows: Sequence[Row], most: int, *, fraction: float, seed: int) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
@@ -130,7 +134,7 @@ def divide(rows: Sequence[Row], most: int, *, fraction: float, seed: int) -> tup
 
 
 def predict(device: Device, rows: Sequence[Row], quantity: str) -> list[float]:
-    """Seconds, or watts, of every row."""
+    """Seconds, or watts (``quantity`` is ``power``), of every row."""
     out = []
     for row in rows:
         lowered = device.lower(row.op)

@@ -47,7 +47,8 @@ class Attention(Operator):
     says. ``per_head`` > 0: a generation kernel of the first engines, a block a query head, which shares no keys between
     the heads of a group and uses no matrix unit: so many instructions an element of keys and values.
     ``dropout``: probabilities are dropped at random before they weigh the values. ``cache_share``: part of the cache
-    that stays on this device where the keys of others were fetched for the step (context parallelism).
+    that stays on this device where the keys of others were fetched for the step (context parallelism). ``kernel``: a
+    fused kernel of a training framework other than its usual one, by the name that hardware files give it.
     """
 
     kind: ClassVar[str] = "attention"
@@ -71,6 +72,7 @@ class Attention(Operator):
     per_head: int = 0
     dropout: bool = False
     cache_share: float = 1.0
+    kernel: str = ""
 
     def __post_init__(self) -> None:
         positive(self, "batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim")

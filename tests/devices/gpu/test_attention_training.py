@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -10,9 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effsim._api import load_workload, plan_on
 from effsim.devices.gpu.attention_training import tile_for
 from effsim.devices.gpu.device import GpuDevice
 from effsim.devices.registry import load_machine
+from effsim.errors import UnsupportedError
+from effsim.graph.operator import Operator
 from effsim.graph.operators.attention import Attention, AttentionBackward
 from effsim.validation.tables import read_csv
 
@@ -40,6 +44,52 @@ def test_a_step_by_hand() -> None:
     assert step.shared_s * clock == pytest.approx((words * 2 + 64 * 128 * 4) / 128)
     assert step.vector_s * clock == pytest.approx(5 * 64 * 128 / 64 + 64 * 128 / 16)
     assert step.total_s >= step.matrix_s
+
+
+def test_a_kernel_without_a_pipeline_shows_its_loads_by_hand() -> None:
+    """A100, head size 128, 128 x 128: trips to L2 at 150 ns, then the bytes at a 108th of 5427 GB/s."""
+    model = gpu("gpu_a100")._training_attention
+    assert model is not None
+    usual = attention(1, 4096, 1, 128, causal=False)
+    step = model.step(replace(usual, kernel="triton"))
+    moved = 128 * (2 * 128 * 2 + 128 * 4)  # queries, gradients of the output, fp32 sums
+    phases = 5 * float(model._kernels.phase_latency)
+    assert step.latency_s == pytest.approx(phases + 4 * 150e-9 + moved / (5427e9 / 108))
+    assert model.step(usual).latency_s == pytest.approx(phases)
+
+
+@pytest.mark.parametrize("name", ["gpu_a100", "gpu_h100"])
+@pytest.mark.parametrize("length", [512, 2048, 8192])
+def test_a_kernel_without_a_pipeline_is_slower_and_does_the_same_work(name: str, length: int) -> None:
+    device, usual = gpu(name), attention(4, length, 16, 128, causal=True)
+    other = replace(usual, kernel="triton")
+    pairs: tuple[tuple[Operator, Operator], ...] = (
+        (usual, other),
+        (AttentionBackward(usual), AttentionBackward(other)),
+    )
+    for one, two in pairs:
+        first, second = device.lower(one), device.lower(two)
+        assert first.analytic_s < second.analytic_s < 4.0 * first.analytic_s
+        assert (first.flops, first.bytes_moved) == (second.flops, second.bytes_moved)
+        assert second.roofline_s == pytest.approx(first.roofline_s)
+
+
+def test_an_unknown_kernel_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UnsupportedError, match=r"no training attention 'tritn'; it has triton; did you mean 'triton'"):
+        gpu("gpu_a100").lower(replace(attention(1, 512, 4, 64, causal=True), kernel="tritn"))
+    with pytest.raises(UnsupportedError, match="no training attention 'triton'"):
+        gpu("gpu_b200").lower(replace(attention(1, 512, 4, 64, causal=True), kernel="triton"))
+
+
+def test_the_workload_names_the_kernel() -> None:
+    machine, names = load_machine("system_a100_64"), []
+    for kernel in ("", "triton"):
+        workload, _ = load_workload(
+            "mpt_7b_training", [f"workload.training.attention_kernel={kernel}"] if kernel else []
+        )
+        nodes = [node for phase in plan_on(machine, workload).phases for _, _, node, _ in phase.nodes()]
+        names.append({n.op.kernel for n in nodes if isinstance(n.op, Attention)})
+    assert names == [{""}, {"triton"}]
 
 
 def test_the_tile_of_the_next_head_size_is_taken() -> None:
