@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..devices.registry import Machine
 from ..errors import DoesNotFitError, UnsupportedError
-from ..program.memory import Capacity
+from ..program.memory import Capacity, stage
 from ..program.place import StepGraph, step_graphs
 from ..program.program import Degrees, Program
 from ..spec.engine import EngineSpec
@@ -24,6 +24,11 @@ from .traces import read_trace
 
 NOTES_A_RUN = 2000
 """About so many entries of queue and cache history a replica."""
+PIPELINE_NOTE = (
+    "pipeline stages are kept busy by as many microbatches of a step's tokens: times between tokens and throughput "
+    "hold; the first token of a prompt that meets an empty pipeline comes up to one step later than said"
+)
+"""What a pipelined replica's latencies leave out."""
 SAMPLE_TOKENS = 4096
 """Context at which the cache of a token is measured."""
 
@@ -37,8 +42,12 @@ class CacheRoom:
     sequence_bytes: float
 
 
-def cache_room(graphs: StepGraph, capacity: Capacity, fraction: float, most_tokens: int) -> CacheRoom:
+def cache_room(
+    graphs: StepGraph, capacity: Capacity, fraction: float, most_tokens: int, degrees: Degrees | None = None
+) -> CacheRoom:
     """What is left of *fraction* of a device's memory after weights and the activations of the largest step.
+
+    Pipeline stages divide weights and caches, data ranks the sequences (*degrees*).
 
     Raises:
         DoesNotFitError: nothing is left.
@@ -48,14 +57,30 @@ def cache_room(graphs: StepGraph, capacity: Capacity, fraction: float, most_toke
     # Blocks reuse their activations: the widest operator's input and output are alive at once.
     widest = max(node.op.input_bytes + node.op.output_bytes for _, node, _ in step.walk())
     have = fraction * capacity.total_bytes - capacity.reserved_bytes
-    free = have - step.weight_bytes - widest
+    degrees = degrees or Degrees()
+    weights, parts = stage(step, degrees.pipeline).weight_bytes, degrees.pipeline * degrees.data
+    free = have - weights - widest
     if free <= 0.0:
         raise DoesNotFitError(
-            f"{step.weight_bytes / 2**30:.4g} GiB of weights and {widest / 2**30:.3g} GiB of activations leave no room "
+            f"{weights / 2**30:.4g} GiB of weights and {widest / 2**30:.3g} GiB of activations leave no room "
             f"for a cache in {have / 2**30:.4g} GiB of {capacity.device}; use more devices or narrower weights"
         )
     token = (long.cache_bytes - short.cache_bytes) / (SAMPLE_TOKENS - 1)
-    return CacheRoom(free, token, short.state_bytes)
+    return CacheRoom(free, token / parts, short.state_bytes / parts)
+
+
+def replica_degrees(degrees: Degrees) -> tuple[Degrees, int]:
+    """Degrees of one replica, and how many independent ones the data ranks are.
+
+    Data ranks that share experts step together: they are one replica. Others have nothing to do with each other.
+
+    >>> replica_degrees(Degrees(tensor=2, data=4, expert=2))[1]
+    4
+    >>> replica_degrees(Degrees(data=8, expert=8))
+    (Degrees(tensor=1, pipeline=1, data=8, expert=8, microbatches=1, context=1), 1)
+    """
+    coupled = max(1, degrees.expert // degrees.tensor)
+    return replace(degrees, data=coupled, microbatches=1), degrees.data // coupled
 
 
 def simulate(
@@ -72,7 +97,7 @@ def simulate(
     """Serve the load of *workload* on replicas divided as *program* is.
 
     Raises:
-        UnsupportedError: pipelines, and systems that mix devices, which are not served yet.
+        UnsupportedError: systems that mix devices, which are not served yet.
         DoesNotFitError: no room for a cache, or more replicas than devices.
     """
     if workload.task == "training_step":
@@ -80,10 +105,11 @@ def simulate(
             f"{workload.name}: a training step is not served; expected task prefill, decode or generate"
         )
     serving = workload.serving or ServingSpec()
-    degrees, device = replace(program.degrees, data=1, microbatches=1), machine.device
-    if degrees.pipeline > 1 or capacity.placement is not None:
-        raise UnsupportedError("serving over pipeline stages or mixed devices is not modelled; use tensor parallelism")
-    replicas = int(serving.replicas)
+    degrees, copies = replica_degrees(program.degrees)
+    device = machine.device
+    if capacity.placement is not None:
+        raise UnsupportedError("serving on mixed devices is not modelled; use a system of one kind of device")
+    replicas = int(serving.replicas) * copies
     if capacity.devices > 1 and replicas * degrees.devices > capacity.devices:
         raise DoesNotFitError(
             f"{replicas} replicas of {degrees.devices} devices need {replicas * degrees.devices}; "
@@ -94,7 +120,7 @@ def simulate(
     graphs = step_graphs(workload, engine, capacity, degrees, base)
     arrivals, block = _load(serving, workload, base, seed)
     scheduling = _scheduling(serving)
-    room = cache_room(graphs, capacity, float(serving.cache.memory_fraction), scheduling.most_tokens)
+    room = cache_room(graphs, capacity, float(serving.cache.memory_fraction), scheduling.most_tokens, degrees)
     page = int(serving.cache.page)
     slots = _slots(room, page, scheduling, workload)
     cost = StepCost(
@@ -123,7 +149,8 @@ def simulate(
         note_every_s=_span(serving) / NOTES_A_RUN,
     )
     served = serve_requests(arrivals, cost, scheduling, plan, progress)
-    return _result(machine, workload, serving, degrees, plan, served, device.price_usd_per_hour)
+    result = _result(machine, workload, serving, degrees, plan, served, device.price_usd_per_hour)
+    return replace(result, notes=(*result.notes, PIPELINE_NOTE)) if degrees.pipeline > 1 else result
 
 
 @dataclass(frozen=True, slots=True)
