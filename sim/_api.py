@@ -14,6 +14,7 @@ from .devices.registry import DEVICE_SPECS, Machine, load_machine
 from .errors import DataError, EffsimError, SpecError, located
 from .explore.kernel_table import PredictedTable, predict
 from .explore.sensitivity import sensitivities
+from .program.parallel import least_batch
 from .program.place import needed_memory, place
 from .program.program import Memory, Program
 from .readings.analytic import analytic, roofline
@@ -139,8 +140,8 @@ def serve(
 
     machine = load_machine(hardware, set)
     file = open_workload(workload, set)
-    # Memory is judged by the cache that remains, not by a batch of full sequences: one sequence is placed.
-    single = file.spec.model_copy(update={"batch": type(file.spec.batch)(1)})
+    # Memory is judged by the cache that remains, not by a batch of full sequences: one sequence a rank is placed.
+    single = file.spec.model_copy(update={"batch": type(file.spec.batch)(least_batch(file.spec))})
     program = plan_on(machine, single, file.folder, file)
     engine = load_engine(file.spec.engine, file.folder)
     with file.blame("serving"):

@@ -18,6 +18,12 @@ STAGE_SEND = "stage_send_"
 """Name of the node that hands activations to the next stage, with the number of the stage behind it."""
 
 
+def least_batch(workload: WorkloadSpec) -> int:
+    """Sequences that give every data rank and microbatch one."""
+    ways = workload.parallelism
+    return 1 if ways == "auto" else int(ways.data) * int(ways.microbatches)
+
+
 def check_degrees(workload: WorkloadSpec, model: ArchitectureSpec | None, degrees: Degrees, *, mixed: bool) -> None:
     """Refuse degrees that leave devices without work.
 

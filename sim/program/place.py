@@ -255,7 +255,11 @@ StepGraph = Callable[[str, int, int, int, int], Graph]
 def step_graphs(
     workload: WorkloadSpec, engine: EngineSpec, capacity: Capacity, degrees: Degrees, base: Path | None = None
 ) -> StepGraph:
-    """Graphs of any step of a served model, divided as *degrees* say.
+    """Graphs of any step of a served model on one device, for the sequences and tokens of a whole replica.
+
+    Data ranks divide them, and so do the microbatches that keep all pipeline stages busy, as many as stages: the graph
+    goes through all stages, one after another, while the others are in theirs. A prompt's chunk divides as its average
+    part: queries half way into it.
 
     Raises:
         UnsupportedError: the workload has no model whose steps could vary.
@@ -264,7 +268,14 @@ def step_graphs(
     if builder.model is None:
         raise UnsupportedError(f"{workload.name}: a list of operators cannot be served; expected a 'model'")
 
+    parts = degrees.data * degrees.pipeline
+
     def graph(phase: str, batch: int, q_len: int, kv_len: int, logits: int) -> Graph:
+        if phase == "generation":
+            batch = -(-batch // parts)
+        else:
+            own = -(-q_len // parts)
+            q_len, kv_len, logits = own, kv_len - q_len + -(-(q_len + own) // 2), -(-logits // parts)
         return builder.graph(degrees, phase, q_len, kv_len, batch=batch, logits=logits)
 
     return graph

@@ -132,7 +132,7 @@ def check_devices(serving: ServingSpec, plan: FleetPlan, kinds: Sequence[Replica
         DoesNotFitError: too many replicas.
         SpecError: an outage of an unknown replica.
     """
-    most = _most(serving)
+    most = [count * kind.copies for count, kind in zip(_most(serving), kinds, strict=True)]
     if sum(most) > MOST_REPLICAS:
         raise SpecError(f"{sum(most)} replicas", expected=f"at most {MOST_REPLICAS}")
     needed: dict[int, int] = {}

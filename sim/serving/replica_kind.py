@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..devices.registry import Machine
 from ..errors import DoesNotFitError, UnsupportedError
-from ..program.memory import Capacity
+from ..program.memory import Capacity, stage
 from ..program.place import StepGraph, step_graphs
 from ..program.program import Degrees, Program
 from ..spec.engine import EngineSpec
@@ -29,8 +29,12 @@ class CacheRoom:
     sequence_bytes: float
 
 
-def cache_room(graphs: StepGraph, capacity: Capacity, fraction: float, most_tokens: int) -> CacheRoom:
+def cache_room(
+    graphs: StepGraph, capacity: Capacity, fraction: float, most_tokens: int, degrees: Degrees | None = None
+) -> CacheRoom:
     """What is left of *fraction* of a device's memory after weights and the activations of the largest step.
+
+    Pipeline stages divide weights and caches, data ranks the sequences (*degrees*).
 
     Raises:
         DoesNotFitError: nothing is left.
@@ -40,14 +44,30 @@ def cache_room(graphs: StepGraph, capacity: Capacity, fraction: float, most_toke
     # Blocks reuse their activations: the widest operator's input and output are alive at once.
     widest = max(node.op.input_bytes + node.op.output_bytes for _, node, _ in step.walk())
     have = fraction * capacity.total_bytes - capacity.reserved_bytes
-    free = have - step.weight_bytes - widest
+    degrees = degrees or Degrees()
+    weights, parts = stage(step, degrees.pipeline).weight_bytes, degrees.pipeline * degrees.data
+    free = have - weights - widest
     if free <= 0.0:
         raise DoesNotFitError(
-            f"{step.weight_bytes / 2**30:.4g} GiB of weights and {widest / 2**30:.3g} GiB of activations leave no room "
+            f"{weights / 2**30:.4g} GiB of weights and {widest / 2**30:.3g} GiB of activations leave no room "
             f"for a cache in {have / 2**30:.4g} GiB of {capacity.device}; use more devices or narrower weights"
         )
     token = (long.cache_bytes - short.cache_bytes) / (SAMPLE_TOKENS - 1)
-    return CacheRoom(free, token, short.state_bytes)
+    return CacheRoom(free, token / parts, short.state_bytes / parts)
+
+
+def replica_degrees(degrees: Degrees) -> tuple[Degrees, int]:
+    """Degrees of one replica, and how many independent ones the data ranks are.
+
+    Data ranks that share experts step together: they are one replica. Others have nothing to do with each other.
+
+    >>> replica_degrees(Degrees(tensor=2, data=4, expert=2))[1]
+    4
+    >>> replica_degrees(Degrees(data=8, expert=8))
+    (Degrees(tensor=1, pipeline=1, data=8, expert=8, microbatches=1, context=1), 1)
+    """
+    coupled = max(1, degrees.expert // degrees.tensor)
+    return replace(degrees, data=coupled, microbatches=1), degrees.data // coupled
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +76,7 @@ class ReplicaKind:
 
     Attributes:
         layers: parts of its cache that are complete one after another.
-        usd_per_hour: of one device; None where it is not known.
+        copies: how many of them one replica that was asked for stands for: data ranks that share nothing.
     """
 
     machine: Machine
@@ -69,6 +89,7 @@ class ReplicaKind:
     swap_page_s: float
     weight_bytes: float
     layers: int
+    copies: int = 1
 
     @property
     def devices(self) -> int:
@@ -94,17 +115,17 @@ def kind_of_replica(
     """Replicas of a workload on a machine, divided as *program* is.
 
     Raises:
-        UnsupportedError: pipelines, and systems that mix devices.
+        UnsupportedError: systems that mix devices.
         DoesNotFitError: no room for a cache.
     """
-    degrees = replace(program.degrees, data=1, microbatches=1)
-    if degrees.pipeline > 1 or capacity.placement is not None:
-        raise UnsupportedError("serving over pipeline stages or mixed devices is not modelled; use tensor parallelism")
+    degrees, copies = replica_degrees(program.degrees)
+    if capacity.placement is not None:
+        raise UnsupportedError("serving on mixed devices is not modelled; use a system of one kind of device")
     if serving.sampling == "filtered" and engine.filtered_passes is not None:
         engine = engine.model_copy(update={"sampling_passes": engine.filtered_passes})
     graphs = step_graphs(workload, engine, capacity, degrees, base)
     scheduling = _scheduling(serving)
-    room = cache_room(graphs, capacity, float(serving.cache.memory_fraction), scheduling.most_tokens)
+    room = cache_room(graphs, capacity, float(serving.cache.memory_fraction), scheduling.most_tokens, degrees)
     page = int(serving.cache.page)
     slots = _slots(room, page, scheduling, workload)
     cost = StepCost(
@@ -133,8 +154,9 @@ def kind_of_replica(
         room,
         slots.pages,
         page * room.token_bytes / float(serving.cache.swap_bandwidth),
-        one.weight_bytes,
+        stage(one, degrees.pipeline).weight_bytes,
         max(1, sum(count for _, node, count in one.walk() if node.op.cache_bytes)),
+        copies,
     )
 
 

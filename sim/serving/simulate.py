@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ..devices.registry import Machine
@@ -23,6 +24,11 @@ from .traces import read_trace
 
 NOTES_A_RUN = 2000
 """About so many entries of queue and cache history a replica."""
+PIPELINE_NOTE = (
+    "pipeline stages are kept busy by as many microbatches of a step's tokens: times between tokens and throughput "
+    "hold; the first token of a prompt that meets an empty pipeline comes up to one step later than said"
+)
+"""What a pipelined replica's latencies leave out."""
 
 
 def simulate(
@@ -40,7 +46,7 @@ def simulate(
     """Serve the load of *workload* on replicas divided as *program* is.
 
     Raises:
-        UnsupportedError: pipelines, and systems that mix devices, which are not served yet.
+        UnsupportedError: systems that mix devices, which are not served yet.
         DoesNotFitError: no room for a cache, or more replicas than devices.
     """
     if workload.task == "training_step":
@@ -51,12 +57,17 @@ def simulate(
         raise SpecError(f"seed {seed}", expected="a whole number, 0 or more")
     serving = workload.serving or ServingSpec()
     side = kind_of_replica(machine, workload, serving, engine, capacity, program, base)
+    if side.copies > 1 and (serving.disaggregated is not None or serving.autoscaling is not None):
+        raise SpecError(
+            f"{side.copies} data ranks that share nothing are replicas of their own",
+            expected="a data degree of 1 where pools are divided or scaled",
+        )
     decode = None
     if serving.disaggregated is not None:
         decode = decode_side(side, machine, workload, serving, engine, capacity, program, base)
     arrivals, block = _load(serving, workload, base, seed)
     plan = FleetPlan(
-        replicas=initial(serving, "prefill_replicas"),
+        replicas=initial(serving, "prefill_replicas") * side.copies,
         pages=side.pages,
         page=int(serving.cache.page),
         block=(block or int(serving.cache.block)) if serving.cache.prefix else 0,
@@ -71,7 +82,8 @@ def simulate(
     sides = (side,) if decode is None else (side, decode)
     check_devices(serving, plan, sides)
     served = serve_requests(arrivals, side.cost, side.scheduling, plan, progress, seed)
-    return summarise(machine.name, workload, serving, plan, sides, served)
+    result = summarise(machine.name, workload, serving, plan, sides, served)
+    return replace(result, notes=(*result.notes, PIPELINE_NOTE)) if side.degrees.pipeline > 1 else result
 
 
 def _span(serving: ServingSpec) -> float:

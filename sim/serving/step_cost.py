@@ -23,7 +23,7 @@ from ..program.program import HostWork
 from ..readings.launch import ahead_s, node_launch_s
 from ..spec.engine import EngineSpec
 
-PROBE = 8
+PROBE = 1024
 """Tokens of the graphs that are compared to tell the terms apart."""
 FINE = 16
 """Up to here a grid holds every whole number: where tiles are padded, time has steps."""

@@ -131,7 +131,7 @@ def _ring(node: Node, op: Attention | LatentAttention, ranks: ContextRanks) -> l
     c, past = ranks.ranks, ceil_div(op.kv_len - ranks.new_tokens, ranks.ranks)
     own = replace(op, kv_len=past + op.q_len) if op.causal else replace(op, kv_len=ceil_div(op.kv_len, c))
     met = past + ceil_div(op.q_len, 2) if op.causal else own.kv_len
-    step = replace(op, kv_len=met, causal=False, cached=False)
+    step = replace(op, kv_len=met, causal=False, cache_share=0.0)
     piece = _key_bytes(op, ranks.new_tokens) / c
     send = Collective("send_recv", piece, c, ranks.stride, op.dtype, beside=step)
     merge = Pointwise("mul", op.batch * op.q_len * op.heads, op.v_dim, "fp32")

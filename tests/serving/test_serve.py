@@ -112,8 +112,8 @@ def test_more_replicas_on_a_node_are_never_worse() -> None:
 def test_what_cannot_be_served_says_why() -> None:
     with pytest.raises(DoesNotFitError, match="need 16"):
         effsim.serve("system_dgx_h100", "llama3_8b_generate", set=["workload.serving.replicas=16"])
-    with pytest.raises(UnsupportedError, match="pipeline"):
-        effsim.serve("system_dgx_h100", "llama3_8b_generate", set=["workload.parallelism={pipeline: 2}"])
+    with pytest.raises(UnsupportedError, match="mixed devices"):
+        effsim.serve("system_h100_attacc", "llama3_8b_generate")
     with pytest.raises(UnsupportedError, match="training step is not served"):
         effsim.serve("gpu_h100", "llama3_8b_training")
     with pytest.raises(DoesNotFitError, match="no room for a cache"):
