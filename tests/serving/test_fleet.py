@@ -252,7 +252,7 @@ SPLIT = st.none() | st.builds(
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=30, phases=[Phase.generate])
+@settings(max_examples=20, phases=[Phase.generate])
 @given(
     shapes=SHAPES,
     failures=FAILURES,
