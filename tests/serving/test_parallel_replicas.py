@@ -13,7 +13,7 @@ from effsim.devices.registry import load_machine
 from effsim.program.place import StepGraph, step_graphs
 from effsim.program.program import Degrees
 from effsim.serving.metrics import ServeResult
-from effsim.serving.simulate import cache_room
+from effsim.serving.replica_kind import cache_room
 
 LOAD = "workload.serving={arrivals: {rate: 4, requests: 24}}"
 
