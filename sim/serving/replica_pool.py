@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .replica import Replica, Tally
 from .request import Request
 from .routing import Router
-from .step_log import StepLog
+from .step_log import StepLog, spans_each
 
 if TYPE_CHECKING:
     import simpy
@@ -84,7 +84,8 @@ class ReplicaPool:
     ) -> None:
         self.env, self.router = env, router
         self._make, self._submit, self._started = make, submit, started
-        self.members = [Member(first + i, Tally(), log=StepLog() if record else None) for i in range(places)]
+        most = spans_each(places)
+        self.members = [Member(first + i, Tally(), log=StepLog(most) if record else None) for i in range(places)]
         self.backlog: list[Request] = []
         self.changes: list[Change] = []
         self.evicted = 0

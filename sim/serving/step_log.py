@@ -6,6 +6,18 @@ from dataclasses import dataclass
 
 MOST_SPANS = 8000
 """Spans of one replica; when there are more, neighbours are put together."""
+MOST_IN_ALL = 64_000
+"""Spans of all replicas of a pool together, beside the few that each has at least."""
+FEWEST_SPANS = 200
+
+
+def spans_each(replicas: int) -> int:
+    """Spans that each of so many replicas may have.
+
+    >>> spans_each(2), spans_each(64), spans_each(10_000)
+    (8000, 1000, 200)
+    """
+    return max(FEWEST_SPANS, min(MOST_SPANS, MOST_IN_ALL // replicas))
 
 
 @dataclass(slots=True)
