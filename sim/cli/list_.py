@@ -19,6 +19,7 @@ class Section(StrEnum):
     techniques = "techniques"
     engines = "engines"
     studies = "studies"
+    plans = "plans"
     dram = "dram"
 
 
@@ -26,7 +27,7 @@ def list_(
     section: Annotated[Section | None, typer.Argument(help="One part of the catalogue; all if left out.")] = None,
     json_: Json = False,
 ) -> None:
-    """The bundled hardware, workloads, architectures, techniques, engine profiles, studies and DRAM presets."""
+    """The bundled hardware, workloads, architectures, techniques, engine profiles, studies, plans and DRAM presets."""
     from ..spec.catalogue import names
 
     wanted = [section] if section is not None else list(Section)

@@ -21,6 +21,7 @@ from ..spec.dram import DramSpec
 from ..spec.engine import EngineSpec
 from ..spec.fields import QuantityType, SpecModel
 from ..spec.hardware import DTypeName
+from ..spec.plan import PlanSpec
 from ..spec.study import StudySpec
 from ..spec.system import SystemSpec
 from ..spec.workload import WorkloadSpec
@@ -36,6 +37,7 @@ MODELS: Final[Mapping[str, type[SpecModel]]] = {
     "engine": EngineSpec,
     "architecture": ArchitectureSpec,
     "study": StudySpec,
+    "plan": PlanSpec,
 }
 """The model of every kind of file."""
 

@@ -29,11 +29,12 @@ _FOLDERS: Final = MappingProxyType(
         "techniques": (f"{_ROOT}.workloads", "techniques"),
         "engines": (f"{_ROOT}.workloads", "engines"),
         "studies": (f"{_ROOT}.workloads", "studies"),
+        "plans": (f"{_ROOT}.workloads", "plans"),
         "generations": (f"{_ROOT}.hw_configs", "generations"),
         "dram": (f"{_ROOT}.hw_configs", "dram"),
     }
 )
-SECTIONS: Final = ("hardware", "workloads", "architectures", "techniques", "engines", "studies", "dram")
+SECTIONS: Final = ("hardware", "workloads", "architectures", "techniques", "engines", "studies", "plans", "dram")
 _EXTENDABLE: Final = MappingProxyType({"hardware": ("hardware", "generations")})
 _SUFFIXES: Final = (".yaml", ".yml")
 _MAX_SHOWN: Final = 120
