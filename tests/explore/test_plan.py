@@ -21,7 +21,7 @@ from effsim.spec.serving import ServingSpec
 
 LOAD = (
     "workload.serving={arrivals: {rate: 90, requests: 150}, prompt: {distribution: lognormal, mean: 700, cv: 0.8}, "
-    "output: {distribution: lognormal, mean: 60, cv: 0.5}}"
+    "output: {distribution: lognormal, mean: 60, cv: 0.5}, scheduler: {max_sequences: 32, max_tokens: 1024}}"
 )
 PRICES = {"gpu_a100": 2.0, "gpu_h100": 4.5}
 TTFT, TPOT = 0.25, 0.02
@@ -79,7 +79,8 @@ def test_the_winner_is_that_of_brute_force() -> None:
 
 
 def test_its_numbers_are_those_of_serve() -> None:
-    winner = effsim.plan(tiny()).answer.winner
+    one = [{"hardware": "gpu_h100", "parallelism": [{"tensor": 1}]}]
+    winner = effsim.plan(tiny(candidates=one, prices={"gpu_h100": "4 USD/h"})).answer.winner
     assert winner is not None
     assert winner.measured is not None
     m, c = winner.measured, winner.configuration
@@ -98,7 +99,7 @@ def test_its_numbers_are_those_of_serve() -> None:
 
 def test_more_load_is_never_cheaper_and_a_looser_promise_never_dearer() -> None:
     def cost(rate: float, ttft: str = f"{TTFT} s") -> float:
-        whole = tiny(slo={"ttft": {"p95": ttft}, "tpot": {"p95": f"{TPOT} s"}}, headroom="0 %")
+        whole = tiny(slo={"ttft": {"p95": ttft}, "tpot": {"p95": f"{TPOT} s"}}, parallelism=[{"tensor": 1}])
         set_ = [*whole["set"], f"workload.serving.arrivals.rate={rate}"]
         winner = effsim.plan(whole | {"set": set_}).answer.winner
         assert winner is not None
@@ -113,7 +114,7 @@ def test_more_load_is_never_cheaper_and_a_looser_promise_never_dearer() -> None:
 
 def test_processes_change_no_byte() -> None:
     one = {"parallelism": [{"tensor": 1}]}
-    asked = tiny(finalists=2, upgrades=True, whatif=[{"name": "twice", "load": 2.0}], headroom="20 %", **one)
+    asked = tiny(finalists=2, whatif=[{"name": "twice", "load": 2.0}], headroom="20 %", **one)
     asked["set"] = [LOAD.replace("requests: 150", "requests: 60"), "workload.layers=2"]
     alone, together = (json.dumps(effsim.plan(asked, processes=n).as_dict()) for n in (1, 2))
     assert alone == together
@@ -138,7 +139,7 @@ def test_no_solution_names_the_nearest_miss() -> None:
 
 
 def test_what_no_fleet_can_do_is_seen_without_simulating_fleets() -> None:
-    found = effsim.plan(tiny(slo={"ttft": {"p95": "1 ms"}}))
+    found = effsim.plan(tiny(slo={"ttft": {"p95": "1 ms"}}, parallelism=[{"tensor": 1}]))
     assert {s.status for s in found.answer.screened} == {"too_slow"}
     assert found.answer.simulations == 0
     assert not found.solved
@@ -153,7 +154,7 @@ def test_an_unknown_price_stays_unknown() -> None:
     assert {f.configuration.device for f in found.answer.unpriced} == {"gpu_mi300x"}
     assert all(f.usd_per_hour is None for f in found.answer.unpriced)
     assert any("no price" in note for note in found.notes)
-    alone = effsim.plan(tiny(candidates=[free], prices={}))
+    alone = effsim.plan(tiny(candidates=[free], prices={}, parallelism=[{"tensor": 1}]))
     assert alone.solved
     assert alone.as_dict()["winner"]["usd_per_hour"] is None
 
@@ -165,7 +166,7 @@ def test_a_what_if_changes_what_it_says() -> None:
         {"name": "faster memory", "set": ["hardware.memory.bandwidth=8 TB/s"]},
         {"name": "cheap", "prices": {"gpu_h100": "0.01 USD/h"}},
     ]
-    found = effsim.plan(tiny(whatif=whatif))
+    found = effsim.plan(tiny(whatif=whatif, parallelism=[{"tensor": 1}]))
     base = found.answer.winner
     by_name = {c.name: c.answer.winner for c in found.whatif}
     assert base is not None

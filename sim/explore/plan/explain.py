@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ...spec.workload import Precision
 from .configurations import Configuration
 from .evaluate import Measured
-from .search import FINENESS, MOST_LOAD
+from .search import MOST_LOAD
 from .work import Change, Found, Pool, Task
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def _upgrades(tries: Sequence[_Try], found: Sequence[Found]) -> tuple[Upgrade, .
 
 def _binding(upgrades: Sequence[Upgrade], load: float) -> str:
     """The resource or setting whose change lets through the most load beyond one step of the search."""
-    alone = [u for u in upgrades if u.kind in ("resource", "scheduler") and u.load > load * FINENESS * 1.001]
+    alone = [u for u in upgrades if u.kind in ("resource", "scheduler") and u.load > load * 1.001]
     if not alone:
         return ""
     best = max(alone, key=lambda u: (u.load, u.kind == "resource"))

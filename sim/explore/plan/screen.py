@@ -28,6 +28,8 @@ from .replica import Replica
 
 SURE = 1.05
 """A floor is believed beyond so many times its limit: step costs are interpolated, and batches padded."""
+COARSE = (1, 2, 4, 8, 12, 16)
+"""Batches up to 16 whose steady state is looked at; above, two to every doubling."""
 BUSIEST = 0.95
 """Largest share of its time that an estimated replica reads prompts, beside which waits have no end."""
 
@@ -204,7 +206,7 @@ def steady_states(replica: Replica, load: LoadShape) -> list[_State]:
     room = int(replica.cache_tokens // max(1.0, p + out))
     most = replica.cost_tokens
     states = []
-    for batch in grid(max(1, min(replica.most_sequences, room))):
+    for batch in (n for n in grid(max(1, min(replica.most_sequences, room)), 2) if n in COARSE or n > max(COARSE)):
         wanted = batch * new / out
         piece = int(max(1.0, min(new, most - batch))) if most > batch else 0
         if not piece or wanted > most - batch:
