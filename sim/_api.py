@@ -32,12 +32,14 @@ from .spec.engine import EngineSpec
 from .spec.fields import SpecModel
 from .spec.fit_recipe import FitSpec
 from .spec.overrides import apply
+from .spec.plan import PlanSpec
 from .spec.study import StudySpec
 from .spec.system import SystemSpec
 from .spec.workload import WorkloadSpec
 from .spec.yaml_loader import Document, load_yaml, load_yaml_text
 
 if TYPE_CHECKING:
+    from .explore.plan.plan import PlanResult
     from .explore.sweep.sweep import SweepResult
 
 READINGS = {"roofline": roofline, "analytic": analytic, "events": events}
@@ -198,6 +200,44 @@ def sweep(
     )
 
 
+def plan(
+    study: str | Mapping[str, Any],
+    *,
+    set: Sequence[str] = (),
+    seed: int | None = None,
+    processes: int | None = 1,
+    progress: Callable[[Any], Iterable[Any]] = iter,
+) -> PlanResult:
+    """Find the smallest or cheapest fleet that keeps promised latencies under a load.
+
+    Args:
+        study: path or bundled name of a plan (``kind: plan``), or its content as a mapping.
+        set: ``path=value`` assignments: ``plan.…`` on the plan itself, ``workload.…`` and ``hardware.…`` for every
+            candidate.
+        seed: replaces the plan's.
+        processes: processes of this machine; as many as it has processors if None. The result does not depend on it.
+            They are started anew, so a script that asks for several guards its own code by
+            ``if __name__ == "__main__"``.
+        progress: wraps the configurations while they are answered.
+
+    Returns:
+        The answer; ``solved`` is False where no fleet keeps the promises, and ``nearest`` then says what is missing.
+
+    Raises:
+        SpecError: the plan is wrong, with its position.
+        DataError: a trace cannot be read.
+    """
+    from .explore.plan.plan import plan as find_fleet
+
+    if isinstance(study, str):
+        document = load_document("plans", study)
+    else:
+        document = load_yaml_text(json.dumps(dict(study)), str(study.get("name", "plan")))
+    document = apply(document, list(set), "plan")
+    others = [a for a in set if not a.startswith("plan.")]
+    return find_fleet(document, assignments=others, seed=seed, processes=processes, progress=progress)
+
+
 @dataclass(frozen=True, slots=True)
 class FullRun:
     """A result with what it was computed from."""
@@ -343,7 +383,7 @@ def check_file(file: str) -> tuple[str, str]:
         SpecError: it is wrong; the message says where.
     """
     sections = {"workload": "workloads", "engine": "engines", "architecture": "architectures", "dram": "dram"}
-    sections |= {"study": "studies", "fit": "fits"}
+    sections |= {"study": "studies", "plan": "plans", "fit": "fits"}
     path = find_any(file)
     document = load_yaml(path)
     kind = document.data.get("kind")
@@ -358,6 +398,7 @@ def check_file(file: str) -> tuple[str, str]:
         "dram": DramSpec,
         "studies": StudySpec,
         "fits": FitSpec,
+        "plans": PlanSpec,
     }
     built = build(models[section], document, root=str(kind))
     return str(kind), str(getattr(built, "name", ""))
@@ -371,7 +412,7 @@ def find_any(name_or_path: str) -> Path:
     """
     if Path(name_or_path).is_file():
         return Path(name_or_path)
-    for section in ("hardware", "workloads", "architectures", "engines", "studies", "fits"):
+    for section in ("hardware", "workloads", "architectures", "engines", "studies", "plans", "fits"):
         if Path(name_or_path).name.removesuffix(".yaml") in names(section):
             return find(section, name_or_path)
     return find("hardware", name_or_path)
@@ -388,6 +429,7 @@ def schemas() -> dict[str, Any]:
         "architecture": ArchitectureSpec,
         "study": StudySpec,
         "fit": FitSpec,
+        "plan": PlanSpec,
     }
     return {kind: model.model_json_schema() for kind, model in models.items()}
 

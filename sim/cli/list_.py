@@ -19,6 +19,7 @@ class Section(StrEnum):
     techniques = "techniques"
     engines = "engines"
     studies = "studies"
+    plans = "plans"
     dram = "dram"
     fits = "fits"
 
@@ -27,7 +28,7 @@ def list_(
     section: Annotated[Section | None, typer.Argument(help="One part of the catalogue; all if left out.")] = None,
     json_: Json = False,
 ) -> None:
-    """The bundled hardware, workloads, architectures, techniques, engines, studies, DRAM presets and fit recipes."""
+    """The bundled hardware, workloads, architectures, techniques, engines, studies, plans, DRAM presets and fits."""
     from ..spec.catalogue import names
 
     wanted = [section] if section is not None else list(Section)

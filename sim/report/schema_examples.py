@@ -23,6 +23,8 @@ INTRODUCTIONS: Final[Mapping[str, str]] = {
     "system": f"{_QUANTITIES}\n\n{_EXTENDS} `--set hardware.device.…` reaches into the device's own file.",
     "workload": f"{_QUANTITIES}\n\n{_EXTENDS} The operators of an explicit list have the kinds and columns of "
     "`effsim kernels` ([command line](../cli.md#effsim-kernels)).",
+    "plan": "How a fleet is found, what the answer says and what it leaves out: [capacity planning](../plan.md). "
+    "`effsim list plans` names bundled ones. A scheduler or precision entry changes only the fields that it gives.",
     "study": "How studies are run, resumed and read: [sweeps](../sweep.md). `effsim list studies` names bundled ones.",
     "fit": "Numbers of kind `fitted` come from such recipes: [how they are run and checked]"
     "(../validation.md#fitted-numbers). `effsim list fits` names bundled ones.",
@@ -160,6 +162,28 @@ provenance: {kind: assumed, source: "what if"}
 refresh: {mode: "off"}
 """
 
+_PLAN = """\
+kind: plan
+name: "Chat on whatever is cheapest"
+workload: llama3_70b_chat
+slo: {ttft: {p95: 1 s}, tpot: {p95: 50 ms, mean: 40 ms}}
+headroom: 20 %
+candidates:
+  - {hardware: gpu_h100, name: H100, price: 3 USD/h}
+  - {hardware: gpu_h200, name: H200, parallelism: [{tensor: 2}, {tensor: 4}]}
+  - hardware: gpu_h200
+    name: H200 with twice the memory
+    set: [hardware.memory.capacity=282 GiB]
+    price: {value: 6 USD/h, kind: assumed, source: "what it may cost"}
+precision: [{weights: bf16}, {weights: fp8, kv_cache: fp8}]
+scheduler: [{max_tokens: 2048}, {max_tokens: 8192}]
+variants:
+  - {name: as it is}
+  - {name: no prefix cache, set: [workload.serving.cache.prefix=false]}
+whatif:
+  - {name: twice the load, load: 2}
+"""
+
 _STUDY = """\
 kind: study
 name: "Which GPU, how many sequences"
@@ -202,6 +226,7 @@ EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "workload": (("A model and what is asked of it:", _WORKLOAD), ("An explicit list of operators:", _OPERATORS)),
     "engine": (("A server with graph replay and a busy host:", _ENGINE),),
     "architecture": (("Three scans and one attention layer with experts, eight times:", _ARCHITECTURE),),
+    "plan": (("Two devices and one that does not exist yet, two element types, two batch limits:", _PLAN),),
     "study": (("Three GPUs and nine batches, for many tokens and cheap ones:", _STUDY),),
     "fit": (("Two numbers of a generation, fitted together to half of the rows:", _FIT),),
 }

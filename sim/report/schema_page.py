@@ -22,6 +22,7 @@ from ..spec.engine import EngineSpec
 from ..spec.fields import QuantityType, SpecModel
 from ..spec.fit_recipe import FitSpec
 from ..spec.hardware import DTypeName
+from ..spec.plan import PlanSpec
 from ..spec.study import StudySpec
 from ..spec.system import SystemSpec
 from ..spec.workload import WorkloadSpec
@@ -38,6 +39,7 @@ MODELS: Final[Mapping[str, type[SpecModel]]] = {
     "architecture": ArchitectureSpec,
     "study": StudySpec,
     "fit": FitSpec,
+    "plan": PlanSpec,
 }
 """The model of every kind of file."""
 

@@ -65,7 +65,7 @@ def simulate(
     decode = None
     if serving.disaggregated is not None:
         decode = decode_side(side, machine, workload, serving, engine, capacity, program, base)
-    arrivals, block = _load(serving, workload, base, seed)
+    arrivals, block = load_requests(serving, workload, base, seed)
     plan = FleetPlan(
         replicas=initial(serving, "prefill_replicas") * side.copies,
         pages=side.pages,
@@ -97,11 +97,12 @@ def _span(serving: ServingSpec) -> float:
     return min(spans)
 
 
-def _load(serving: ServingSpec, workload: WorkloadSpec, base: Path, seed: int) -> tuple[Iterable[Request], int]:
+def load_requests(serving: ServingSpec, workload: WorkloadSpec, base: Path, seed: int) -> tuple[Iterable[Request], int]:
     """Requests, and the tokens a block name of theirs stands for (0: the cache's own)."""
     arrivals = serving.arrivals
     if arrivals.trace is None:
-        return random_requests(serving, int(workload.prompt), int(workload.generate), seed), 0
+        drawn = random_requests(serving, int(workload.prompt), int(workload.generate), seed)
+        return (_scaled(r, serving) for r in drawn), 0
     path = Path(arrivals.trace)
     if not path.is_absolute() and (base / path).is_file():
         path = base / path
@@ -110,4 +111,13 @@ def _load(serving: ServingSpec, workload: WorkloadSpec, base: Path, seed: int) -
         request.arrival_s /= float(arrivals.speed)
     if arrivals.duration is not None:
         found = [r for r in found if r.arrival_s <= float(arrivals.duration)]
-    return found, block
+    return [_scaled(r, serving) for r in found], block
+
+
+def _scaled(request: Request, serving: ServingSpec) -> Request:
+    """The request with its tokens times the load's scales. A longer prompt shares no more than before."""
+    scale = float(serving.prompt.scale)
+    request.prompt = max(1, round(request.prompt * scale))
+    request.blocks = request.blocks[: int(len(request.blocks) * min(1.0, scale))]
+    request.output = max(1, round(request.output * float(serving.output.scale)))
+    return request

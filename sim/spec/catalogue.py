@@ -29,12 +29,23 @@ _FOLDERS: Final = MappingProxyType(
         "techniques": (f"{_ROOT}.workloads", "techniques"),
         "engines": (f"{_ROOT}.workloads", "engines"),
         "studies": (f"{_ROOT}.workloads", "studies"),
+        "plans": (f"{_ROOT}.workloads", "plans"),
         "generations": (f"{_ROOT}.hw_configs", "generations"),
         "dram": (f"{_ROOT}.hw_configs", "dram"),
         "fits": (f"{_ROOT}.hw_configs", "fits"),
     }
 )
-SECTIONS: Final = ("hardware", "workloads", "architectures", "techniques", "engines", "studies", "dram", "fits")
+SECTIONS: Final = (
+    "hardware",
+    "workloads",
+    "architectures",
+    "techniques",
+    "engines",
+    "studies",
+    "plans",
+    "dram",
+    "fits",
+)
 _EXTENDABLE: Final = MappingProxyType({"hardware": ("hardware", "generations")})
 _SUFFIXES: Final = (".yaml", ".yml")
 _MAX_SHOWN: Final = 120

@@ -45,6 +45,9 @@ class LengthSpec(SpecModel):
     mean: Count | None = Field(None, description="mean tokens; the workload's 'prompt' or 'generate' if absent")
     cv: Ratio = Field(0.0, description="standard deviation over mean")
     longest: Count | None = Field(None, description="longer draws are cut to this")
+    scale: Annotated[float, Field(gt=0.0, le=1000.0)] = Field(
+        1.0, description="times as long as drawn or recorded: what if contexts were longer"
+    )
 
 
 class PrefixSpec(SpecModel):

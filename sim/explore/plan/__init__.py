@@ -1,0 +1,1 @@
+"""The smallest or cheapest fleet that keeps what users were promised."""

@@ -1,0 +1,325 @@
+"""What a fleet can be built of: every combination of device, degrees, precision, scheduler and variant of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...devices.capacity import capacity_of
+from ...devices.registry import Machine, load_machine
+from ...errors import EffsimError, SpecError, located
+from ...program.source import load_model
+from ...spec.architecture import ArchitectureSpec, LayerRun
+from ...spec.build import build
+from ...spec.catalogue import load_document
+from ...spec.fields import SpecModel
+from ...spec.overrides import apply
+from ...spec.plan import Candidate, PlanSlo, PlanSpec, merged
+from ...spec.serving import ServingSpec
+from ...spec.workload import Parallelism, Precision, WorkloadSpec
+from ...spec.yaml_loader import CommandLine, Document
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How the load differs from the workload's own: factors on requests a second, prompts and answers."""
+
+    rate: float = 1.0
+    prompt: float = 1.0
+    output: float = 1.0
+
+    def times(self, rate: float) -> Load:
+        """The same with so many times the requests."""
+        return replace(self, rate=self.rate * rate)
+
+    def on(self, serving: ServingSpec) -> ServingSpec:
+        """The load, changed. A random or cut load lasts as long as before, so it has more requests."""
+        a = serving.arrivals
+        requests = None if a.requests is None else max(1, round(int(a.requests) * self.rate))
+        if a.requests is None and a.duration is None and a.trace is None:
+            requests = max(1, round(1000 * self.rate))  # the default number, as far as it reached
+        faster = {"speed": float(a.speed) * self.rate} if a.trace is not None else {"rate": float(a.rate) * self.rate}
+        scaled = {
+            name: getattr(serving, name).model_copy(update={"scale": float(getattr(serving, name).scale) * factor})
+            for name, factor in (("prompt", self.prompt), ("output", self.output))
+        }
+        return serving.model_copy(update={"arrivals": a.model_copy(update={**faster, "requests": requests}), **scaled})
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One way to build and run a replica; how many replicas a fleet has is what a plan looks for.
+
+    Attributes:
+        device: name in reports, and ``hardware`` with ``on_hardware`` assignments what it is.
+        workload: model and load with every choice applied.
+        price: US$ an hour for one device; None where unknown.
+        unit: devices are bought in multiples of it, and a replica that fits one lies in one.
+        most_devices: largest fleet.
+        ways: what tells configurations of one device apart, for people.
+    """
+
+    device: str
+    hardware: str
+    on_hardware: tuple[str, ...]
+    workload: WorkloadSpec
+    price: float | None
+    unit: int
+    most_devices: int
+    ways: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Name in reports."""
+        return ", ".join((self.device, *self.ways))
+
+    @property
+    def parallelism(self) -> Parallelism:
+        """Degrees of one replica, given by now."""
+        assert isinstance(self.workload.parallelism, Parallelism)
+        return self.workload.parallelism
+
+    @property
+    def replica_devices(self) -> int:
+        """Devices of one replica."""
+        p = self.parallelism
+        return int(p.tensor) * int(p.pipeline) * int(p.data)
+
+    def bought(self, replicas: int) -> int:
+        """Devices that have to be bought for so many replicas.
+
+        >>> Configuration.packed(replicas=3, devices=2, unit=8), Configuration.packed(replicas=1, devices=16, unit=8)
+        (8, 16)
+        """
+        return self.packed(replicas, self.replica_devices, self.unit)
+
+    @staticmethod
+    def packed(replicas: int, devices: int, unit: int) -> int:
+        """Devices of whole units for *replicas* of *devices* each; replicas that fit a unit do not straddle two."""
+        if devices <= unit:
+            return -(-replicas // (unit // devices)) * unit
+        return replicas * -(-devices // unit) * unit
+
+    @property
+    def most_replicas(self) -> int:
+        """Largest number of replicas within the largest fleet; 0 if not even one is."""
+        if self.bought(1) > self.most_devices:
+            return 0
+        low, high = 1, self.most_devices // self.replica_devices + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.bought(middle) <= self.most_devices else (low, middle)
+        return low
+
+    def usd_per_hour(self, replicas: int) -> float | None:
+        """What the fleet costs; None where the price is unknown."""
+        return None if self.price is None else self.price * self.bought(replicas)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A plan with the document it was read from, which errors point into."""
+
+    plan: PlanSpec
+    document: Document
+    price_factor: float = 1.0
+
+    @property
+    def folder(self) -> Path:
+        """Folder that relative paths refer to."""
+        return Path(self.document.file).parent
+
+    def file(self, name: str) -> str:
+        """A file beside the plan, or the name as it is."""
+        nearby = self.folder / name
+        return str(nearby) if nearby.is_file() else name
+
+    def blamed(self, error: EffsimError, *path: str | int) -> EffsimError:
+        """*error* at a place of the plan, unless it has a better one; assignments have none of their own."""
+        if isinstance(error, SpecError) and isinstance(error.location, CommandLine):
+            error = type(error)(error.what, path=error.path, expected=error.expected, suggestion=error.suggestion)
+        return located(error, self.document.location(path))
+
+
+def load_base(source: Source, extra: Sequence[str] = ()) -> tuple[WorkloadSpec, Path]:
+    """The workload of a plan with its assignments, and the folder it stands in.
+
+    Raises:
+        SpecError: it or an assignment is wrong, with its position.
+    """
+    plan = source.plan
+    try:
+        document = load_document("workloads", source.file(plan.workload))
+    except EffsimError as error:
+        raise source.blamed(error, "workload") from None
+    assigned = [a for a in plan.set if a.startswith("workload.")]
+    for index, text in enumerate(plan.set):
+        if text.startswith("workload."):
+            try:
+                apply(document, [text], "workload")
+            except EffsimError as error:
+                raise source.blamed(error, "set", index) from None
+    try:
+        changed = apply(document, [*assigned, *(a for a in extra if a.startswith("workload."))], "workload")
+        workload = build(WorkloadSpec, changed, root="workload")
+    except EffsimError as error:
+        raise source.blamed(error, "set") from None
+    if workload.model is None or workload.task == "training_step":
+        what = f"{workload.name} cannot be served; expected a 'model', with task prefill, decode or generate"
+        raise source.blamed(SpecError(what), "workload")
+    return _with_trace(workload, source), Path(document.file).parent
+
+
+def _with_trace(workload: WorkloadSpec, source: Source) -> WorkloadSpec:
+    """The workload with a trace that stands beside the plan found there."""
+    serving = workload.serving
+    if serving is None or serving.arrivals.trace is None:
+        return workload
+    beside = source.folder / serving.arrivals.trace
+    if not beside.is_file():
+        return workload
+    arrivals = serving.arrivals.model_copy(update={"trace": str(beside.resolve())})
+    return workload.model_copy(update={"serving": serving.model_copy(update={"arrivals": arrivals})})
+
+
+def enumerate_configurations(source: Source, extra: Sequence[str] = ()) -> list[Configuration]:
+    """Every combination, in the order of the plan. *extra* assignments hold for all (what-ifs).
+
+    Raises:
+        SpecError: a candidate, a choice or an assignment is wrong, with its position.
+    """
+    plan = source.plan
+    base, folder = load_base(source, extra)
+    try:
+        model = load_model(str(base.model), folder)
+    except EffsimError as error:
+        raise source.blamed(error, "workload") from None
+    known = {name for c in plan.candidates for name in (c.name, c.hardware)}
+    for name in plan.prices:
+        if name not in known:
+            raise source.blamed(SpecError(f"a price for {name!r}, which is no candidate"), "prices", name)
+    found: dict[tuple[str, tuple[str, ...]], Configuration] = {}
+    for index, candidate in enumerate(plan.candidates):
+        for one in _of_candidate(source, index, candidate, base, model, extra):
+            found.setdefault((one.device, one.ways), one)
+    return list(found.values())
+
+
+def _of_candidate(
+    source: Source,
+    index: int,
+    candidate: Candidate,
+    base: WorkloadSpec,
+    model: ArchitectureSpec,
+    extra: Sequence[str],
+) -> Iterator[Configuration]:
+    plan = source.plan
+    on_hardware = [a for a in (*plan.set, *candidate.set, *extra) if a.startswith("hardware.")]
+    hardware = source.file(candidate.hardware)
+    try:
+        load_machine(hardware)
+    except EffsimError as error:
+        raise source.blamed(error, "candidates", index, "hardware") from None
+    try:
+        machine = load_machine(hardware, on_hardware)
+    except EffsimError as error:
+        raise source.blamed(error, "candidates", index, *(("set",) if candidate.set else ())) from None
+    precisions = candidate.precision or plan.precision or [Precision.model_construct(_fields_set=set())]
+    degrees = candidate.parallelism or plan.parallelism
+    several = len(precisions) > 1
+    for p in auto_degrees(machine, model) if degrees == "auto" else degrees:
+        for precision in precisions:
+            for serving, named in _ways_to_serve(source, base, folder_set=extra):
+                types = merged(serving.precision, precision)
+                workload = serving.model_copy(update={"precision": types, "parallelism": p})
+                ways = (_degrees_text(p), *((_types_text(types),) if several else ()), *named)
+                yield Configuration(
+                    device=candidate.name or candidate.hardware,
+                    hardware=hardware,
+                    on_hardware=tuple(on_hardware),
+                    workload=workload,
+                    price=_price(source, candidate, machine),
+                    unit=_unit(candidate, machine),
+                    most_devices=int(candidate.most_devices or plan.most_devices),
+                    ways=tuple(way for way in ways if way),
+                )
+
+
+def _ways_to_serve(
+    source: Source, base: WorkloadSpec, folder_set: Sequence[str]
+) -> Iterator[tuple[WorkloadSpec, tuple[str, ...]]]:
+    """The workload under every variant and scheduler, with what tells them apart."""
+    plan = source.plan
+    served = [(base, ())] if not plan.variants else []
+    for index, variant in enumerate(plan.variants):
+        try:
+            changed, _ = load_base(source, (*variant.set, *folder_set))
+        except EffsimError as error:
+            raise source.blamed(error, "variants", index, "set") from None
+        served.append((changed, (variant.name,)))  # type: ignore[arg-type]
+    for workload, named in served:
+        serving = _promised(workload.serving or ServingSpec(), plan.slo)
+        if not plan.scheduler:
+            yield workload.model_copy(update={"serving": serving}), named
+        for choice in plan.scheduler:
+            how = merged(serving.scheduler, choice)
+            changed = workload.model_copy(update={"serving": serving.model_copy(update={"scheduler": how})})
+            yield changed, (*named, *((_fields_text(choice),) if len(plan.scheduler) > 1 else ()))
+
+
+def _promised(serving: ServingSpec, slo: PlanSlo) -> ServingSpec:
+    """The serving part with the plan's promises: what counts as good, and what decode-first steps aim at."""
+    limits = {latency: limit for latency, _, limit in slo.limits() if latency in ("ttft", "tpot")}
+    return serving.model_copy(update={"slo": serving.slo.model_copy(update=limits)})
+
+
+def auto_degrees(machine: Machine, model: ArchitectureSpec) -> Iterator[Parallelism]:
+    """Tensor degrees in powers of two up to what is joined innermost; experts also divided over as many devices."""
+    inner = capacity_of(machine).inner_devices
+    experts = any(run.ffn is not None and run.ffn.kind == "moe" for run in _runs(model))
+    tensor = 1
+    while tensor <= inner:
+        yield Parallelism(tensor=tensor)
+        if experts and tensor > 1:
+            yield Parallelism(tensor=tensor, expert=tensor)
+        tensor *= 2
+
+
+def _runs(model: ArchitectureSpec | LayerRun) -> Iterator[LayerRun]:
+    """All layer runs of a model, nested ones too."""
+    for run in model.layers or ():
+        yield run
+        yield from _runs(run)
+
+
+def _degrees_text(p: Parallelism) -> str:
+    names = ("tensor", "pipeline", "data", "expert")
+    shown = [f"{name} {int(getattr(p, name))}" for name in names if int(getattr(p, name)) > 1]
+    return " × ".join(shown) or "tensor 1"
+
+
+def _types_text(precision: Precision) -> str:
+    weights = precision.weights or precision.activations
+    cache = precision.kv_cache or precision.activations
+    return f"{weights} weights" + (f", {cache} cache" if cache != precision.activations else "")
+
+
+def _fields_text(choice: SpecModel) -> str:
+    names = [name for name in type(choice).model_fields if name in choice.model_fields_set]
+    return ", ".join(f"{name} {getattr(choice, name)}" for name in names)
+
+
+def _price(source: Source, candidate: Candidate, machine: Machine) -> float | None:
+    """US$ an hour for one device: the plan's, the candidate's, that of the hardware file, or unknown."""
+    prices = source.plan.prices
+    named = [float(prices[name]) for name in (candidate.name, candidate.hardware) if name in prices]
+    own = None if candidate.price is None else float(candidate.price)
+    price = named[0] if named else own if own is not None else machine.price_usd_per_hour
+    return None if price is None else price * source.price_factor
+
+
+def _unit(candidate: Candidate, machine: Machine) -> int:
+    if candidate.unit is not None:
+        return int(candidate.unit)
+    return 1 if machine.system is None else sum(int(group.count) for group in machine.system.devices)
