@@ -11,7 +11,7 @@ from ..errors import SpecError
 from .kv_pool import KvPool
 from .replica import Replica, Scheduling, Tally
 from .request import Request
-from .step_cost import StepCost
+from .step_cost import Costs
 
 ROUTES = ("round_robin", "least_loaded", "prefix_affinity")
 AFFINITY_SLACK = 4
@@ -67,7 +67,7 @@ class Router:
 
 def serve_requests(
     arrivals: Iterable[Request],
-    cost: StepCost,
+    cost: Costs,
     scheduling: Scheduling,
     plan: FleetPlan,
     progress: Callable[[Iterator[Request]], Iterable[Request]] = iter,

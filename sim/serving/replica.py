@@ -10,13 +10,15 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .kv_pool import KvPool
 from .request import Request
-from .step_cost import StepCost
+from .speculation import Acceptance
+from .step_cost import Costs
+from .tiers import TierPlan, Tiers
 
 if TYPE_CHECKING:
     import simpy
@@ -36,6 +38,11 @@ class Scheduling:
         order: ``fcfs`` or ``priority`` (then by arrival).
         most_sequences, most_tokens: limits of a step.
         preemption: what happens to the youngest sequence when pages run out: ``recompute`` or ``swap``.
+        acceptance: of drafted tokens, where decoding is speculative.
+        tiers: where blocks go that the device has no room for. A sequence is swapped to the first of them while there
+            is room, else computed again.
+        state_swap_s: seconds to move the states of a sequence's recurrent layers to the host's memory or back.
+        blocking_fetch: steps wait for blocks that are fetched from a tier; else only the request does.
         plans_ahead: the scheduler plans a step when the one before it starts, beside the device: a request that
             arrives meanwhile joins the step after.
         on_the_way_s: what a request spends outside the engine, before it gets there and after its first token.
@@ -47,6 +54,10 @@ class Scheduling:
     most_tokens: int = 2048
     preemption: str = "recompute"
     step_target_s: float = 0.05
+    acceptance: Acceptance | None = None
+    tiers: tuple[TierPlan, ...] = ()
+    blocking_fetch: bool = False
+    state_swap_s: float = 0.0
     plans_ahead: bool = False
     on_the_way_s: float = 0.0
 
@@ -61,6 +72,9 @@ class Tally:
     cached_tokens: int = 0
     recomputed_tokens: int = 0
     preemptions: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    fetched_tokens: int = 0
     gaps: dict[int, int] = field(default_factory=dict)
     """Tokens by the time since the one before, in whole microseconds."""
     history: list[tuple[float, int, int, int]] = field(default_factory=list)
@@ -86,7 +100,7 @@ class Replica:
         self,
         env: simpy.Environment,
         index: int,
-        cost: StepCost,
+        cost: Costs,
         pool: KvPool,
         scheduling: Scheduling,
         horizon: Callable[[], float],
@@ -97,6 +111,10 @@ class Replica:
         self.env, self.index, self.cost, self.pool, self.how = env, index, cost, pool, scheduling
         self._horizon, self._finished, self._swap_s = horizon, finished, swap_s
         self.tally = Tally()
+        if scheduling.tiers and pool.block:
+            pool.tiers = Tiers(scheduling.tiers)
+        self._fetching: list[tuple[float, int, int, Request]] = []
+        self._link_free_s = 0.0
         self._note_every_s, self._next_note = note_every_s, 0.0
         self._newcomers: deque[tuple[float, Request]] = deque()
         self._step_began_s = -math.inf
@@ -118,7 +136,8 @@ class Replica:
     @property
     def load(self) -> int:
         """Requests that wait or run here."""
-        return len(self._newcomers) + len(self._waiting) + len(self._prefilling) + len(self._running)
+        coming = len(self._newcomers) + len(self._waiting) + len(self._fetching)
+        return coming + len(self._prefilling) + len(self._running)
 
     def submit(self, request: Request) -> None:
         """Put a request into the queue."""
@@ -144,15 +163,15 @@ class Replica:
 
     def _work(self) -> Generator[Any, Any, None]:
         while True:
-            if not (self._waiting or self._prefilling or self._running):
-                if not self._newcomers:
-                    self._sealed = False
-                    self._wake = self.env.event()
-                    yield self._wake
-                    self._wake = None
+            if not (self._waiting or self._prefilling or self._running or self._newcomers):
+                self._sealed = self._sealed and bool(self._fetching)
+                yield from self._pause()
+            if not (self._prefilling or self._running):
                 self._step_began_s = self.env.now  # nothing runs that a plan could be made beside
             if self._newcomers:
                 self._queue()
+            if self._fetching:
+                self._fetched()
             self._admit()
             chunks = self._chunks()
             started = self.env.now
@@ -167,7 +186,19 @@ class Replica:
                     self._step_began_s = started + seconds * (1 - 1 / steps)
                     yield self.env.timeout(seconds)
                     self._advance(steps, seconds)
+            elif self._fetching:
+                yield from self._pause()  # what waits has no room before what is fetched has come and gone
+                continue
             self._note(started)
+
+    def _pause(self) -> Generator[Any, Any, None]:
+        """Wait for a request, or for the next whose blocks have come."""
+        self._wake = self.env.event()
+        if self._fetching:
+            yield self._wake | self.env.timeout(max(0.0, self._fetching[0][0] - self.env.now))
+        else:
+            yield self._wake
+        self._wake = None
 
     def _note(self, started: float) -> None:
         now = self.env.now
@@ -183,21 +214,64 @@ class Replica:
     def _admit(self) -> None:
         """Move requests from the queue into the batch while their prompts fit."""
         if self.how.policy == "static" and self._sealed:
-            if self._prefilling or self._running:
+            if self._prefilling or self._running or self._fetching:
                 return
             self._sealed = False
-        while self._waiting and len(self._prefilling) + len(self._running) < self.how.most_sequences:
+        most = self.how.most_sequences - len(self._fetching)
+        while self._waiting and len(self._prefilling) + len(self._running) < most:
             request = self._waiting[0][2]
             if not self._take_pages(request):
                 break
             heapq.heappop(self._waiting)
             request.admitted_s = self.env.now if request.admitted_s is None else request.admitted_s
             if request.index in self._swapped:
-                self._debt_s += self._swapped.pop(request.index) * self._swap_s
+                pages = self._swapped.pop(request.index)
+                self._debt_s += pages * self._swap_s + self.how.state_swap_s
+                if self.pool.tiers is not None:
+                    self.pool.tiers.unpin(self._blocks_of(pages))
                 self._join(request)
-            else:
+            elif self.pool.tiers is None or not self._fetch(request):
                 self._prefilling.append(request)
+            else:
+                most -= 1
         self._sealed = True
+
+    def _blocks_of(self, pages: int) -> int:
+        return -(-pages * self.pool.page // self.pool.block)
+
+    def _fetch(self, request: Request) -> bool:
+        """Begin to bring blocks of a prompt from the tiers; False where there are none, or steps wait for them."""
+        tiers, block, held = self.pool.tiers, self.pool.block, self._held[request.index]
+        assert tiers is not None
+        most = (request.context - 1) // block  # at least one token has to be computed to know the next
+        more = tiers.match(request.blocks[held:most])
+        if not more:
+            return False
+        seconds = tiers.fetch(request.blocks[held : held + more])
+        if self.how.blocking_fetch:
+            self._debt_s += seconds
+            self._have(request, more)
+            return False
+        self._link_free_s = max(self._link_free_s, self.env.now) + seconds
+        heapq.heappush(self._fetching, (self._link_free_s, request.index, more, request))
+        return True
+
+    def _fetched(self) -> None:
+        """Let requests whose blocks have come go on."""
+        while self._fetching and self._fetching[0][0] <= self.env.now:
+            _, _, more, request = heapq.heappop(self._fetching)
+            self._have(request, more)
+            self._prefilling.append(request)
+
+    def _have(self, request: Request, more: int) -> None:
+        """*more* blocks of a prompt have come: they are in the cache as if computed here."""
+        held, block = self._held[request.index], self.pool.block
+        self._held[request.index] = held + self.pool.publish(request.blocks[: held + more], held)
+        request.done += more * block
+        self.tally.fetched_tokens += more * block
+        self.tally.cached_tokens += more * block
+        if request.first_token_s is None:
+            request.cached = request.done
 
     def _take_pages(self, request: Request) -> bool:
         """Pages for all of a request's context, of which cached blocks are shared."""
@@ -270,7 +344,7 @@ class Replica:
     def _start_mixed(self, chunks: list[tuple[Request, int]]) -> float:
         """Seconds of a step with prompt pieces."""
         if self._beside:
-            self._make_room(1)
+            self._make_room()
         running = len(self._running) if self._beside else 0
         ending = sum(r.done + q >= r.context for r, q in chunks)
         sizes = [(q, r.done) for r, q in chunks]
@@ -340,10 +414,49 @@ class Replica:
         whole, rest = divmod(steps, page)
         return whole * len(self._running) + sum(self._phases[-(self._step + j) % page] for j in range(rest))
 
-    def _make_room(self, steps: int) -> None:
-        """Take the pages of the next steps, sending the youngest sequence away while there are too few."""
-        while self._running and not self.pool.take(self._pages_needed(steps)):
+    def _make_room(self) -> None:
+        """Take the pages of the next step, sending the youngest sequence away while there are too few."""
+        drafts = self.how.acceptance is not None
+        while self._running and not self.pool.take(self._pages_drafted() if drafts else self._pages_needed(1)):
             self._preempt()
+
+    def _pages_drafted(self) -> int:
+        """Pages that the next step may open: every draft of every sequence has a place in the cache."""
+        return sum(high - low for _, low, high in self._drafted())
+
+    def _drafted(self) -> Iterator[tuple[Request, int, int]]:
+        """Sequences of the batch, the pages they hold, and those they need if every draft of a step is accepted."""
+        assert self.how.acceptance is not None
+        most, pages_of = 1 + self.how.acceptance.drafted, self.pool.pages_of
+        for index, request in self._running.items():
+            cached = request.context + self._step - self._joined[index] - 1
+            left = request.prompt + request.output - 1 - cached
+            yield request, pages_of(cached), pages_of(cached + min(most, left))
+
+    def _accept(self) -> None:
+        """Behind a step: accepted drafts are tokens as the step's own, and places of the others are given back."""
+        acceptance, pool = self.how.acceptance, self.pool
+        assert acceptance is not None
+        total = 0
+        self._step -= 1  # what was taken before the step
+        reserved = [(request, high) for request, _, high in self._drafted()]
+        self._step += 1
+        for request, high in reserved:
+            joined = self._joined[request.index]
+            made = request.made + self._step - joined
+            extra = min(acceptance.accepted(request.index, made), request.output - made)
+            pool.give(high - pool.pages_of(request.prompt + made - 1 + extra))
+            if extra:
+                phase = request.context - 1 - joined
+                self._phases[phase % pool.page] -= 1
+                self._phases[(phase + extra) % pool.page] += 1
+                request.made += extra
+                total += extra
+                heapq.heappush(self._ends, (joined + request.output - request.made, request.index))
+        self._context += total
+        self.tally.drafted += acceptance.drafted * len(reserved)
+        self.tally.accepted += total
+        self.tally.gaps[0] = self.tally.gaps.get(0, 0) + total  # they come together with the step's own
 
     def _preempt(self) -> None:
         youngest = max(self._running)
@@ -354,9 +467,10 @@ class Replica:
         request.preemptions += 1
         self.tally.preemptions += 1
         request.done = 0
-        if self.how.preemption == "swap":
+        tiers = self.pool.tiers
+        if self.how.preemption == "swap" and (tiers is None or tiers.pin(self._blocks_of(pages))):
             self._swapped[youngest] = pages
-            self._debt_s += pages * self._swap_s
+            self._debt_s += pages * self._swap_s + self.how.state_swap_s
         self._wait(request)
 
     def _release(self, request: Request, pages: int) -> None:
@@ -372,7 +486,7 @@ class Replica:
 
     def _start_generating(self) -> tuple[int, float]:
         """How many steps nothing interrupts, and their seconds; 0 where the last sequence had to leave."""
-        self._make_room(1)
+        self._make_room()
         if not self._running:
             return 0, 0.0
         sequences, mean = len(self._running), self._mean_context()
@@ -380,9 +494,11 @@ class Replica:
             heapq.heappop(self._ends)
         steps = self._ends[0][0] - self._step
         until = self._horizon() - self.env.now
+        if self._fetching:
+            until = max(0.0, min(until, self._fetching[0][0] - self.env.now))
         one = self.cost.generate_s(sequences, mean)
-        if self._newcomers:
-            steps = 1  # the next plan takes them in
+        if self._newcomers or self.how.acceptance is not None:
+            steps = 1  # the next plan takes newcomers in; drafts are drawn step by step
         elif until < steps * one:
             steps = max(1, math.ceil(until / one))
         if steps == 1:
@@ -409,6 +525,8 @@ class Replica:
         self.tally.gaps[gap] = self.tally.gaps.get(gap, 0) + steps * sequences
         self._step += steps
         self._context += steps * sequences
+        if self.how.acceptance is not None:
+            self._accept()
         while self._ends and self._ends[0][0] <= self._step:
             entry = heapq.heappop(self._ends)
             if entry[1] not in self._running or self._stale(entry):

@@ -12,14 +12,16 @@ from ..program.memory import Capacity
 from ..program.place import StepGraph, step_graphs
 from ..program.program import Degrees, Program
 from ..spec.engine import EngineSpec
-from ..spec.serving import ServingSpec
+from ..spec.serving import OffloadSpec, ServingSpec
 from ..spec.workload import WorkloadSpec
 from .arrivals import requests as random_requests
 from .fleet import FleetPlan, Served, serve_requests
 from .metrics import ServeResult, latencies
 from .replica import Scheduling
 from .request import Request
-from .step_cost import StepCost
+from .speculation import Acceptance, draft_graphs, speculative_cost
+from .step_cost import Costs, StepCost
+from .tiers import TierPlan
 from .traces import read_trace
 
 NOTES_A_RUN = 2000
@@ -95,35 +97,77 @@ def simulate(
     arrivals, block = _load(serving, workload, base, seed)
     scheduling = _scheduling(serving)
     room = cache_room(graphs, capacity, float(serving.cache.memory_fraction), scheduling.most_tokens)
-    page = int(serving.cache.page)
+    page, speculative = int(serving.cache.page), serving.speculative
+    drafting = speculative and draft_graphs(speculative, workload, engine, capacity, degrees, base)
+    if drafting:
+        fraction = float(serving.cache.memory_fraction)
+        room = _beside(room, cache_room(drafting, capacity, fraction, scheduling.most_tokens), capacity, fraction)
     slots = _slots(room, page, scheduling, workload)
-    cost = StepCost(
-        graphs,
-        device,
-        engine,
-        program.host,
-        most_tokens=scheduling.most_tokens,
-        most_sequences=slots.most_sequences,
-        longest=max(2 * page, min(slots.pages * page, 2**20)),
-    )
+    ends = {
+        "most_tokens": scheduling.most_tokens,
+        "most_sequences": slots.most_sequences,
+        "longest": max(2 * page, min(slots.pages * page, 2**20)),
+    }
     host = program.host
+    cost: Costs
+    if speculative is None:
+        cost = StepCost(graphs, device, engine, host, **ends)
+    else:
+        cost = speculative_cost(speculative, graphs, drafting or None, device, engine, host, ends, base)
+        scheduling = replace(scheduling, acceptance=Acceptance.of(speculative.chances, seed))
     scheduling = replace(
         scheduling,
         most_sequences=slots.most_sequences,
         plans_ahead=host.asynchronous,
         on_the_way_s=host.per_arrival_s / device.launch.host_speed,
     )
+    block = (block or int(serving.cache.block)) if serving.cache.prefix and not room.sequence_bytes else 0
+    scheduling = replace(
+        scheduling,
+        tiers=tuple(_tier(tier, block * room.token_bytes) for tier in serving.cache.offload) if block else (),
+        state_swap_s=room.sequence_bytes / float(serving.cache.swap_bandwidth),
+        blocking_fetch=serving.cache.fetch == "blocking",
+    )
     plan = FleetPlan(
         replicas=replicas,
         pages=slots.pages,
         page=page,
-        block=(block or int(serving.cache.block)) if serving.cache.prefix else 0,
+        block=block,
         routing=serving.routing,
         swap_page_s=page * room.token_bytes / float(serving.cache.swap_bandwidth),
         note_every_s=_span(serving) / NOTES_A_RUN,
     )
     served = serve_requests(arrivals, cost, scheduling, plan, progress)
     return _result(machine, workload, serving, degrees, plan, served, device.price_usd_per_hour)
+
+
+def _tier(tier: OffloadSpec, block_bytes: float) -> TierPlan:
+    """A tier in blocks of one device's share."""
+    return TierPlan(
+        tier.name,
+        int(float(tier.capacity) // block_bytes),
+        block_bytes / float(tier.bandwidth),
+        float(tier.latency),
+    )
+
+
+def _beside(target: CacheRoom, draft: CacheRoom, capacity: Capacity, fraction: float) -> CacheRoom:
+    """What is left beside a draft model, whose cache holds the same tokens.
+
+    Raises:
+        DoesNotFitError: nothing is left.
+    """
+    taken = fraction * capacity.total_bytes - capacity.reserved_bytes - draft.bytes_free
+    if target.bytes_free <= taken:
+        raise DoesNotFitError(
+            f"{taken / 2**30:.4g} GiB of the draft model do not fit the {target.bytes_free / 2**30:.4g} GiB that "
+            f"{capacity.device} has left beside the model it drafts for"
+        )
+    return CacheRoom(
+        target.bytes_free - taken,
+        target.token_bytes + draft.token_bytes,
+        target.sequence_bytes + draft.sequence_bytes,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +239,14 @@ def _result(
         [(t, w, r, used / plan.pages) for t, w, r, used in tally.history] for tally in served.tallies
     ]
     notes = []
+    fetched = sum(t.fetched_tokens for t in served.tallies)
+    if fetched:
+        notes.append(
+            f"{fetched} tokens of prompts were fetched from {', '.join(t.name for t in serving.cache.offload)}"
+        )
+    drafted = sum(t.drafted for t in served.tallies)
+    if drafted:
+        notes.append(f"{sum(t.accepted for t in served.tallies)} of {drafted} drafted tokens were accepted")
     if served.refused:
         notes.append(f"{len(served.refused)} requests are longer than the cache of {plan.pages * plan.page} tokens")
     return ServeResult(
