@@ -172,8 +172,9 @@ class Replica:
                 self._queue()
             if self._fetching:
                 self._fetched()
-            self._admit()
-            chunks = self._chunks()
+            if self._waiting:
+                self._admit()
+            chunks = self._chunks() if self._prefilling else ()
             started = self.env.now
             if chunks:
                 seconds = self._start_mixed(chunks)
@@ -299,8 +300,6 @@ class Replica:
     def _chunks(self) -> list[tuple[Request, int]]:
         """Prompt pieces of the next step."""
         policy, running = self.how.policy, len(self._running)
-        if not self._prefilling:
-            return []
         if policy in ("continuous", "prefill_first", "static"):
             beside = running if policy == "continuous" else 0
             room, out = self.how.most_tokens - beside, list[tuple[Request, int]]()
@@ -346,8 +345,10 @@ class Replica:
         if self._beside:
             self._make_room()
         running = len(self._running) if self._beside else 0
-        ending = sum(r.done + q >= r.context for r, q in chunks)
-        sizes = [(q, r.done) for r, q in chunks]
+        ending, sizes = 0, list[tuple[int, int]]()
+        for r, q in chunks:
+            sizes.append((q, r.done))
+            ending += r.done + q >= r.prompt + r.made
         return self.cost.mixed_s(running, self._mean_context(), sizes, ending) + self._paid_debt()
 
     def _end_mixed(self, chunks: list[tuple[Request, int]], seconds: float) -> None:
@@ -356,27 +357,26 @@ class Replica:
         if self._running and self._beside:
             self._advance(1, seconds)
             self.tally.steps -= 1
-        still = []
+        ended, still = list[Request](), list[Request]()
         for request, size in chunks:
             request.done += size
             self.tally.prompt_tokens += size
             if request.first_token_s is not None:
                 self.tally.recomputed_tokens += size
-            if request.done < request.context:
-                still.append(request)
-        touched = {request.index for request, _ in chunks}
-        ended = [r for r, _ in chunks if r.done >= r.context]
-        self._prefilling = still + [r for r in self._prefilling if r.index not in touched]
+            (ended if request.done >= request.prompt + request.made else still).append(request)
+        # Chunks are pieces of the first prompts, in their order.
+        self._prefilling = still + self._prefilling[len(chunks) :]
+        now = self.env.now
         for request in ended:
-            self._prompt_ended(request, self.env.now)
+            self._prompt_ended(request, now)
 
     def _prompt_ended(self, request: Request, end: float) -> None:
         """The step that ends a prompt also makes a token."""
         pool = self.pool
-        whole = [n for n in range(len(request.blocks)) if (n + 1) * pool.block <= request.prompt] if pool.block else []
-        names = request.blocks[: len(whole)]
-        held = self._held[request.index]
-        self._held[request.index] = held + pool.publish(names, held)
+        if request.blocks and pool.block:
+            held = self._held[request.index]
+            names = request.blocks[: request.prompt // pool.block]
+            self._held[request.index] = held + pool.publish(names, held)
         request.made += 1
         if request.first_token_s is None:
             request.first_token_s = end + self.how.on_the_way_s
@@ -411,6 +411,8 @@ class Replica:
     def _pages_needed(self, steps: int) -> int:
         """Pages that the next *steps* steps of the batch open."""
         page = self.pool.page
+        if steps == 1 < page:
+            return self._phases[-self._step % page]
         whole, rest = divmod(steps, page)
         return whole * len(self._running) + sum(self._phases[-(self._step + j) % page] for j in range(rest))
 

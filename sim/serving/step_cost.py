@@ -109,10 +109,14 @@ class Plane:
 
     def __call__(self, x: int, y: float) -> float:
         """Seconds at (*x*, *y*); beyond the last points, by the last slopes."""
+        return self.row(x)(y)
+
+    def row(self, x: int) -> Line:
+        """The line over the second number at *x*, remembered."""
         found = self._rows.get(x)
         if found is None:
             found = self._rows[x] = self._row(x)
-        return found(y)
+        return found
 
     def _row(self, x: int) -> Line:
         """The line over the second number at *x*: one of the grid's, or one between two of them."""
@@ -209,6 +213,7 @@ class StepCost:
         self.same_kernels = self.by_token <= single.keys()
         self.kernels = sum(count * len(self._lowered(node).seconds) for _, node, count in one.walk())
         ends = (max(most_tokens, most_sequences * width), most_sequences, longest)
+        self._generating: dict[int, tuple[float, Line, float, float]] = {}
         self._captured = _Terms(self, engine.launch, *ends)
         same = engine.uncaptured in (None, engine.launch)
         self._others = self._captured if same else _Terms(self, str(engine.uncaptured), *ends)
@@ -234,12 +239,24 @@ class StepCost:
 
     def generate_s(self, sequences: int, context: float) -> float:
         """A step in which *sequences* with *context* tokens each (on average) generate one token each."""
+        kept = self._generating.get(sequences)
+        if kept is None:
+            kept = self._generating[sequences] = self._generating_terms(sequences)
+        fixed_s, growing, ahead_s, between_s = kept
+        device_s = fixed_s + growing(context)
+        busy = device_s if device_s > ahead_s else ahead_s
+        if not self.host.asynchronous:
+            return busy + between_s
+        return max(busy, ahead_s + between_s)
+
+    def _generating_terms(self, sequences: int) -> tuple[float, Line, float, float]:
+        """Of a step of so many sequences: what does not depend on their context, what does, and host times."""
         tokens = sequences * self.width
         padded = self._engine.captured_batch(tokens)
         terms, batch = (self._others, tokens) if padded is None else (self._captured, padded)
-        device_s = terms.generated.whole(batch) + terms.logits.whole(batch) + terms.generation(sequences, context)
-        h = self.host
-        return self._with_host(device_s, terms.ahead_s, h.per_step_s + sequences * h.per_sequence_s)
+        fixed_s = terms.generated.whole(batch) + terms.logits.whole(batch)
+        between_s = (self.host.per_step_s + sequences * self.host.per_sequence_s) / self.device.launch.host_speed
+        return fixed_s, terms.generation.row(sequences), terms.ahead_s, between_s
 
     def mixed_s(self, sequences: int, context: float, chunks: Sequence[tuple[int, int]], finished: int) -> float:
         """A step of prompt *chunks* (new tokens, tokens before them) beside *sequences* that generate.
@@ -248,8 +265,11 @@ class StepCost:
         """
         terms = self._others
         generating = sequences * self.width
-        seconds = terms.tokens.whole(generating + sum(q for q, _ in chunks))
-        seconds += sum(terms.context(q, past) for q, past in chunks)
+        tokens, seconds = generating, 0.0
+        for q, past in chunks:
+            tokens += q
+            seconds += terms.context(q, past)
+        seconds += terms.tokens.whole(tokens)
         if sequences:
             seconds += terms.generation(sequences, context)
         if sequences + finished:
