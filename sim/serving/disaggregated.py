@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .replica import Replica, Scheduling
 from .request import Request
-from .step_cost import StepCost
+from .step_cost import Costs
 
 if TYPE_CHECKING:
     import simpy
@@ -29,7 +29,7 @@ class DecodePool:
     replicas: int
     pages: int
     swap_page_s: float
-    cost: StepCost
+    cost: Costs
     scheduling: Scheduling
     token_bytes: float
     sequence_bytes: float

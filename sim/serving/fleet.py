@@ -16,7 +16,7 @@ from .replica import Replica, Scheduling, Tally
 from .replica_pool import Change, Member, ReplicaPool, State
 from .request import Request
 from .routing import Router
-from .step_cost import StepCost
+from .step_cost import Costs
 from .step_log import StepLog
 
 if TYPE_CHECKING:
@@ -84,9 +84,7 @@ class Served:
 class Fleet:
     """One simulation: pools of replicas, and the way of requests through them."""
 
-    def __init__(
-        self, env: simpy.Environment, cost: StepCost, scheduling: Scheduling, plan: FleetPlan, seed: int
-    ) -> None:
+    def __init__(self, env: simpy.Environment, cost: Costs, scheduling: Scheduling, plan: FleetPlan, seed: int) -> None:
         self.env, self.plan = env, plan
         self.upcoming_s = math.inf
         self.expected = math.inf
@@ -113,7 +111,7 @@ class Fleet:
     def _places(self, replicas: int) -> int:
         return replicas if self.plan.scaling is None else max(replicas, self.plan.scaling.most)
 
-    def _entry_pool(self, cost: StepCost, scheduling: Scheduling) -> ReplicaPool:
+    def _entry_pool(self, cost: Costs, scheduling: Scheduling) -> ReplicaPool:
         plan = self.plan
 
         def make(index: int, tally: Tally) -> Replica:
@@ -347,7 +345,7 @@ class Fleet:
 
 def serve_requests(
     arrivals: Iterable[Request],
-    cost: StepCost,
+    cost: Costs,
     scheduling: Scheduling,
     plan: FleetPlan,
     progress: Callable[[Iterator[Request]], Iterable[Request]] = iter,

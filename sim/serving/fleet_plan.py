@@ -44,6 +44,9 @@ def decode_side(
     capacity: Capacity,
     program: Program,
     base: Path,
+    *,
+    block: int = 0,
+    seed: int = 0,
 ) -> ReplicaKind:
     """Replicas that continue what others have read: the same, or with a degree or on devices of their own.
 
@@ -64,7 +67,7 @@ def decode_side(
         tensor = int(split.decode_tensor)
         changes["parallelism"] = Parallelism(tensor=tensor, expert=tensor if expert else 1)
     program = place(workload.model_copy(update=changes), engine, capacity, base)
-    return kind_of_replica(machine, workload, serving, engine, capacity, program, base)
+    return kind_of_replica(machine, workload, serving, engine, capacity, program, base, block=block, seed=seed)
 
 
 def decode_pool(serving: ServingSpec, machine: Machine, side: ReplicaKind, decode: ReplicaKind) -> DecodePool:

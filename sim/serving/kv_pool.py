@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from .tiers import Tiers
+
 
 class KvPool:
     """Pages of one replica.
@@ -18,6 +20,9 @@ class KvPool:
         pages: how many there are.
         page: tokens a page holds.
         block: tokens a named block holds, a multiple of *page*; 0 switches the prefix cache off.
+
+    Attributes:
+        tiers: where evicted blocks go, if anywhere.
 
     Example:
         >>> pool = KvPool(pages=8, page=16, block=32)
@@ -34,6 +39,7 @@ class KvPool:
         self._users: dict[int, int] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()
         self.evicted = 0
+        self.tiers: Tiers | None = None
 
     def pages_of(self, tokens: int) -> int:
         """Pages that *tokens* need."""
@@ -79,6 +85,8 @@ class KvPool:
         while self.free < pages:
             name, _ = self._idle.popitem(last=False)
             del self._users[name]
+            if self.tiers is not None:
+                self.tiers.store(name)
             self.free += self._pages_a_block
             self.evicted += 1
         self.free -= pages

@@ -10,15 +10,17 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .kv_pool import KvPool
 from .moves import Block, Moves
 from .request import Request
-from .step_cost import StepCost
+from .speculation import Acceptance
+from .step_cost import Costs
 from .step_log import StepLog
+from .tiers import TierPlan, Tiers
 
 if TYPE_CHECKING:
     import simpy
@@ -38,6 +40,11 @@ class Scheduling:
         order: ``fcfs`` or ``priority`` (then by arrival).
         most_sequences, most_tokens: limits of a step.
         preemption: what happens to the youngest sequence when pages run out: ``recompute`` or ``swap``.
+        acceptance: of drafted tokens, where decoding is speculative.
+        tiers: where blocks go that the device has no room for. A sequence is swapped to the first of them while there
+            is room, else computed again.
+        state_swap_s: seconds to move the states of a sequence's recurrent layers to the host's memory or back.
+        blocking_fetch: steps wait for blocks that are fetched from a tier; else only the request does.
         plans_ahead: the scheduler plans a step when the one before it starts, beside the device: a request that
             arrives meanwhile joins the step after.
         on_the_way_s: what a request spends outside the engine, before it gets there and after its first token.
@@ -49,6 +56,10 @@ class Scheduling:
     most_tokens: int = 2048
     preemption: str = "recompute"
     step_target_s: float = 0.05
+    acceptance: Acceptance | None = None
+    tiers: tuple[TierPlan, ...] = ()
+    blocking_fetch: bool = False
+    state_swap_s: float = 0.0
     plans_ahead: bool = False
     on_the_way_s: float = 0.0
 
@@ -63,6 +74,9 @@ class Tally:
     cached_tokens: int = 0
     recomputed_tokens: int = 0
     preemptions: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    fetched_tokens: int = 0
     tokens: int = 0
     """Generated."""
     gaps: dict[int, int] = field(default_factory=dict)
@@ -91,7 +105,7 @@ class Replica:
         self,
         env: simpy.Environment,
         index: int,
-        cost: StepCost,
+        cost: Costs,
         pool: KvPool,
         scheduling: Scheduling,
         horizon: Callable[[], float],
@@ -103,6 +117,10 @@ class Replica:
         self.env, self.index, self.cost, self.pool, self.how = env, index, cost, pool, scheduling
         self._horizon, self._finished, self._swap_s = horizon, finished, swap_s
         self.tally = Tally() if tally is None else tally
+        if scheduling.tiers and pool.block:
+            pool.tiers = Tiers(scheduling.tiers)
+        self._fetching: list[tuple[float, int, int, Request]] = []
+        self._link_free_s = 0.0
         self._note_every_s, self._next_note = note_every_s, 0.0
         self._newcomers: deque[tuple[float, Request]] = deque()
         self._step_began_s = -math.inf
@@ -135,7 +153,7 @@ class Replica:
     @property
     def load(self) -> int:
         """Requests that wait, run or have their cache on the way here, or are stuck because it failed."""
-        moving = len(self.moves.arriving) + len(self.moves.ready)
+        moving = len(self.moves.arriving) + len(self.moves.ready) + len(self._fetching)
         queued = len(self._newcomers) + len(self._waiting)
         return queued + len(self._prefilling) + len(self._running) + moving + self.stuck
 
@@ -206,8 +224,8 @@ class Replica:
         for request in list(self._running.values()):
             self._leave(request)
             lost.append(request)
-        lost += [*self._prefilling, *self.moves.ready, *self.moves.leaving.values()]
-        self._waiting, self._prefilling, self.moves = [], [], Moves()
+        lost += [*self._prefilling, *self.moves.ready, *self.moves.leaving.values(), *(r for *_, r in self._fetching)]
+        self._waiting, self._prefilling, self._fetching, self.moves = [], [], [], Moves()
         self.stuck = len(lost) + len(kept)
         self.tally.history.append((self.env.now, 0, 0, 0))
         return sorted(lost, key=lambda r: r.index), sorted(kept, key=lambda r: r.index)
@@ -224,12 +242,15 @@ class Replica:
             self.process.interrupt()
 
     def _sleep(self) -> Generator[Any, Any, None]:
-        """Until somebody comes. A history that ends here says that nothing runs."""
+        """Until somebody comes, or blocks that are fetched have. A history that ends here says that nothing runs."""
         now = (self.env.now, self.waiting, len(self._running), self.pool.used)
         if self.tally.history and self.tally.history[-1][1:] != now[1:]:
             self.tally.history.append(now)
         self._wake = self.env.event()
-        yield self._wake
+        if self._fetching:
+            yield self._wake | self.env.timeout(max(0.0, self._fetching[0][0] - self.env.now))
+        else:
+            yield self._wake
         self._wake = None
 
     def _queue(self) -> None:
@@ -257,15 +278,18 @@ class Replica:
 
     def _serve(self) -> Generator[Any, Any, None]:
         while True:
-            if not (self._waiting or self._prefilling or self._running or self.moves.ready):
-                if not self._newcomers:
-                    self._sealed = False
-                    yield from self._sleep()
+            if not (self._waiting or self._prefilling or self._running or self._newcomers or self.moves.ready):
+                self._sealed = self._sealed and bool(self._fetching)
+                yield from self._sleep()
+            if not (self._prefilling or self._running):
                 self._step_began_s = self.env.now  # nothing runs that a plan could be made beside
             if self._newcomers:
                 self._queue()
-            self._admit()
-            chunks = self._chunks()
+            if self._fetching:
+                self._fetched()
+            if self._waiting or self.moves.ready:
+                self._admit()
+            chunks = self._chunks() if self._prefilling else []
             started = self._since = self.env.now
             if chunks:
                 seconds = self._start_mixed(chunks)
@@ -278,9 +302,7 @@ class Replica:
                     yield from self._generate(steps, seconds)
             else:  # caches that come or go hold the memory that all others need
                 self._since = math.inf
-                if not self._newcomers:
-                    yield from self._sleep()
-                self._step_began_s = self.env.now
+                yield from self._sleep()
                 started = self.env.now
             self._note(started)
 
@@ -332,7 +354,7 @@ class Replica:
     def _admit(self) -> None:
         """Move requests from the queue into the batch while their prompts fit."""
         if self.how.policy == "static" and self._sealed:
-            if self._prefilling or self._running:
+            if self._prefilling or self._running or self._fetching:
                 return
             self._sealed = False
         for request in self.moves.ready:
@@ -351,9 +373,12 @@ class Replica:
                 assert self.moves.fetch is not None
                 self.moves.fetch(request, self)
             elif request.index in self._swapped:
-                self._debt_s += self._swapped.pop(request.index) * self._swap_s
+                pages = self._swapped.pop(request.index)
+                self._debt_s += pages * self._swap_s + self.how.state_swap_s
+                if self.pool.tiers is not None:
+                    self.pool.tiers.unpin(self._blocks_of(pages))
                 self._join(request)
-            else:
+            elif self.pool.tiers is None or not self._fetch(request):
                 self._prefilling.append(request)
         self._sealed = True
 
@@ -361,7 +386,45 @@ class Replica:
     def _held_sequences(self) -> int:
         """Sequences that take a place of the batch; those that leave do so where each has a state of its own."""
         leaving = len(self.moves.leaving) if self.moves.stateful else 0
-        return len(self._prefilling) + len(self._running) + len(self.moves.arriving) + leaving
+        coming = len(self.moves.arriving) + len(self._fetching)
+        return len(self._prefilling) + len(self._running) + coming + leaving
+
+    def _blocks_of(self, pages: int) -> int:
+        return -(-pages * self.pool.page // self.pool.block)
+
+    def _fetch(self, request: Request) -> bool:
+        """Begin to bring blocks of a prompt from the tiers; False where there are none, or steps wait for them."""
+        tiers, block, held = self.pool.tiers, self.pool.block, self._held[request.index]
+        assert tiers is not None
+        most = (request.context - 1) // block  # at least one token has to be computed to know the next
+        more = tiers.match(request.blocks[held:most])
+        if not more:
+            return False
+        seconds = tiers.fetch(request.blocks[held : held + more])
+        if self.how.blocking_fetch:
+            self._debt_s += seconds
+            self._have(request, more)
+            return False
+        self._link_free_s = max(self._link_free_s, self.env.now) + seconds
+        heapq.heappush(self._fetching, (self._link_free_s, request.index, more, request))
+        return True
+
+    def _fetched(self) -> None:
+        """Let requests whose blocks have come go on."""
+        while self._fetching and self._fetching[0][0] <= self.env.now:
+            _, _, more, request = heapq.heappop(self._fetching)
+            self._have(request, more)
+            self._prefilling.append(request)
+
+    def _have(self, request: Request, more: int) -> None:
+        """*more* blocks of a prompt have come: they are in the cache as if computed here."""
+        held, block = self._held[request.index], self.pool.block
+        self._held[request.index] = held + self.pool.publish(request.blocks[: held + more], held)
+        request.done += more * block
+        self.tally.fetched_tokens += more * block
+        self.tally.cached_tokens += more * block
+        if request.first_token_s is None:
+            request.cached = request.done
 
     def _take_pages(self, request: Request) -> bool:
         """Pages for all of a request's context, of which cached blocks are shared."""
@@ -389,8 +452,6 @@ class Replica:
     def _chunks(self) -> list[tuple[Request, int]]:
         """Prompt pieces of the next step."""
         policy, running = self.how.policy, len(self._running)
-        if not self._prefilling:
-            return []
         if policy in ("continuous", "prefill_first", "static"):
             beside = running if policy == "continuous" else 0
             room, out = self.how.most_tokens - beside, list[tuple[Request, int]]()
@@ -434,10 +495,12 @@ class Replica:
     def _start_mixed(self, chunks: list[tuple[Request, int]]) -> float:
         """Seconds of a step with prompt pieces."""
         if self._beside:
-            self._make_room(1)
+            self._make_room()
         running = len(self._running) if self._beside else 0
-        ending = sum(r.done + q >= r.context for r, q in chunks)
-        sizes = [(q, r.done) for r, q in chunks]
+        ending, sizes = 0, list[tuple[int, int]]()
+        for r, q in chunks:
+            sizes.append((q, r.done))
+            ending += r.done + q >= r.prompt + r.made
         return self.cost.mixed_s(running, self._mean_context(), sizes, ending) + self._paid_debt()
 
     def _end_mixed(self, chunks: list[tuple[Request, int]], seconds: float) -> None:
@@ -446,27 +509,26 @@ class Replica:
         if self._running and self._beside:
             self._advance(1, seconds)
             self.tally.steps -= 1
-        still = []
+        ended, still = list[Request](), list[Request]()
         for request, size in chunks:
             request.done += size
             self.tally.prompt_tokens += size
             if request.first_token_s is not None:
                 self.tally.recomputed_tokens += size
-            if request.done < request.context:
-                still.append(request)
-        touched = {request.index for request, _ in chunks}
-        ended = [r for r, _ in chunks if r.done >= r.context]
-        self._prefilling = still + [r for r in self._prefilling if r.index not in touched]
+            (ended if request.done >= request.prompt + request.made else still).append(request)
+        # Chunks are pieces of the first prompts, in their order.
+        self._prefilling = still + self._prefilling[len(chunks) :]
+        now = self.env.now
         for request in ended:
-            self._prompt_ended(request, self.env.now)
+            self._prompt_ended(request, now)
 
     def _prompt_ended(self, request: Request, end: float) -> None:
         """The step that ends a prompt also makes a token."""
         pool = self.pool
-        whole = [n for n in range(len(request.blocks)) if (n + 1) * pool.block <= request.prompt] if pool.block else []
-        names = request.blocks[: len(whole)]
-        held = self._held[request.index]
-        self._held[request.index] = held + pool.publish(names, held)
+        if request.blocks and pool.block:
+            held = self._held[request.index]
+            names = request.blocks[: request.prompt // pool.block]
+            self._held[request.index] = held + pool.publish(names, held)
         request.made += 1
         self.tally.tokens += 1
         if request.first_token_s is None:
@@ -506,13 +568,55 @@ class Replica:
     def _pages_needed(self, steps: int) -> int:
         """Pages that the next *steps* steps of the batch open."""
         page = self.pool.page
+        if steps == 1 < page:
+            return self._phases[-self._step % page]
         whole, rest = divmod(steps, page)
         return whole * len(self._running) + sum(self._phases[-(self._step + j) % page] for j in range(rest))
 
-    def _make_room(self, steps: int) -> None:
-        """Take the pages of the next steps, sending the youngest sequence away while there are too few."""
-        while self._running and not self.pool.take(self._pages_needed(steps)):
+    def _make_room(self) -> None:
+        """Take the pages of the next step, sending the youngest sequence away while there are too few."""
+        drafts = self.how.acceptance is not None
+        while self._running and not self.pool.take(self._pages_drafted() if drafts else self._pages_needed(1)):
             self._preempt()
+
+    def _pages_drafted(self) -> int:
+        """Pages that the next step may open: every draft of every sequence has a place in the cache."""
+        return sum(high - low for _, low, high in self._drafted())
+
+    def _drafted(self) -> Iterator[tuple[Request, int, int]]:
+        """Sequences of the batch, the pages they hold, and those they need if every draft of a step is accepted."""
+        assert self.how.acceptance is not None
+        most, pages_of = 1 + self.how.acceptance.drafted, self.pool.pages_of
+        for index, request in self._running.items():
+            cached = request.context + self._step - self._joined[index] - 1
+            left = request.prompt + request.output - 1 - cached
+            yield request, pages_of(cached), pages_of(cached + min(most, left))
+
+    def _accept(self) -> None:
+        """Behind a step: accepted drafts are tokens as the step's own, and places of the others are given back."""
+        acceptance, pool = self.how.acceptance, self.pool
+        assert acceptance is not None
+        total = 0
+        self._step -= 1  # what was taken before the step
+        reserved = [(request, high) for request, _, high in self._drafted()]
+        self._step += 1
+        for request, high in reserved:
+            joined = self._joined[request.index]
+            made = request.made + self._step - joined
+            extra = min(acceptance.accepted(request.index, made), request.output - made)
+            pool.give(high - pool.pages_of(request.prompt + made - 1 + extra))
+            if extra:
+                phase = request.context - 1 - joined
+                self._phases[phase % pool.page] -= 1
+                self._phases[(phase + extra) % pool.page] += 1
+                request.made += extra
+                total += extra
+                heapq.heappush(self._ends, (joined + request.output - request.made, request.index))
+        self._context += total
+        self.tally.tokens += total
+        self.tally.drafted += acceptance.drafted * len(reserved)
+        self.tally.accepted += total
+        self.tally.gaps[0] = self.tally.gaps.get(0, 0) + total  # they come together with the step's own
 
     def _preempt(self) -> None:
         youngest = max(self._running)
@@ -523,9 +627,10 @@ class Replica:
         request.preemptions += 1
         self.tally.preemptions += 1
         request.done = 0
-        if self.how.preemption == "swap":
+        tiers = self.pool.tiers
+        if self.how.preemption == "swap" and (tiers is None or tiers.pin(self._blocks_of(pages))):
             self._swapped[youngest] = pages
-            self._debt_s += pages * self._swap_s
+            self._debt_s += pages * self._swap_s + self.how.state_swap_s
         self._wait(request)
 
     def _release(self, request: Request, pages: int) -> None:
@@ -541,7 +646,7 @@ class Replica:
 
     def _start_generating(self) -> tuple[int, float]:
         """How many steps nothing interrupts, and their seconds; 0 where the last sequence had to leave."""
-        self._make_room(1)
+        self._make_room()
         if not self._running:
             return 0, 0.0
         sequences, mean = len(self._running), self._mean_context()
@@ -549,9 +654,11 @@ class Replica:
             heapq.heappop(self._ends)
         steps = self._ends[0][0] - self._step
         until = self._horizon() - self.env.now
+        if self._fetching:
+            until = max(0.0, min(until, self._fetching[0][0] - self.env.now))
         one = self.cost.generate_s(sequences, mean)
-        if self._newcomers:
-            steps = 1  # the next plan takes them in
+        if self._newcomers or self.how.acceptance is not None:
+            steps = 1  # the next plan takes newcomers in; drafts are drawn step by step
         elif until < steps * one:
             steps = max(1, math.ceil(until / one))
         if steps == 1:
@@ -588,6 +695,8 @@ class Replica:
                 del gaps[gap]
         self._step += steps
         self._context += steps * sequences
+        if self.how.acceptance is not None:
+            self._accept()
         while self._ends and self._ends[0][0] <= self._step:
             entry = heapq.heappop(self._ends)
             if entry[1] not in self._running or self._stale(entry):

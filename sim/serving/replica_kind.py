@@ -11,10 +11,12 @@ from ..program.memory import Capacity, stage
 from ..program.place import StepGraph, step_graphs
 from ..program.program import Degrees, Program
 from ..spec.engine import EngineSpec
-from ..spec.serving import ServingSpec
+from ..spec.serving import OffloadSpec, ServingSpec
 from ..spec.workload import WorkloadSpec
 from .replica import Scheduling
-from .step_cost import StepCost
+from .speculation import Acceptance, draft_graphs, speculative_cost
+from .step_cost import Costs, StepCost
+from .tiers import TierPlan
 
 SAMPLE_TOKENS = 4096
 """Context at which the cache of a token is measured."""
@@ -75,6 +77,8 @@ class ReplicaKind:
     """Replicas that are all alike. Bytes are those of one device.
 
     Attributes:
+        cost: of steps, with those of drafts where decoding is speculative; ``plain_cost``: without.
+        block: tokens that prompts share together; 0: they share none.
         layers: parts of its cache that are complete one after another.
         copies: how many of them one replica that was asked for stands for: data ranks that share nothing.
     """
@@ -82,10 +86,12 @@ class ReplicaKind:
     machine: Machine
     capacity: Capacity
     degrees: Degrees
-    cost: StepCost
+    cost: Costs
+    plain_cost: StepCost
     scheduling: Scheduling
     room: CacheRoom
     pages: int
+    block: int
     swap_page_s: float
     weight_bytes: float
     layers: int
@@ -111,8 +117,13 @@ def kind_of_replica(
     capacity: Capacity,
     program: Program,
     base: Path,
+    *,
+    block: int = 0,
+    seed: int = 0,
 ) -> ReplicaKind:
     """Replicas of a workload on a machine, divided as *program* is.
+
+    *block*: tokens of a block that prompts share, where the load says so (0: as the workload does).
 
     Raises:
         UnsupportedError: systems that mix devices.
@@ -125,22 +136,32 @@ def kind_of_replica(
         engine = engine.model_copy(update={"sampling_passes": engine.filtered_passes})
     graphs = step_graphs(workload, engine, capacity, degrees, base)
     scheduling = _scheduling(serving)
-    room = cache_room(graphs, capacity, float(serving.cache.memory_fraction), scheduling.most_tokens, degrees)
-    page = int(serving.cache.page)
+    fraction, page, speculative = float(serving.cache.memory_fraction), int(serving.cache.page), serving.speculative
+    room = cache_room(graphs, capacity, fraction, scheduling.most_tokens, degrees)
+    drafting = speculative and draft_graphs(speculative, workload, engine, capacity, degrees, base)
+    if drafting:
+        room = _beside(
+            room, cache_room(drafting, capacity, fraction, scheduling.most_tokens, degrees), capacity, fraction
+        )
     slots = _slots(room, page, scheduling, workload)
-    cost = StepCost(
-        graphs,
-        machine.device,
-        engine,
-        program.host,
-        most_tokens=scheduling.most_tokens,
-        most_sequences=slots.most_sequences,
-        longest=max(2 * page, min(slots.pages * page, 2**20)),
-    )
-    host = program.host
+    ends = {
+        "most_tokens": scheduling.most_tokens,
+        "most_sequences": slots.most_sequences,
+        "longest": max(2 * page, min(slots.pages * page, 2**20)),
+    }
+    host, cost = program.host, StepCost(graphs, machine.device, engine, program.host, **ends)
+    costs: Costs = cost
+    if speculative is not None:
+        costs = speculative_cost(speculative, graphs, drafting or None, machine.device, engine, host, ends, base)
+    # States are not shared between prompts, so blocks of recurrent models are not kept.
+    block = (block or int(serving.cache.block)) if serving.cache.prefix and not room.sequence_bytes else 0
     scheduling = replace(
         scheduling,
         most_sequences=slots.most_sequences,
+        acceptance=None if speculative is None else Acceptance.of(speculative.chances, seed),
+        tiers=tuple(_tier(tier, block * room.token_bytes) for tier in serving.cache.offload) if block else (),
+        state_swap_s=room.sequence_bytes / float(serving.cache.swap_bandwidth),
+        blocking_fetch=serving.cache.fetch == "blocking",
         plans_ahead=host.asynchronous,
         on_the_way_s=host.per_arrival_s / machine.device.launch.host_speed,
     )
@@ -149,14 +170,45 @@ def kind_of_replica(
         machine,
         capacity,
         degrees,
+        costs,
         cost,
         scheduling,
         room,
         slots.pages,
+        block,
         page * room.token_bytes / float(serving.cache.swap_bandwidth),
         stage(one, degrees.pipeline).weight_bytes,
         max(1, sum(count for _, node, count in one.walk() if node.op.cache_bytes)),
         copies,
+    )
+
+
+def _tier(tier: OffloadSpec, block_bytes: float) -> TierPlan:
+    """A tier in blocks of one device's share."""
+    return TierPlan(
+        tier.name,
+        int(float(tier.capacity) // block_bytes),
+        block_bytes / float(tier.bandwidth),
+        float(tier.latency),
+    )
+
+
+def _beside(target: CacheRoom, draft: CacheRoom, capacity: Capacity, fraction: float) -> CacheRoom:
+    """What is left beside a draft model, whose cache holds the same tokens.
+
+    Raises:
+        DoesNotFitError: nothing is left.
+    """
+    taken = fraction * capacity.total_bytes - capacity.reserved_bytes - draft.bytes_free
+    if target.bytes_free <= taken:
+        raise DoesNotFitError(
+            f"{taken / 2**30:.4g} GiB of the draft model do not fit the {target.bytes_free / 2**30:.4g} GiB that "
+            f"{capacity.device} has left beside the model it drafts for"
+        )
+    return CacheRoom(
+        target.bytes_free - taken,
+        target.token_bytes + draft.token_bytes,
+        target.sequence_bytes + draft.sequence_bytes,
     )
 
 

@@ -56,7 +56,8 @@ def simulate(
     if seed < 0:
         raise SpecError(f"seed {seed}", expected="a whole number, 0 or more")
     serving = workload.serving or ServingSpec()
-    side = kind_of_replica(machine, workload, serving, engine, capacity, program, base)
+    arrivals, block = load_requests(serving, workload, base, seed)
+    side = kind_of_replica(machine, workload, serving, engine, capacity, program, base, block=block, seed=seed)
     if side.copies > 1 and (serving.disaggregated is not None or serving.autoscaling is not None):
         raise SpecError(
             f"{side.copies} data ranks that share nothing are replicas of their own",
@@ -64,13 +65,12 @@ def simulate(
         )
     decode = None
     if serving.disaggregated is not None:
-        decode = decode_side(side, machine, workload, serving, engine, capacity, program, base)
-    arrivals, block = load_requests(serving, workload, base, seed)
+        decode = decode_side(side, machine, workload, serving, engine, capacity, program, base, block=block, seed=seed)
     plan = FleetPlan(
         replicas=initial(serving, "prefill_replicas") * side.copies,
         pages=side.pages,
         page=int(serving.cache.page),
-        block=(block or int(serving.cache.block)) if serving.cache.prefix else 0,
+        block=side.block,
         routing=serving.routing,
         swap_page_s=side.swap_page_s,
         note_every_s=_span(serving) / NOTES_A_RUN,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from ..devices.device import Device, Lowered
 from ..graph.graph import Graph, Node
@@ -108,10 +109,14 @@ class Plane:
 
     def __call__(self, x: int, y: float) -> float:
         """Seconds at (*x*, *y*); beyond the last points, by the last slopes."""
+        return self.row(x)(y)
+
+    def row(self, x: int) -> Line:
+        """The line over the second number at *x*, remembered."""
         found = self._rows.get(x)
         if found is None:
             found = self._rows[x] = self._row(x)
-        return found(y)
+        return found
 
     def _row(self, x: int) -> Line:
         """The line over the second number at *x*: one of the grid's, or one between two of them."""
@@ -138,18 +143,15 @@ class _Terms:
         chunks = tuple(n for n in grid(most_tokens, 2) if n >= FINE or n == 1)
         self.tokens = Line(grid(most_tokens), lambda n: price(graphs("context", 1, n, n, 1), source.by_token, mode))
         # Tokens of steps that have no prompt, where these have other kernels.
+        width, rows = source.width, grid(most_sequences * source.width)
         self.generated = self.tokens
         if not source.same_kernels:
-            self.generated = Line(
-                grid(most_sequences), lambda n: price(graphs("generation", n, 1, 1, 1), source.by_token, mode)
-            )
-        self.logits = Line(
-            grid(most_sequences), lambda n: price(graphs("generation", n, 1, 1, 1), source.by_logit, mode)
-        )
+            self.generated = Line(rows, lambda n: price(graphs("generation", n, 1, 1, 1), source.by_token, mode))
+        self.logits = Line(rows, lambda n: price(graphs("generation", n, 1, 1, 1), source.by_logit, mode))
         self.generation = Plane(
             grid(most_sequences),
             lengths,
-            lambda n, kv: price(graphs("generation", n, 1, kv, 1), source.by_sequence, mode),
+            lambda n, kv: price(graphs("generation", n, width, max(kv, width), 1), source.by_sequence, mode),
         )
         self.context = Plane(
             chunks,
@@ -157,6 +159,16 @@ class _Terms:
             lambda q, past: price(graphs("context", 1, q, q + past, 1), source.by_sequence, mode),
         )
         self.ahead_s = ahead_s(source.device.launch, mode, source.host, source.kernels)
+
+
+class Costs(Protocol):
+    """Seconds of steps: what a replica asks of a cost model."""
+
+    def generate_s(self, sequences: int, context: float) -> float:
+        """A step in which *sequences* with *context* tokens each on average generate."""
+
+    def mixed_s(self, sequences: int, context: float, chunks: Sequence[tuple[int, int]], finished: int) -> float:
+        """A step with prompt *chunks* (new tokens, tokens before them) beside; *finished* of them end their prompt."""
 
 
 class StepCost:
@@ -172,6 +184,7 @@ class StepCost:
         engine: launch modes, captured batches.
         host: host times of the engine.
         most_tokens, most_sequences, longest: ends of the grids: tokens a step, sequences a batch, tokens a sequence.
+        width: tokens of a sequence that a generating step runs (more than one to verify drafts), each with logits.
     """
 
     def __init__(
@@ -184,7 +197,9 @@ class StepCost:
         most_tokens: int,
         most_sequences: int,
         longest: int,
+        width: int = 1,
     ) -> None:
+        self.width = width
         self.graphs, self.device, self.host, self._engine = graphs, device, host, engine
         one, many = graphs("generation", PROBE, 1, 1, 1), graphs("context", 1, PROBE, PROBE, PROBE)
         last = graphs("context", 1, PROBE, PROBE, 1)
@@ -197,7 +212,8 @@ class StepCost:
             kind.add(name)
         self.same_kernels = self.by_token <= single.keys()
         self.kernels = sum(count * len(self._lowered(node).seconds) for _, node, count in one.walk())
-        ends = (max(most_tokens, most_sequences), most_sequences, longest)
+        ends = (max(most_tokens, most_sequences * width), most_sequences, longest)
+        self._generating: dict[int, tuple[float, Line, float, float]] = {}
         self._captured = _Terms(self, engine.launch, *ends)
         same = engine.uncaptured in (None, engine.launch)
         self._others = self._captured if same else _Terms(self, str(engine.uncaptured), *ends)
@@ -223,11 +239,24 @@ class StepCost:
 
     def generate_s(self, sequences: int, context: float) -> float:
         """A step in which *sequences* with *context* tokens each (on average) generate one token each."""
-        padded = self._engine.captured_batch(sequences)
-        terms, batch = (self._others, sequences) if padded is None else (self._captured, padded)
-        device_s = terms.generated.whole(batch) + terms.logits.whole(batch) + terms.generation(sequences, context)
-        h = self.host
-        return self._with_host(device_s, terms.ahead_s, h.per_step_s + sequences * h.per_sequence_s)
+        kept = self._generating.get(sequences)
+        if kept is None:
+            kept = self._generating[sequences] = self._generating_terms(sequences)
+        fixed_s, growing, ahead_s, between_s = kept
+        device_s = fixed_s + growing(context)
+        busy = device_s if device_s > ahead_s else ahead_s
+        if not self.host.asynchronous:
+            return busy + between_s
+        return max(busy, ahead_s + between_s)
+
+    def _generating_terms(self, sequences: int) -> tuple[float, Line, float, float]:
+        """Of a step of so many sequences: what does not depend on their context, what does, and host times."""
+        tokens = sequences * self.width
+        padded = self._engine.captured_batch(tokens)
+        terms, batch = (self._others, tokens) if padded is None else (self._captured, padded)
+        fixed_s = terms.generated.whole(batch) + terms.logits.whole(batch)
+        between_s = (self.host.per_step_s + sequences * self.host.per_sequence_s) / self.device.launch.host_speed
+        return fixed_s, terms.generation.row(sequences), terms.ahead_s, between_s
 
     def mixed_s(self, sequences: int, context: float, chunks: Sequence[tuple[int, int]], finished: int) -> float:
         """A step of prompt *chunks* (new tokens, tokens before them) beside *sequences* that generate.
@@ -235,12 +264,16 @@ class StepCost:
         *finished* chunks are the last of their prompt: they yield the first token.
         """
         terms = self._others
-        seconds = terms.tokens.whole(sequences + sum(q for q, _ in chunks))
-        seconds += sum(terms.context(q, past) for q, past in chunks)
+        generating = sequences * self.width
+        tokens, seconds = generating, 0.0
+        for q, past in chunks:
+            tokens += q
+            seconds += terms.context(q, past)
+        seconds += terms.tokens.whole(tokens)
         if sequences:
             seconds += terms.generation(sequences, context)
         if sequences + finished:
-            seconds += terms.logits.whole(sequences + finished)
+            seconds += terms.logits.whole(generating + finished)
         h = self.host
         between = h.per_step_s + h.per_prompt_pass_s + finished * h.per_request_s
         between += (sequences + len(chunks)) * h.per_sequence_s

@@ -53,7 +53,7 @@ def summarise(
         steps=sum(t.steps for t in served.tallies),
         cost_usd=None if None in prices else sum(p for p in prices if p is not None),
         history=histories,
-        notes=tuple(_notes(served, plan)),
+        notes=tuple(_notes(served, plan, serving)),
         device_seconds=sum(pool.replica_seconds * pool.devices for pool in pools),
         pools=pools,
         failures=served.failures,
@@ -116,8 +116,15 @@ def _transfer(served: Served, plan: FleetPlan) -> dict[str, Any] | None:
     }
 
 
-def _notes(served: Served, plan: FleetPlan) -> list[str]:
+def _notes(served: Served, plan: FleetPlan, serving: ServingSpec) -> list[str]:
     out = []
+    fetched = sum(t.fetched_tokens for t in served.tallies)
+    if fetched:
+        tiers = ", ".join(tier.name for tier in serving.cache.offload)
+        out.append(f"{fetched} tokens of prompts were fetched from {tiers}")
+    drafted = sum(t.drafted for t in served.tallies)
+    if drafted:
+        out.append(f"{sum(t.accepted for t in served.tallies)} of {drafted} drafted tokens were accepted")
     if served.refused:
         tokens = plan.page * min([plan.pages] + ([plan.decode.pages] if plan.decode is not None else []))
         out.append(f"{len(served.refused)} requests are longer than the cache of {tokens} tokens")

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .fields import Bandwidth, Count, SpecModel, Time
+from .fields import Bandwidth, Bytes, Count, SpecModel, Time
 from .serving_fleet import AutoscalingSpec, DisaggregatedSpec, FailuresSpec
 
+Chance = Annotated[float, Field(ge=0.0, le=1.0)]
 Ratio = Annotated[float, Field(ge=0.0, le=100.0)]
 
 
@@ -57,6 +58,15 @@ class PrefixSpec(SpecModel):
     groups: Annotated[int, Field(ge=1, le=10**6)] = Field(1, description="different prefixes, drawn evenly")
 
 
+class OffloadSpec(SpecModel):
+    """A tier for blocks that the device has no room for."""
+
+    name: Annotated[str, Field(min_length=1, max_length=40)] = Field(description="name in reports")
+    capacity: Bytes = Field(description="of each device's share")
+    bandwidth: Bandwidth = Field(description="to each device")
+    latency: Time = Field(description="of one transfer")
+
+
 class CacheSpec(SpecModel):
     """The paged key/value cache."""
 
@@ -65,6 +75,12 @@ class CacheSpec(SpecModel):
     prefix: bool = Field(True, description="keep blocks of prompts for later prompts that start with them")
     memory_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.9, description="share of device memory that the engine takes for weights, activations and cache"
+    )
+    offload: Annotated[list[OffloadSpec], Field(max_length=8)] = Field(
+        default_factory=list, description="tiers behind the device, nearest first: host memory, a drive"
+    )
+    fetch: Literal["overlapped", "blocking"] = Field(
+        "overlapped", description="a request waits for its blocks beside the steps of others, or all wait for them"
     )
     swap_bandwidth: Bandwidth = Field("25 GB/s", validate_default=True, description="to host memory, each device")
 
@@ -87,6 +103,37 @@ class SchedulerSpec(SpecModel):
     preemption: Literal["recompute", "swap"] = Field("recompute", description="what frees pages when they run out")
 
 
+class SpeculativeSpec(SpecModel):
+    """Speculative decoding: tokens drafted cheaply and checked together."""
+
+    method: Literal["draft_model", "ngram", "heads"] = Field(
+        description="draft_model: another model on the same devices; ngram: found in the text; heads: the model's own"
+    )
+    model: str | None = Field(None, description="draft_model: bundled architecture or file")
+    tokens: Annotated[int, Field(ge=1, le=64)] = Field(description="drafted a step and sequence")
+    acceptance: Chance | Annotated[list[Chance], Field(min_length=1, max_length=64)] = Field(
+        description="chance that a draft is accepted where all before it were: one, or one for each position"
+    )
+    draft_time: Time | None = Field(
+        None, description="time of one drafted token of a batch: of heads (required), of n-grams (none if absent)"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> SpeculativeSpec:
+        if (self.method == "draft_model") != (self.model is not None):
+            raise ValueError("'model' goes with method draft_model, and with no other")
+        if self.method == "heads" and self.draft_time is None:
+            raise ValueError("heads need a 'draft_time': their cost is not derived from the model")
+        if isinstance(self.acceptance, list) and len(self.acceptance) != self.tokens:
+            raise ValueError(f"'acceptance' names {len(self.acceptance)} positions; 'tokens' is {self.tokens}")
+        return self
+
+    @property
+    def chances(self) -> list[float]:
+        """The chance of each position."""
+        return self.acceptance if isinstance(self.acceptance, list) else [self.acceptance] * self.tokens
+
+
 class SloSpec(SpecModel):
     """What users were promised."""
 
@@ -104,6 +151,7 @@ class ServingSpec(SpecModel):
     cache: CacheSpec = Field(default_factory=lambda: CacheSpec(), description="the paged cache")
     scheduler: SchedulerSpec = Field(default_factory=lambda: SchedulerSpec(), description="how steps are formed")
     slo: SloSpec = Field(default_factory=lambda: SloSpec(), description="latencies promised")
+    speculative: SpeculativeSpec | None = Field(None, description="speculative decoding, if any")
     sampling: Literal["plain", "filtered"] = Field(
         "plain", description="plain: a draw from all logits; filtered: top-p or top-k before it"
     )

@@ -105,7 +105,7 @@ def prepare(configuration: Configuration, base: Path, change: Callable[[Machine]
     assert workload.serving is not None
     kind = kind_of_replica(machine, workload, workload.serving, engine, capacity, program, base)
     cache_tokens, sequences = kind.pages * int(workload.serving.cache.page), kind.scheduling.most_sequences
-    return Replica(machine, workload, engine, capacity, program, graphs, kind.cost, cache_tokens, sequences, base)
+    return Replica(machine, workload, engine, capacity, program, graphs, kind.plain_cost, cache_tokens, sequences, base)
 
 
 def dynamic_energy_j(replica: Replica, served: ServeResult) -> float | None:
