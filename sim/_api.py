@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .devices.capacity import capacity_of
-from .devices.registry import DEVICE_SPECS, Machine, load_machine
+from .devices.registry import DEVICE_SPECS, Machine, load_machine, timed_briefly
 from .errors import DataError, EffsimError, SpecError, located
 from .explore.kernel_table import PredictedTable, predict
 from .explore.sensitivity import sensitivities
@@ -372,7 +372,7 @@ def kernel_table(
     progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> PredictedTable:
     """Predict a table of kernels (CSV or Parquet); see :mod:`effsim.explore.kernel_table`."""
-    machine = load_machine(hardware, set)
+    machine = timed_briefly(load_machine(hardware, set))
     return predict(machine.device, Path(table), launch, progress)
 
 

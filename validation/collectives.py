@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from effsim.devices.gpu.device import GpuDevice
-from effsim.devices.registry import load_machine
+from effsim.devices.registry import load_machine, timed_briefly
 from effsim.explore.kernel_table import Score
 from effsim.graph.operators.communication import Collective
 from effsim.network.topology import Network, NetworkLevel
@@ -79,7 +79,7 @@ class CollectiveScore:
 
 def device_of(machine: str, levels: Sequence[tuple[int, float]]) -> GpuDevice:
     """The GPU of a system file on other levels: (members, bytes a second) of each; 0 keeps what the file says."""
-    loaded = load_machine(machine)
+    loaded = timed_briefly(load_machine(machine))
     device, known = loaded.device, loaded.network.levels
     if not isinstance(device, GpuDevice):
         raise TypeError(f"{machine} is no system of GPUs")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from effsim.devices.gpu.device import GpuDevice
-from effsim.devices.registry import load_machine
+from effsim.devices.registry import load_machine, timed_briefly
 from effsim.graph.table import from_row
 from effsim.readings.launch import single_launch_s
 from effsim.spec.catalogue import names
@@ -70,7 +70,7 @@ class Finding:
 @lru_cache(maxsize=64)
 def gpu(name: str) -> GpuDevice:
     """A GPU of the catalogue."""
-    device = load_machine(name).device
+    device = timed_briefly(load_machine(name)).device
     assert isinstance(device, GpuDevice)
     return device
 

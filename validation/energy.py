@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from effsim.devices.device import Device
-from effsim.devices.registry import load_machine
+from effsim.devices.registry import load_machine, timed_briefly
 from effsim.errors import DataError, UnknownNameError, UnsupportedError
 from effsim.explore.kernel_table import Score, energy_with_idle
 from effsim.graph.table import from_row
@@ -143,7 +143,7 @@ def outcomes_of(rows: Iterable[tuple[Measured, float]]) -> list[EnergyOutcome]:
     out, machines = [], dict[str, Device]()
     for row, watts in rows:
         if row.hardware not in machines:
-            machines[row.hardware] = load_machine(row.hardware).device
+            machines[row.hardware] = timed_briefly(load_machine(row.hardware)).device
         device = machines[row.hardware]
         try:
             op = from_row(row.kind, row.cells)

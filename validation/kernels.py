@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from effsim.devices.device import Device
-from effsim.devices.registry import Machine, load_machine
+from effsim.devices.registry import Machine, load_machine, timed_briefly
 from effsim.errors import DataError, UnknownNameError, UnsupportedError
 from effsim.explore.kernel_table import Score
 from effsim.graph.operator import Operator
@@ -110,7 +110,7 @@ def hardware_of(folder: str) -> str:
 def machine_of(hardware: str, collective: bool) -> Machine:
     """The GPU, or for collectives the node of eight that it is sold in, where the catalogue has one."""
     node = hardware.replace("gpu_", "system_dgx_", 1)
-    return load_machine(node if collective and node in names("hardware") else hardware)
+    return timed_briefly(load_machine(node if collective and node in names("hardware") else hardware))
 
 
 def collect(data: Path, gpu: str = "") -> Iterator[list[Measured]]:

@@ -38,21 +38,17 @@ WEAK = f"""Spans of at least {WEAK_ROWS} rows with a median error above {100 * W
 
 MECHANISMS = """What is believed to be missing (the shares and times here are measured ones):
 
-- **GEMM on A100, 8 to 128 us.** Products of 128 < k ≤ 512 take about 1 us longer than any mechanism here says, and the
-  library's choice of splits is often far from the fastest, which is what is assumed. Vidur's large products run 7 to
-  14 % slower than those of the engines' tables.
-- **Weight-only and SmoothQuant products on A100** (8 to 11 %, target 8 %): the plugins' own tile choice.
+- **GEMM on A100.** The library takes 256 x 128 tiles in two rounds where the search here finds 128 x 128 tiles to be 12
+  to 20 % faster; products of k up to 128 run on slower kernels (12 to 28 %). Vidur's large products run 7 to 14 %
+  slower than those of the engines' tables.
+- **Weight-only products on A100** (8.5 %, target 8 %): the plugins' own tile choice; k of 1024 to 4096 is 15 to 25 %
+  too fast, above 16384 too slow.
 - **Experts.** Shapes that vLLM ships tuned tiles for run 1.7 to 4.7 times faster than its default tiles, which are
-  assumed everywhere; this makes most of the p90. Block scales and 4-bit weights at thousands of tokens are 20 % too
-  fast.
-- **fp8_block on H200** (vLLM 0.22, 64 tokens and more): 20 to 39 % too fast; DeepGEMM's published rates are 3 to 33 %
-  below the prediction as well.
+  assumed everywhere; this makes most of the p90 of 16-bit and fp8 experts.
 - **Attention.** Head size 64 on H200 is too slow by a fifth, 512 uses another kernel; on H100 generation with 1 to 4
   key heads takes as long as with 8. Latent attention of vLLM was timed in six eager runs of the whole module: one row
   in ten is a multiple of its neighbours at random, so its p90 says little.
 - **Causal convolution**: lengths of 1 to 4, and instruction issue of long turns.
-- **Norms and rotary embedding** of short, L2-resident rows are 10 to 30 % too slow: one SM alone runs faster than its
-  share when all run.
 - **Vidur's all-reduces** are timed from Python and contain host time up to half a millisecond.
 - **MI210**: its rows stay near 600 GB/s and two thirds of the matrix peak whatever the kernel; why is not known.
 - **Energy**: most rows were read once, before they ran; values of the operands are unknown."""
@@ -76,9 +72,12 @@ FasterTransformer's GPT-3 6.7B run at 170 TFLOP/s where its 20B reaches 215."""
 
 TRAINING = """Time of a step and memory of a GPU, separately. What the sources do not say is taken from their own
 configuration files (see `validation/training_rows.py`). llm-foundry's tables were measured with the software of 2023
-(PyTorch 1.13 to 2.1, its libraries and attention kernels), which no measurement here describes: its rows are
-predicted too fast throughout. Sequences of 8192 tokens and more are apart, because the attention kernel of a row is
-not stated. Rows that are left out stand below the table."""
+(PyTorch 1.13 to 2.1 and Triton's attention of then): its rows are predicted too fast throughout. What remains is about
+200 to 400 bytes per hidden element, token and layer on either GPU, which no kernel of the sources explains, GEMMs
+that would have to run near 610 TFLOP/s on H100, and 1.5 to 2.5 points for every doubling of the nodes. Excluded,
+because the rows or the sources contradict them: fp32 weights with casts, a fixed host time a step, dropout. Sequences
+of 8192 tokens and more are apart, because the attention kernel of a row is not stated. Rows that are left out stand
+below the table."""
 
 REPEAT = f"""## How to repeat
 

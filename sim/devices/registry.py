@@ -187,6 +187,18 @@ def device_network(spec: SpecModel) -> Network:
     return Network.from_links({str(name): link for name, link in links.items()})
 
 
+def timed_briefly(machine: Machine) -> Machine:
+    """The same machine as tables of kernels see it: timed in runs that end before a board's power limit acts.
+
+    What a file says to be held (``power.held``) is held there, too.
+    """
+    spec = machine.spec
+    if not isinstance(spec, GpuSpec) or spec.power.brief or machine.others:
+        return machine
+    power = spec.power.model_copy(update={"brief": True})
+    return rebuild(machine, spec.model_copy(update={"power": power}), machine.system)
+
+
 def rebuild(machine: Machine, spec: SpecModel, system: SystemSpec | None) -> Machine:
     """The same machine with changed specifications (for sensitivities and sweeps)."""
     if system is not None:

@@ -151,7 +151,10 @@ class PowerEnvelope(SpecModel):
     )
     held: Power | None = Field(
         None,
-        description="power to which clocks come down in long runs of matrix products; absent: runs are too short",
+        description="power to which clocks come down in matrix products; absent: 'limit', and only in whole runs",
+    )
+    brief: bool = Field(
+        False, description="kernels are timed in runs too short for 'limit', as tables of kernels are; 'held' counts"
     )
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ...graph.operator import Operator
-from ...spec.hardware import GpuSpec
+from ...spec.hardware import GpuSpec, PowerEnvelope
 from ..kernel import Kernel, KernelTime, kernel_time
 
 SLOWDOWN = "power_slowdown"
@@ -44,7 +44,7 @@ class PowerModel:
         if power.idle is None:
             return None
         return cls(
-            limit_w=None if power.held is None else float(power.held),
+            limit_w=_limit_w(power),
             idle_w=float(power.idle),
             active_w=float(power.active or 0.0),
             matrix_j={str(t): float(j) for t, j in (e.matrix or {}).items()},
@@ -104,6 +104,13 @@ class PowerModel:
             setup_s=kernel.setup_s * slower,
             detail=(*kernel.detail, (SLOWDOWN, slower)),
         )
+
+
+def _limit_w(power: PowerEnvelope) -> float | None:
+    """Watts that clocks come down to: those held, else the board's limit where it has the time to act."""
+    if power.held is not None:
+        return float(power.held)
+    return None if power.brief else float(power.limit)
 
 
 def active_s(kernel: Kernel, total_s: float) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ...accelerate import expect_many
 from ...devices.device import Device
-from ...devices.registry import Machine, load_machine, rebuild
+from ...devices.registry import Machine, load_machine, rebuild, timed_briefly
 from ...errors import DataError, EffsimError, SpecError, UnsupportedError, nearest
 from ...graph.operator import Operator
 from ...graph.table import from_row
@@ -141,7 +141,7 @@ def fit(
     """
     if not 0.0 < split < 1.0:
         raise DataError(f"--split is {split:g}; expected a share between 0 and 1")
-    machine = load_machine(hardware)
+    machine = timed_briefly(load_machine(hardware))
     if machine.system is not None:
         raise SpecError(f"{hardware}: a system is no device; fit the file of its device")
     everything = _rows(table)

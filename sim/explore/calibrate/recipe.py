@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from ...accelerate import expect_many
-from ...devices.registry import Machine, load_machine
+from ...devices.registry import Machine, load_machine, timed_briefly
 from ...errors import DataError, SpecError, UnknownNameError, nearest
 from ...spec.build import build
 from ...spec.catalogue import find, load_document
@@ -131,7 +131,7 @@ def _count(spec: FitSpec, target: Path, document: Document) -> list[str]:
 
 
 def _parameters(stage: FitStage, index: int, spec: FitSpec, document: Document) -> list[_Bounded]:
-    machine = load_machine(spec.device)
+    machine = timed_briefly(load_machine(spec.device))
     leaves = dict(machine.spec.leaves())
     out = []
     for i, parameter in enumerate(stage.parameters):
@@ -169,7 +169,7 @@ def _rows(
     name, path = chosen.device or spec.device, data / chosen.table
     if not path.is_file():
         raise DataError(f"{document.location((*at, 'table'))}: {path}: no such table")
-    machine = machines.get(name) or machines.setdefault(name, load_machine(name))
+    machine = machines.get(name) or machines.setdefault(name, timed_briefly(load_machine(name)))
     fraction = 0.0 if whole else spec.split.fraction
     rows = read(path, name, chosen.readings)
     return row_set(rows, chosen, machine.device, fraction=fraction, seed=spec.split.seed)
