@@ -154,13 +154,27 @@ def test_a_small_state_update_is_its_round_trips() -> None:
 def test_an_engines_row_kernel_takes_an_element_a_thread() -> None:
     gpu = device("gpu_a100")
     own, framework = (gpu.lower(Pointwise(kind, 4096, 8192, "fp16")) for kind in ("silu_mul", "add"))
-    # 256 rows stay in L2. 21 instructions on the 64 lanes of the busier pipe and three accesses of an element, for the
-    # rows of one SM; its two blocks are in step, so their loads are waited for in two rounds of eight turns.
-    short = gpu.lower(Pointwise("silu_mul", 256, 8192, "fp16"))
-    work = math.ceil(256 / 108) * 8192 / 1.41e9 * (21 / 64 + 3 / 32)
-    assert short.analytic_s == pytest.approx(work + 2 * 8 * gpu.parameters.l2_latency_s, rel=0.02)
+    # 40 rows of 8192 stay in L2, an SM holds one block: eight turns of a trip to L2, 21 instructions an element on the
+    # 64 lanes of the busier pipe, and three accesses of an element, two bytes each, through the port to L2.
+    p = gpu.parameters
+    short = gpu.lower(Pointwise("silu_mul", 40, 8192, "fp16"))
+    port = max(3 / 32 / 1.41e9, 6 * 40 / p.l2_bytes_per_s)
+    turn = 1024 * (21 / 64 / 1.41e9 + port) + p.l2_latency_s
+    assert short.analytic_s == pytest.approx(8 * turn + p.memory_latency_s, rel=0.01)
     assert own.analytic_s > 1.3 * framework.analytic_s
     assert own.shares != framework.shares
+
+
+def test_gates_of_a_product_of_two_waves_come_from_memory() -> None:
+    gpu = device("gpu_a100")
+    last, first = (gpu.lower(Pointwise("silu_mul", 1, cols, "fp16")) for cols in (108 * 128, 108 * 128 + 1))
+    assert last.kernels[0].memory_bytes == 0.0  # 108 tiles of 256 columns, two halves: one wave
+    assert first.kernels[0].memory_bytes == pytest.approx(2 * 2 * (108 * 128 + 1))
+    # A row's loads now wait for memory, in each of its turns: 14 (a turn for the last column), once for each more.
+    p = gpu.parameters
+    farther = 14 * (p.memory_latency_s - p.l2_latency_s)
+    assert first.analytic_s - last.analytic_s == pytest.approx(farther, rel=0.02)
+    assert gpu.lower(Pointwise("rmsnorm", 1, 108 * 128 + 1, "fp16")).kernels[0].memory_bytes == 0.0
 
 
 @settings(max_examples=60, deadline=None)

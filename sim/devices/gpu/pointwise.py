@@ -38,7 +38,7 @@ class RowLoop:
     ``multiplies`` go to the pipe that multiplies and adds (integer multiplies and moves as well), ``others`` to that of
     integer additions, shifts, comparisons and conversions; ``accesses`` are loads and stores of all loops over the row,
     ``trips`` loads that wait for one another. ``pair``: the loop takes two elements a turn. ``in_place``: it writes
-    what it has read.
+    what it has read. ``halves``: it reads the two halves of what a matrix product has just written.
     """
 
     multiplies: float
@@ -47,11 +47,12 @@ class RowLoop:
     trips: int
     pair: bool = False
     in_place: bool = False
+    halves: bool = False
 
 
 ROW_LOOPS = {
     "rmsnorm": RowLoop(13.0, 6.0, 4.0, 2),
-    "silu_mul": RowLoop(21.0, 14.0, 3.0, 1),
+    "silu_mul": RowLoop(21.0, 14.0, 3.0, 1, halves=True),
     "rope": RowLoop(7.5, 12.5, 3.0, 1, pair=True, in_place=True),
 }
 """vllm-project/vllm 0.2 csrc (layernorm, activation, pos_encoding kernels): loops of that form compiled for compute
@@ -63,6 +64,9 @@ LOOP_INSTRUCTIONS, ACCESS_INSTRUCTIONS, SPECIAL_INSTRUCTIONS = 2.0, 4.0, 7.0
 
 ACCESS_LANES = 32.0
 """Load/store units of a processor: elements that they take in a clock (NVIDIA A100 and H100 whitepapers)."""
+
+PRODUCT_ROWS, PRODUCT_COLS = 128, 256
+"""Largest tile of a product: its sums of 4 bytes take half of a processor's 256 KiB of registers."""
 
 
 def swept_softmax_threads(cols: int) -> int:
@@ -168,8 +172,10 @@ class PointwiseModel:
         """A block a row; each thread takes every ROW_THREADS-th element (or pair), one after the other.
 
         The blocks that a processor holds start together and stay in step: all wait for their loads, then issue their
-        instructions and pass their accesses through the load/store units, in that order for every warp. One tile here
-        is all the blocks that a processor holds at a time, the last and shorter round shared out among all.
+        instructions and pass their accesses through the load/store units and their bytes from and to L2, whichever
+        takes longer, in that order for every warp. One tile here is all the blocks that a processor holds at a time,
+        the last and shorter round shared out among all. The kernel's own instructions come from memory, as the one
+        before, with its weights, has passed through L2.
         """
         p = self._p
         items, most = (math.ceil(sweep.cols / 2), PAIR_THREADS) if loop.pair else (sweep.cols, ROW_THREADS)
@@ -178,18 +184,32 @@ class PointwiseModel:
         slots = max(1, min(p.max_threads // threads, p.max_blocks))
         rounds = math.ceil(sweep.rows / (p.units * slots))
         away = min(1.0, sweep.memory_bytes / ((sweep.read_bytes + sweep.write_bytes) or 1.0))
-        trip_s = loop.trips * p.l2_latency_s + away * p.memory_latency_s  # a second load of the row finds it in L2
+        if loop.halves and self._product_waves(sweep) > 1:
+            away, sweep = 1.0, replace(sweep, memory_bytes=max(sweep.memory_bytes, sweep.read_bytes))
+        # A second load of the row finds it in L2; the latency of memory is that of a whole trip, L2 included.
+        trip_s = loop.trips * p.l2_latency_s + away * max(0.0, p.memory_latency_s - p.l2_latency_s)
         elements = turns * threads * (2.0 if loop.pair else 1.0)  # lanes without an element wait for the others
         work_s = max(loop.multiplies / self._multiply_rate, loop.others / self._other_rate)
         rate = min(self._access_rate, self._accesses) if loop.in_place else self._access_rate
-        row_s = elements * (work_s + loop.accesses / rate)
+        l2_rate = p.l2_bytes_per_s / min(sweep.rows, p.units)
+        through_s = (sweep.read_bytes + sweep.write_bytes) / sweep.rows / l2_rate
+        row_s = elements * work_s + max(elements * loop.accesses / rate, through_s)
         kernel = self._build(
             sweep, name, rounds * min(sweep.rows, p.units), 1, turns * trip_s + sweep.chain_s, math.inf
         )
         (tile,) = kernel.classes
         busy = max(tile.busy_s, row_s * math.ceil(sweep.rows / p.units) / rounds)
         binding = "vector" if busy > tile.busy_s else kernel.binding
-        return replace(kernel, classes=(replace(tile, busy_s=busy),), binding=binding)
+        return replace(kernel, classes=(replace(tile, busy_s=busy),), binding=binding, setup_s=p.memory_latency_s)
+
+    def _product_waves(self, sweep: Sweep) -> int:
+        """Waves of tiles of the product that wrote the gates and values of a sweep.
+
+        The weights of each later wave pass through L2 after the results of those before, which therefore are read from
+        memory; every row crosses tiles of several waves, and blocks in step wait for the farthest of their loads.
+        """
+        tiles = math.ceil(sweep.rows / PRODUCT_ROWS) * math.ceil(2 * sweep.cols / PRODUCT_COLS)
+        return math.ceil(tiles / self._p.units)
 
     def _build(self, sweep: Sweep, name: str, blocks: int, slots: int, serial_s: float, flight: float) -> Kernel:
         p = self._p
