@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .replica import Replica, Scheduling
+from .replica import Replica
 from .request import Request
+from .scheduling import Scheduling
 from .step_cost import Costs
 
 if TYPE_CHECKING:

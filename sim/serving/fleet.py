@@ -12,10 +12,11 @@ from .autoscaling import Scaler, ScalingPlan
 from .disaggregated import DecodePool, Transfers, TransferTally
 from .failures import FailurePlan, Failures
 from .kv_pool import KvPool
-from .replica import Replica, Scheduling, Tally
+from .replica import Replica
 from .replica_pool import Change, Member, ReplicaPool, State
 from .request import Request
 from .routing import Router
+from .scheduling import Scheduling, Tally
 from .step_cost import Costs
 from .step_log import StepLog
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .request import Request
+from .step_cost import Costs
 
 if TYPE_CHECKING:
     from .replica import Replica
@@ -52,6 +53,12 @@ class Block:
     steps: int
     seconds: Callable[[int], float]
     cut: bool = False
+
+    @classmethod
+    def of(cls, cost: Costs, sequences: int, context: float, now: float, steps: int, seconds: float) -> Block:
+        """Steps of *sequences* that take *seconds* in all: what that is more than their cost comes first."""
+        debt = seconds - steps * cost.generate_s(sequences, context + (steps - 1) / 2)
+        return cls(now, steps, lambda n: n * cost.generate_s(sequences, context + (n - 1) / 2) + debt if n else 0.0)
 
     def steps_by(self, now: float, whole: bool = False) -> int:
         """Steps that have begun by *now* (``whole``: that have ended), at most all of them.

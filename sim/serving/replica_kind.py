@@ -13,7 +13,7 @@ from ..program.program import Degrees, Program
 from ..spec.engine import EngineSpec
 from ..spec.serving import OffloadSpec, ServingSpec
 from ..spec.workload import WorkloadSpec
-from .replica import Scheduling
+from .scheduling import Scheduling
 from .speculation import Acceptance, draft_graphs, speculative_cost
 from .step_cost import Costs, StepCost
 from .tiers import TierPlan

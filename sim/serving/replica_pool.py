@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from .replica import Replica, Tally
+from .replica import Replica
 from .request import Request
 from .routing import Router
+from .scheduling import Tally
 from .step_log import StepLog, spans_each
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class ReplicaPool:
         if member.replica is not None:
             self.evicted += member.replica.pool.evicted
         member.replica = self._make(member.index, member.tally)
-        member.replica.log = member.log
+        member.replica.recorder.log = member.log
         member.lives += 1
         member.listed = True
         self._set(member, State.SERVING)

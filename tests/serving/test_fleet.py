@@ -17,8 +17,8 @@ from effsim.serving.disaggregated import DecodePool
 from effsim.serving.failures import FailurePlan, Outage
 from effsim.serving.fleet import FleetPlan, Served, serve_requests
 from effsim.serving.moves import Block
-from effsim.serving.replica import POLICIES, Scheduling
 from effsim.serving.request import Request
+from effsim.serving.scheduling import POLICIES, Scheduling
 from effsim.serving.step_log import StepLog
 
 

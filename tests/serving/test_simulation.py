@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from effsim.errors import SpecError
 from effsim.serving.fleet import FleetPlan, Served, serve_requests
 from effsim.serving.metrics import latencies, percentiles, weighted_percentiles
-from effsim.serving.replica import POLICIES, Scheduling
 from effsim.serving.request import Request
 from effsim.serving.routing import Router
+from effsim.serving.scheduling import POLICIES, Scheduling
 
 
 class UnitCost:

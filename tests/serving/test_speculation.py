@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import effsim
 from effsim.errors import DoesNotFitError, SpecError
 from effsim.serving.fleet import FleetPlan, serve_requests
-from effsim.serving.replica import Scheduling
 from effsim.serving.request import Request
+from effsim.serving.scheduling import Scheduling
 from effsim.serving.speculation import Acceptance
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import effsim
 from effsim.serving.fleet import FleetPlan, Served, serve_requests
 from effsim.serving.kv_pool import KvPool
-from effsim.serving.replica import POLICIES, Scheduling
 from effsim.serving.request import Request
+from effsim.serving.scheduling import POLICIES, Scheduling
 from effsim.serving.tiers import TierPlan, Tiers
 
 PARENTS = {0: None, 1: 0, 2: 1, 3: 1, 4: 0, 5: 4, 6: None, 7: 6, 8: 7, 9: 8}
