@@ -17,7 +17,7 @@ from ...spec.catalogue import load_document
 from ...spec.fields import SpecModel
 from ...spec.overrides import apply
 from ...spec.plan import Candidate, PlanSlo, PlanSpec, Pools, merged
-from ...spec.serving import ServingSpec
+from ...spec.serving import SchedulerSpec, ServingSpec
 from ...spec.serving_fleet import DisaggregatedSpec
 from ...spec.workload import Parallelism, Precision, WorkloadSpec
 from ...spec.yaml_loader import CommandLine, Document
@@ -291,10 +291,12 @@ def _ways_to_serve(
         served.append((changed, (variant.name,)))  # type: ignore[arg-type]
     for workload, named in served:
         serving = _promised(workload.serving or ServingSpec(), plan.slo)
-        for how in plan.scheduler or [None]:
+        schedulers: list[SchedulerSpec | None] = [*plan.scheduler] or [None]
+        divisions: list[Pools | str | None] = [*(candidate.disaggregation or plan.disaggregation)] or [None]
+        for how in schedulers:
             text = (_fields_text(how),) if how is not None and len(plan.scheduler) > 1 else ()
-            for pools in candidate.disaggregation or plan.disaggregation or [None]:
-                update = {} if how is None else {"scheduler": merged(serving.scheduler, how)}
+            for pools in divisions:
+                update: dict[str, object] = {} if how is None else {"scheduler": merged(serving.scheduler, how)}
                 update |= {} if pools is None else {"disaggregated": _divided(serving, pools)}
                 yield workload.model_copy(update={"serving": serving.model_copy(update=update)}), (*named, *text)
 
