@@ -66,6 +66,7 @@ def brute_force(rate: float = 90.0) -> tuple[float, set[tuple[str, int, int]]]:
     return best
 
 
+@pytest.mark.slow
 def test_the_winner_is_that_of_brute_force() -> None:
     cost, fleets = brute_force()
     found = effsim.plan(tiny())
@@ -142,7 +143,8 @@ def test_no_solution_names_the_nearest_miss() -> None:
 
 
 def test_what_no_fleet_can_do_is_seen_without_simulating_fleets() -> None:
-    found = effsim.plan(tiny(slo={"ttft": {"p95": "1 ms"}}, parallelism=[{"tensor": 1}]))
+    asked = tiny(slo={"ttft": {"p95": "1 ms"}}, parallelism=[{"tensor": 1}], set=[LOAD, "workload.layers=2"])
+    found = effsim.plan(asked)
     assert {s.status for s in found.answer.screened} == {"too_slow"}
     assert found.answer.simulations == 0
     assert not found.solved
