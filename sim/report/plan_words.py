@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..explore.plan.configurations import Configuration
 from ..explore.plan.explain import Explanation, Upgrade
 from ..explore.plan.plan import PlanResult
 from ..explore.plan.work import Found
@@ -55,7 +56,14 @@ def fleet_text(found: Found) -> str:
     c, m = found.configuration, found.measured
     n = found.replicas if found.replicas is not None else (m.replicas if m is not None else 0)
     replicas = "1 replica" if n == 1 else f"{n} replicas"
+    if c.split is not None:
+        replicas = " and ".join(f"{pool.replicas} {pool.name}" for pool in c.pools(n)) + " replicas"
     return f"{c.bought(n)} × {c.device}: {replicas} of {', '.join(c.ways)}"
+
+
+def replicas_text(c: Configuration, replicas: int) -> str:
+    """``3``, or ``2 + 1``: prefill and decode replicas."""
+    return " + ".join(str(pool.replicas) for pool in c.pools(replicas))
 
 
 COLUMNS = ("fleet", "devices", "US$/h", "US$/M out", "US$/M all", "J/token", "busy", "cache")
@@ -74,7 +82,7 @@ def cells(found: Found) -> list[str]:
     n = found.replicas if found.replicas is not None else m.replicas
     joules = None if m.energy_j is None or not m.output_tokens else m.energy_j / m.output_tokens
     return [
-        f"{n} × {c.label}",
+        f"{replicas_text(c, n)} × {c.label}",
         str(c.bought(n)),
         usd(c.usd_per_hour(n)),
         usd(found.usd_per_million("output")),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from .fields import Count, MoneyRate, NonNegativeRatio, SpecModel, Time
+from .fields import Bandwidth, Count, MoneyRate, NonNegativeRatio, NonNegativeTime, SpecModel, Time
 from .hardware import Provenance
 from .serving import SchedulerSpec
 from .workload import Parallelism, Precision
@@ -95,6 +95,24 @@ class Variant(SpecModel):
     )
 
 
+class Pools(SpecModel):
+    """Replicas that read prompts and replicas that generate, in a ratio that a fleet keeps as it grows."""
+
+    prefill: Count = Field(1, validate_default=True, description="replicas that read prompts, to …")
+    decode: Count = Field(1, validate_default=True, description="… so many that generate")
+    decode_tensor: Count | None = Field(
+        None, description="devices that share each layer of a replica that generates; as those that read if absent"
+    )
+    bandwidth: Bandwidth | None = Field(
+        None, description="of caches, each device, one direction; as the workload says or as the network has if absent"
+    )
+    latency: NonNegativeTime | None = Field(None, description="of one transfer; as 'bandwidth' if absent")
+    overlap: bool = Field(False, description="layers travel while the prompt is still being read")
+
+
+Division = Literal["off"] | Pools
+
+
 class Candidate(SpecModel):
     """A kind of device (or a system of them) that may be bought, and how the model may be laid out on it.
 
@@ -118,6 +136,9 @@ class Candidate(SpecModel):
     )
     precision: Annotated[list[Precision], Field(min_length=1)] | None = Field(
         None, description="element types to try, instead of those of the plan"
+    )
+    disaggregation: Annotated[list[Division], Field(min_length=1)] | None = Field(
+        None, description="divisions into pools to try, instead of those of the plan"
     )
 
 
@@ -159,6 +180,11 @@ class PlanSpec(SpecModel):
     )
     scheduler: list[SchedulerSpec] = Field(
         default_factory=list, description="batch limits and policies to try; what an entry leaves out is the workload's"
+    )
+    disaggregation: list[Division] = Field(
+        default_factory=list,
+        description="prompts and generation together (off) or on replicas of their own (ratios of them) to try; as the "
+        "workload says if absent",
     )
     variants: list[Variant] = Field(default_factory=list, description="further ways to serve to try")
     objective: Literal["cost", "devices", "energy"] = Field("cost", description="what is to be least")

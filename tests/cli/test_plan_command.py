@@ -15,8 +15,8 @@ kind: plan
 name: "Odd <b>name</b>"
 workload: llama3_8b_generate
 set:
-  - "workload.serving={arrivals: {rate: 60, requests: 60}, scheduler: {max_sequences: 16, max_tokens: 512}}"
-  - workload.layers=2
+  - "workload.serving={arrivals: {rate: 60, requests: 15}, scheduler: {max_sequences: 16, max_tokens: 512}}"
+  - workload.layers=1
   - workload.prompt=400
   - workload.generate=30
 slo:
@@ -58,7 +58,7 @@ def test_json_text_page_and_tables(
     assert "<b>name" not in page
     assert "<i>L40S" not in page
     assert "What the next upgrade would buy" in page
-    assert run(monkeypatch, plan, "--set", "plan.candidates.0.most_devices=2") == 0
+    assert run(monkeypatch, plan, "--set", "plan.candidates.0.most_devices=1", "--set", "plan.most_devices=1") == 0
     text = capsys.readouterr().out
     assert "winner: " in text
     assert "what binds: " in text

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import effsim
 from effsim.errors import SpecError
-from effsim.explore.plan.configurations import Configuration, Load
+from effsim.explore.plan.configurations import Load
 from effsim.explore.plan.evaluate import BrokenError, Watch
+from effsim.explore.plan.pools import packed
 from effsim.explore.plan.search import FINENESS, fewest, largest_load
 from effsim.serving.request import Request
 from effsim.spec.catalogue import names
@@ -37,7 +38,7 @@ def tiny(**changes: Any) -> dict[str, Any]:
         "candidates": [{"hardware": name} for name in PRICES],
         "parallelism": [{"tensor": 1}, {"tensor": 2}],
         "prices": {name: f"{price} USD/h" for name, price in PRICES.items()},
-        "most_devices": 8,
+        "most_devices": 6,
         "finalists": 1,
         "upgrades": False,
     }
@@ -49,7 +50,7 @@ def brute_force(rate: float = 90.0) -> tuple[float, set[tuple[str, int, int]]]:
     best: tuple[float, set[tuple[str, int, int]]] = (float("inf"), set())
     for device, price in PRICES.items():
         for tensor in (1, 2):
-            for replicas in range(1, 8 // tensor + 1):
+            for replicas in range(1, 6 // tensor + 1):
                 sets = [LOAD, "workload.layers=8", f"workload.parallelism={{tensor: {tensor}}}"]
                 sets += [f"workload.serving.replicas={replicas}", f"workload.serving.arrivals.rate={rate}"]
                 served = effsim.serve(device, "llama3_8b_generate", set=sets)
@@ -65,6 +66,7 @@ def brute_force(rate: float = 90.0) -> tuple[float, set[tuple[str, int, int]]]:
     return best
 
 
+@pytest.mark.slow
 def test_the_winner_is_that_of_brute_force() -> None:
     cost, fleets = brute_force()
     found = effsim.plan(tiny())
@@ -112,6 +114,7 @@ def test_more_load_is_never_cheaper_and_a_looser_promise_never_dearer() -> None:
     assert cost(120.0, "2 s") <= by_load[-1]
 
 
+@pytest.mark.slow
 def test_processes_change_no_byte() -> None:
     one = {"parallelism": [{"tensor": 1}]}
     asked = tiny(finalists=2, whatif=[{"name": "twice", "load": 2.0}], headroom="20 %", **one)
@@ -121,6 +124,7 @@ def test_processes_change_no_byte() -> None:
     assert json.dumps(effsim.plan(asked, seed=1).as_dict()) != alone
 
 
+@pytest.mark.slow
 def test_no_solution_names_the_nearest_miss() -> None:
     one: dict[str, Any] = {"candidates": [{"hardware": "gpu_a100"}], "prices": {}, "parallelism": [{"tensor": 1}]}
     one["most_devices"] = 1
@@ -139,7 +143,8 @@ def test_no_solution_names_the_nearest_miss() -> None:
 
 
 def test_what_no_fleet_can_do_is_seen_without_simulating_fleets() -> None:
-    found = effsim.plan(tiny(slo={"ttft": {"p95": "1 ms"}}, parallelism=[{"tensor": 1}]))
+    asked = tiny(slo={"ttft": {"p95": "1 ms"}}, parallelism=[{"tensor": 1}], set=[LOAD, "workload.layers=2"])
+    found = effsim.plan(asked)
     assert {s.status for s in found.answer.screened} == {"too_slow"}
     assert found.answer.simulations == 0
     assert not found.solved
@@ -180,6 +185,7 @@ def test_a_what_if_changes_what_it_says() -> None:
     assert by_name["cheap"].configuration.device == "gpu_h100"
 
 
+@pytest.mark.slow
 def test_the_explanation_is_about_the_limit() -> None:
     only = [{"hardware": "gpu_h100", "parallelism": [{"tensor": 1}]}]
     found = effsim.plan(tiny(upgrades=True, candidates=only, prices={}))
@@ -250,10 +256,10 @@ def test_the_largest_load_does_not_depend_on_where_the_search_begins(border: flo
 
 @given(st.integers(1, 40), st.integers(1, 16), st.integers(1, 16))
 def test_replicas_are_packed_into_whole_units(replicas: int, devices: int, unit: int) -> None:
-    bought = Configuration.packed(replicas, devices, unit)
+    bought = packed([(replicas, devices)], unit)
     assert bought % unit == 0
     assert bought >= replicas * devices
-    assert Configuration.packed(replicas + 1, devices, unit) >= bought
+    assert packed([(replicas + 1, devices)], unit) >= bought
     if unit % devices == 0:
         assert bought - replicas * devices < unit
 

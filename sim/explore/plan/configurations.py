@@ -9,16 +9,20 @@ from pathlib import Path
 from ...devices.capacity import capacity_of
 from ...devices.registry import Machine, load_machine
 from ...errors import EffsimError, SpecError, located
+from ...program.place import degrees_of
 from ...program.source import load_model
 from ...spec.architecture import ArchitectureSpec, LayerRun
 from ...spec.build import build
 from ...spec.catalogue import load_document
 from ...spec.fields import SpecModel
 from ...spec.overrides import apply
-from ...spec.plan import Candidate, PlanSlo, PlanSpec, merged
-from ...spec.serving import ServingSpec
+from ...spec.plan import Candidate, PlanSlo, PlanSpec, Pools, merged
+from ...spec.serving import SchedulerSpec, ServingSpec
+from ...spec.serving_fleet import DisaggregatedSpec
 from ...spec.workload import Parallelism, Precision, WorkloadSpec
 from ...spec.yaml_loader import CommandLine, Document
+from .mistakes import Assignment, culprit, of, standing, unplannable
+from .pools import Pool, packed, shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,32 +85,59 @@ class Configuration:
         return self.workload.parallelism
 
     @property
+    def split(self) -> DisaggregatedSpec | None:
+        """Pools that read prompts and generate, if they are apart; their replicas are a ratio here."""
+        return None if self.workload.serving is None else self.workload.serving.disaggregated
+
+    @property
     def replica_devices(self) -> int:
-        """Devices of one replica."""
-        p = self.parallelism
-        return int(p.tensor) * int(p.pipeline) * int(p.data)
+        """Devices of one replica (of one that reads prompts, where pools are apart)."""
+        return degrees_of(self.parallelism).devices
+
+    @property
+    def fewest(self) -> int:
+        """Fewest replicas of a fleet: one of each pool."""
+        return 1 if self.split is None else 2
+
+    def pools(self, replicas: int) -> tuple[Pool, ...]:
+        """The pools of a fleet of so many replicas in all."""
+        split, devices = self.split, self.replica_devices
+        if split is None:
+            return (Pool("replicas", replicas, devices),)
+        reading, generating = shared(replicas, int(split.prefill_replicas), int(split.decode_replicas))
+        decode = devices if split.decode_tensor is None else int(split.decode_tensor)
+        return Pool("prefill", reading, devices), Pool("decode", generating, decode)
+
+    def used(self, replicas: int) -> int:
+        """Devices that so many replicas run on."""
+        return sum(pool.replicas * pool.devices for pool in self.pools(replicas))
 
     def bought(self, replicas: int) -> int:
-        """Devices that have to be bought for so many replicas.
+        """Devices that have to be bought for so many replicas."""
+        return packed([(pool.replicas, pool.devices) for pool in self.pools(replicas)], self.unit)
 
-        >>> Configuration.packed(replicas=3, devices=2, unit=8), Configuration.packed(replicas=1, devices=16, unit=8)
-        (8, 16)
-        """
-        return self.packed(replicas, self.replica_devices, self.unit)
+    def holding(self, first: int, last: int) -> int:
+        """Fewest replicas whose first and last pool (often the same) have at least so many."""
 
-    @staticmethod
-    def packed(replicas: int, devices: int, unit: int) -> int:
-        """Devices of whole units for *replicas* of *devices* each; replicas that fit a unit do not straddle two."""
-        if devices <= unit:
-            return -(-replicas // (unit // devices)) * unit
-        return replicas * -(-devices // unit) * unit
+        def holds(n: int) -> bool:
+            pools = self.pools(n)
+            return pools[0].replicas >= first and pools[-1].replicas >= last
+
+        low, high = self.fewest - 1, self.fewest
+        while not holds(high):
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if holds(middle) else (middle, high)
+        return high
 
     @property
     def most_replicas(self) -> int:
-        """Largest number of replicas within the largest fleet; 0 if not even one is."""
-        if self.bought(1) > self.most_devices:
+        """Largest number of replicas within the largest fleet; 0 if not even the fewest are."""
+        if self.bought(self.fewest) > self.most_devices:
             return 0
-        low, high = 1, self.most_devices // self.replica_devices + 1
+        smallest = min(pool.devices for pool in self.pools(self.fewest))
+        low, high = self.fewest, self.most_devices // smallest + 1
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self.bought(middle) <= self.most_devices else (low, middle)
@@ -142,7 +173,7 @@ class Source:
         return located(error, self.document.location(path))
 
 
-def load_base(source: Source, extra: Sequence[str] = ()) -> tuple[WorkloadSpec, Path]:
+def load_base(source: Source, extra: Sequence[Assignment] = ()) -> tuple[WorkloadSpec, Path]:
     """The workload of a plan with its assignments, and the folder it stands in.
 
     Raises:
@@ -153,18 +184,16 @@ def load_base(source: Source, extra: Sequence[str] = ()) -> tuple[WorkloadSpec, 
         document = load_document("workloads", source.file(plan.workload))
     except EffsimError as error:
         raise source.blamed(error, "workload") from None
-    assigned = [a for a in plan.set if a.startswith("workload.")]
-    for index, text in enumerate(plan.set):
-        if text.startswith("workload."):
-            try:
-                apply(document, [text], "workload")
-            except EffsimError as error:
-                raise source.blamed(error, "set", index) from None
+    assigned = of((*standing(plan.set, "set"), *extra), "workload")
+
+    def attempt(texts: Sequence[str]) -> WorkloadSpec:
+        return build(WorkloadSpec, apply(document, texts, "workload"), root="workload")
+
     try:
-        changed = apply(document, [*assigned, *(a for a in extra if a.startswith("workload."))], "workload")
-        workload = build(WorkloadSpec, changed, root="workload")
+        workload = attempt([one.text for one in assigned])
     except EffsimError as error:
-        raise source.blamed(error, "set") from None
+        wrong = culprit(assigned, error, attempt)
+        raise source.blamed(error, *(("workload",) if wrong is None else wrong.place)) from None
     if workload.model is None or workload.task == "training_step":
         what = f"{workload.name} cannot be served; expected a 'model', with task prefill, decode or generate"
         raise source.blamed(SpecError(what), "workload")
@@ -183,7 +212,7 @@ def _with_trace(workload: WorkloadSpec, source: Source) -> WorkloadSpec:
     return workload.model_copy(update={"serving": serving.model_copy(update={"arrivals": arrivals})})
 
 
-def enumerate_configurations(source: Source, extra: Sequence[str] = ()) -> list[Configuration]:
+def enumerate_configurations(source: Source, extra: Sequence[Assignment] = ()) -> list[Configuration]:
     """Every combination, in the order of the plan. *extra* assignments hold for all (what-ifs).
 
     Raises:
@@ -212,32 +241,31 @@ def _of_candidate(
     candidate: Candidate,
     base: WorkloadSpec,
     model: ArchitectureSpec,
-    extra: Sequence[str],
+    extra: Sequence[Assignment],
 ) -> Iterator[Configuration]:
     plan = source.plan
-    on_hardware = [a for a in (*plan.set, *candidate.set, *extra) if a.startswith("hardware.")]
+    place = ("candidates", index)
+    assigned = (*standing(plan.set, "set"), *standing(candidate.set, *place, "set"), *extra)
+    on_hardware = of(assigned, "hardware")
     hardware = source.file(candidate.hardware)
     try:
-        load_machine(hardware)
+        machine = load_machine(hardware, [one.text for one in on_hardware])
     except EffsimError as error:
-        raise source.blamed(error, "candidates", index, "hardware") from None
-    try:
-        machine = load_machine(hardware, on_hardware)
-    except EffsimError as error:
-        raise source.blamed(error, "candidates", index, *(("set",) if candidate.set else ())) from None
+        wrong = culprit(on_hardware, error, lambda texts: load_machine(hardware, texts))
+        raise source.blamed(error, *((*place, "hardware") if wrong is None else wrong.place)) from None
     precisions = candidate.precision or plan.precision or [Precision.model_construct(_fields_set=set())]
     degrees = candidate.parallelism or plan.parallelism
     several = len(precisions) > 1
     for p in auto_degrees(machine, model) if degrees == "auto" else degrees:
         for precision in precisions:
-            for serving, named in _ways_to_serve(source, base, folder_set=extra):
+            for serving, named in _ways_to_serve(source, candidate, base, extra):
                 types = merged(serving.precision, precision)
                 workload = serving.model_copy(update={"precision": types, "parallelism": p})
-                ways = (_degrees_text(p), *((_types_text(types),) if several else ()), *named)
+                ways = (_degrees_text(p), *((_types_text(types),) if several else ()), *named, _pools_text(workload))
                 yield Configuration(
                     device=candidate.name or candidate.hardware,
                     hardware=hardware,
-                    on_hardware=tuple(on_hardware),
+                    on_hardware=tuple(one.text for one in on_hardware),
                     workload=workload,
                     price=_price(source, candidate, machine),
                     unit=_unit(candidate, machine),
@@ -247,25 +275,40 @@ def _of_candidate(
 
 
 def _ways_to_serve(
-    source: Source, base: WorkloadSpec, folder_set: Sequence[str]
+    source: Source, candidate: Candidate, base: WorkloadSpec, extra: Sequence[Assignment]
 ) -> Iterator[tuple[WorkloadSpec, tuple[str, ...]]]:
-    """The workload under every variant and scheduler, with what tells them apart."""
+    """The workload under every variant, scheduler and division into pools, with what tells them apart."""
     plan = source.plan
     served = [(base, ())] if not plan.variants else []
+    no = unplannable(base.serving or ServingSpec()) if not plan.variants else None
+    if no is not None:
+        raise source.blamed(no, "workload")
     for index, variant in enumerate(plan.variants):
-        try:
-            changed, _ = load_base(source, (*variant.set, *folder_set))
-        except EffsimError as error:
-            raise source.blamed(error, "variants", index, "set") from None
+        changed, _ = load_base(source, (*standing(variant.set, "variants", index, "set"), *extra))
+        no = unplannable(changed.serving or ServingSpec())
+        if no is not None:
+            raise source.blamed(no, "variants", index)
         served.append((changed, (variant.name,)))  # type: ignore[arg-type]
     for workload, named in served:
         serving = _promised(workload.serving or ServingSpec(), plan.slo)
-        if not plan.scheduler:
-            yield workload.model_copy(update={"serving": serving}), named
-        for choice in plan.scheduler:
-            how = merged(serving.scheduler, choice)
-            changed = workload.model_copy(update={"serving": serving.model_copy(update={"scheduler": how})})
-            yield changed, (*named, *((_fields_text(choice),) if len(plan.scheduler) > 1 else ()))
+        schedulers: list[SchedulerSpec | None] = [*plan.scheduler] or [None]
+        divisions: list[Pools | str | None] = [*(candidate.disaggregation or plan.disaggregation)] or [None]
+        for how in schedulers:
+            text = (_fields_text(how),) if how is not None and len(plan.scheduler) > 1 else ()
+            for pools in divisions:
+                update: dict[str, object] = {} if how is None else {"scheduler": merged(serving.scheduler, how)}
+                update |= {} if pools is None else {"disaggregated": _divided(serving, pools)}
+                yield workload.model_copy(update={"serving": serving.model_copy(update=update)}), (*named, *text)
+
+
+def _divided(serving: ServingSpec, pools: Pools | str) -> DisaggregatedSpec | None:
+    """The pools of a choice; what it leaves out is as the workload says."""
+    if isinstance(pools, str):
+        return None
+    base = serving.disaggregated or DisaggregatedSpec()
+    names = {"prefill": "prefill_replicas", "decode": "decode_replicas"}
+    given = {names.get(name, name): getattr(pools, name) for name in ("prefill", "decode", *pools.model_fields_set)}
+    return base.model_copy(update=given)
 
 
 def _promised(serving: ServingSpec, slo: PlanSlo) -> ServingSpec:
@@ -294,9 +337,18 @@ def _runs(model: ArchitectureSpec | LayerRun) -> Iterator[LayerRun]:
 
 
 def _degrees_text(p: Parallelism) -> str:
-    names = ("tensor", "pipeline", "data", "expert")
+    names = ("tensor", "context", "pipeline", "data", "expert")
     shown = [f"{name} {int(getattr(p, name))}" for name in names if int(getattr(p, name)) > 1]
     return " × ".join(shown) or "tensor 1"
+
+
+def _pools_text(workload: WorkloadSpec) -> str:
+    """How prompts and generation are apart; empty where they are not."""
+    split = None if workload.serving is None else workload.serving.disaggregated
+    if split is None:
+        return ""
+    wide = "" if split.decode_tensor is None else f", decode tensor {int(split.decode_tensor)}"
+    return f"prefill:decode {int(split.prefill_replicas)}:{int(split.decode_replicas)}{wide}"
 
 
 def _types_text(precision: Precision) -> str:

@@ -161,15 +161,15 @@ def _rank(percentile: str, count: int) -> int:
     return count if percentile == "max" else max(1, -(-int(percentile[1:]) * count // 100))
 
 
-def measured(served: ServeResult, slo: PlanSlo, load: float, energy: float | None) -> Measured:
-    """Judge a served load."""
+def measured(served: ServeResult, slo: PlanSlo, replicas: int, load: float, energy: float | None) -> Measured:
+    """Judge a load served by *replicas*, as the plan counts them (data ranks may be several of ``served``)."""
     found = {"ttft": served.ttft_s, "tpot": served.tpot_s, "itl": served.itl_s, "e2e": served.e2e_s}
     promises = []
     for latency, percentile, limit in slo.limits():
         values = found[latency]
         promises.append(Promise(latency, percentile, limit, None if values is None else values[percentile]))
     return Measured(
-        replicas=served.replicas,
+        replicas=replicas,
         load=load,
         promises=tuple(promises),
         requests=served.requests,

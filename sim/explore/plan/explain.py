@@ -172,7 +172,7 @@ def _miss(found: Found) -> float:
 def _resources(c: Configuration, n: int, factor: float) -> Iterator[_Try]:
     text = f"+{100 * (factor - 1):.0f} %" if factor < 2.0 else f"× {factor:g}"
     for name, pattern in RESOURCES:
-        if name != "links" or c.replica_devices > 1:
+        if name != "links" or c.split is not None or c.replica_devices > 1:
             yield _Try(f"{name} {text}", "resource", c, n, (Change(name, pattern, factor),))
 
 
@@ -198,12 +198,27 @@ def _types(c: Configuration, n: int) -> Iterator[_Try]:
 
 def _fleets(answer: Answer, c: Configuration, n: int) -> Iterator[_Try]:
     """One replica more; the same number of devices of another kind, laid out alike."""
-    if c.bought(n + 1) <= c.most_devices:
-        yield _Try("one more replica", "fleet", c, n + 1)
+    for name, other in _one_more(c, n):
+        if other.bought(n + 1) <= c.most_devices:
+            yield _Try(name, "fleet", other, n + 1)
     others = [s.configuration for s in answer.screened if s.status == "ok"]
     alike = [o for o in others if o.device != c.device and o.ways == c.ways]
     for other in alike[:MOST_OTHERS]:
         yield _Try(f"{other.device} instead", "fleet", other, n)
+
+
+def _one_more(c: Configuration, n: int) -> Iterator[tuple[str, Configuration]]:
+    """A replica more; of each pool, where they are apart."""
+    serving, split = c.workload.serving, c.split
+    if serving is None or split is None:
+        yield "one more replica", c
+        return
+    have = {f"{pool.name}_replicas": pool.replicas for pool in c.pools(n)}
+    for name in have:
+        counts = {key: type(serving.replicas)(count + (key == name)) for key, count in have.items()}
+        changed = serving.model_copy(update={"disaggregated": split.model_copy(update=counts)})
+        workload = c.workload.model_copy(update={"serving": changed})
+        yield f"one more {name.partition('_')[0]} replica", replace(c, workload=workload)
 
 
 def _upgrades(tries: Sequence[_Try], found: Sequence[Found]) -> tuple[Upgrade, ...]:

@@ -13,6 +13,7 @@ from ...spec.plan import PlanSpec, WhatIf
 from ...spec.yaml_loader import Document
 from .configurations import Configuration, Load, Source, enumerate_configurations, load_base
 from .explain import Explanation, explain, nearest_miss
+from .mistakes import Assignment, standing
 from .replica import requests_of
 from .screen import Screened
 from .work import Found, Pool, Task
@@ -149,7 +150,9 @@ def _describe(source: Source, load: Load, seed: int) -> dict[str, float]:
     }
 
 
-def solve(source: Source, load: Load, seed: int, pool: Pool, progress: Progress, extra: Sequence[str] = ()) -> Answer:
+def solve(
+    source: Source, load: Load, seed: int, pool: Pool, progress: Progress, extra: Sequence[Assignment] = ()
+) -> Answer:
     """Screen all, search the finalists, then whatever could still beat the best of them."""
     spec, ask = source.plan, _asker(source, load, seed)
     configurations = enumerate_configurations(source, extra)
@@ -265,7 +268,7 @@ def _what_if(source: Source, number: int, what: WhatIf, seed: int, pool: Pool, p
     load = Load(float(what.load), float(what.prompt), float(what.output))
     try:
         other = replace(source, plan=changed, price_factor=float(what.price))
-        return Changed(what.name, solve(other, load, seed, pool, progress, what.set))
+        return Changed(what.name, solve(other, load, seed, pool, progress, standing(what.set, "whatif", number, "set")))
     except EffsimError as error:
         raise source.blamed(error, "whatif", number) from None
 

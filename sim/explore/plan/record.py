@@ -57,7 +57,8 @@ def fleet_record(found: Found) -> dict[str, Any]:
         "replicas": replicas,
         "devices_per_replica": c.replica_devices,
         "devices": None if replicas is None else c.bought(replicas),
-        "parallelism": {n: int(getattr(p, n)) for n in ("tensor", "pipeline", "data", "expert")},
+        "pools": None if replicas is None else [pool.as_dict() for pool in c.pools(replicas)],
+        "parallelism": {n: int(getattr(p, n)) for n in ("tensor", "pipeline", "data", "expert", "context")},
         "precision": {
             "activations": precision.activations,
             "weights": precision.weights or precision.activations,

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from ...devices.capacity import capacity_of
 from ...devices.registry import Machine, load_machine
+from ...errors import SpecError, UnsupportedError
 from ...graph.graph import Node
 from ...program.memory import Capacity
-from ...program.place import StepGraph, place, step_graphs
+from ...program.place import place, step_graphs
 from ...program.program import Program
+from ...serving.fleet_plan import decode_pool, decode_side
 from ...serving.metrics import ServeResult
-from ...serving.replica_kind import kind_of_replica, replica_degrees
+from ...serving.replica_kind import ReplicaKind, kind_of_replica
 from ...serving.request import Request
 from ...serving.simulate import load_requests, simulate
 from ...serving.step_cost import StepCost
@@ -32,19 +34,18 @@ class Replica:
     """A configuration with everything that does not depend on how many replicas a fleet has.
 
     Attributes:
-        cache_tokens: tokens that the cache of one replica holds.
-        most_sequences: sequences of a batch: the scheduler's limit, or what states of recurrent layers leave room for.
+        kind: what a replica is; the one that reads prompts, where pools are apart.
+        decode: the one that generates; ``kind`` where pools are not apart.
     """
 
+    configuration: Configuration
     machine: Machine
     workload: WorkloadSpec
     engine: EngineSpec
     capacity: Capacity
     program: Program
-    graphs: StepGraph
-    cost: StepCost
-    cache_tokens: int
-    most_sequences: int
+    kind: ReplicaKind
+    decode: ReplicaKind
     base: Path
 
     @property
@@ -54,24 +55,66 @@ class Replica:
         return self.workload.serving
 
     @property
+    def divided(self) -> bool:
+        """Prompts and generation are on replicas of their own."""
+        return self.serving.disaggregated is not None
+
+    @property
+    def cost(self) -> StepCost:
+        """Of steps that read prompts, without drafts."""
+        return self.kind.plain_cost
+
+    @property
+    def decode_cost(self) -> StepCost:
+        """Of steps that generate, without drafts."""
+        return self.decode.plain_cost
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that the cache of one replica holds: of either pool."""
+        return min(self.kind.pages, self.decode.pages) * int(self.serving.cache.page)
+
+    @property
+    def most_sequences(self) -> int:
+        """Sequences of a batch: the scheduler's limit, or what states of recurrent layers leave room for."""
+        return self.decode.scheduling.most_sequences
+
+    @property
     def cost_tokens(self) -> int:
         """Tokens of the largest step."""
         return int(self.serving.scheduler.max_tokens)
 
+    @property
+    def most_a_step(self) -> int:
+        """Tokens that a sequence can get out of one step: more than one where drafts are accepted."""
+        speculative = self.serving.speculative
+        return 1 if speculative is None else 1 + int(speculative.tokens)
+
     def serve(self, replicas: int, load: Load, seed: int, watch: Watch = iter) -> ServeResult:
-        """Simulate a fleet. Replicas do not talk to each other, so they need not be joined: only one has to be.
+        """Simulate a fleet of so many replicas in all. They need not be joined: only each of them has to be.
 
         *watch* wraps the requests while they arrive, and may end the simulation by raising.
+
+        Raises:
+            SpecError: the simulation ran on other devices than the plan counts.
         """
         serving = load.on(self.serving)
-        workload = self.workload.model_copy(
-            update={"serving": serving.model_copy(update={"replicas": type(serving.replicas)(replicas)})}
-        )
-        joined = max(self.capacity.devices, replicas * self.program.degrees.devices)
-        capacity = replace(self.capacity, devices=joined)
-        return simulate(
+        count, split = type(serving.replicas), serving.disaggregated
+        pools, used = self.configuration.pools(replicas), self.configuration.used(replicas)
+        if split is None:
+            serving = serving.model_copy(update={"replicas": count(replicas)})
+        else:
+            counts = {f"{pool.name}_replicas": count(pool.replicas) for pool in pools}
+            serving = serving.model_copy(update={"disaggregated": split.model_copy(update=counts)})
+        workload = self.workload.model_copy(update={"serving": serving})
+        capacity = replace(self.capacity, devices=max(self.capacity.devices, used))
+        served = simulate(
             self.machine, workload, self.engine, capacity, self.program, self.base, seed=seed, progress=watch
         )
+        if served.devices != used:
+            what = f"{self.configuration.label}: {served.devices} devices were simulated where {used} are counted"
+            raise SpecError(what, expected="a way to serve whose devices stay the same")
+        return served
 
 
 def requests_of(workload: WorkloadSpec, base: Path, load: Load, seed: int) -> tuple[list[Request], int]:
@@ -98,60 +141,96 @@ def prepare(configuration: Configuration, base: Path, change: Callable[[Machine]
     machine = change(load_machine(configuration.hardware, configuration.on_hardware))
     workload, capacity = configuration.workload, capacity_of(machine)
     engine = engine_of(workload, base)
-    # Memory is judged by the cache that remains, not by a batch of full sequences: one sequence is placed.
-    single = workload.model_copy(update={"batch": type(workload.batch)(1)})
+    # Memory is judged by the cache that remains, not by a batch of full sequences: one for each data rank is placed.
+    ranks = int(configuration.parallelism.data) * int(configuration.parallelism.microbatches)
+    single = workload.model_copy(update={"batch": type(workload.batch)(ranks)})
     program = place(single, engine, capacity, base)
-    graphs = step_graphs(workload, engine, capacity, replica_degrees(program.degrees)[0], base)
-    assert workload.serving is not None
-    kind = kind_of_replica(machine, workload, workload.serving, engine, capacity, program, base)
-    cache_tokens, sequences = kind.pages * int(workload.serving.cache.page), kind.scheduling.most_sequences
-    return Replica(machine, workload, engine, capacity, program, graphs, kind.plain_cost, cache_tokens, sequences, base)
+    serving = workload.serving
+    assert serving is not None
+    kind = kind_of_replica(machine, workload, serving, engine, capacity, program, base)
+    decode = kind
+    if serving.disaggregated is not None:
+        if kind.copies > 1:
+            raise UnsupportedError(
+                f"{kind.copies} data ranks that share nothing are replicas of their own; expected a data degree of 1 "
+                "where prompts and generation are apart"
+            )
+        decode = decode_side(kind, machine, workload, serving, engine, capacity, program, base)
+        try:
+            decode_pool(serving, machine, kind, decode)
+        except SpecError as error:
+            raise UnsupportedError(error.what) from None
+    return Replica(configuration, machine, workload, engine, capacity, program, kind, decode, base)
 
 
 def dynamic_energy_j(replica: Replica, served: ServeResult) -> float | None:
-    """Joules of a served load beyond idle power; None where the device's file does not say.
+    """Joules of a served load beyond idle power; None where the device's file does not say, and with drafts.
 
     Operations and bytes add up, so energy is linear in tokens: what a step costs however many tokens it has (the
     weights, mostly), times the steps; what a further token costs, times the tokens; attention, by the mean context of
     answers and of prompts. Prompts that share a batch read the weights once, as steps do.
     """
+    if replica.serving.speculative is not None:
+        return None  # tokens that were drafted and refused are not counted
+    read = served.input_tokens - served.cached_tokens
+    written = served.output_tokens + served.recomputed_tokens
+    if not replica.divided:
+        return _pool_j(replica, replica.kind, served, served.steps, read + written, prompts=True, answers=True)
+    # A prompt's last step brings the first token of its answer.
+    reading, generating = (pool.steps for pool in served.pools)
+    first = _pool_j(replica, replica.kind, served, reading, read, prompts=True, answers=False)
+    rest = written - served.completed
+    after = _pool_j(replica, replica.decode, served, generating, rest, prompts=False, answers=True)
+    return None if first is None or after is None else first + after
+
+
+def _pool_j(
+    replica: Replica, kind: ReplicaKind, served: ServeResult, steps: int, tokens: int, *, prompts: bool, answers: bool
+) -> float | None:
+    """Joules beyond idle power of replicas that took so many steps with so many tokens."""
     done = max(1, served.completed)
     new = max(1.0, (served.input_tokens - served.cached_tokens) / done)
     context = served.input_tokens / done + served.output_tokens / done / 2.0
-    one, many, cost = 1, 64, replica.cost
+    # One sequence for every data rank and microbatch, so that none computes padding alone.
+    one, cost, ways = kind.degrees.data * kind.degrees.pipeline, kind.plain_cost, (replica, kind)
+    many = 64 * one
     shared = cost.by_token | cost.by_logit
-    low = _joules(replica, "generation", one, 1, 1, shared)
-    high = _joules(replica, "generation", many, 1, 1, shared)
-    reading = _joules(replica, "generation", one, 1, max(1, round(context)), cost.by_sequence)
-    prompt = _joules(replica, "context", one, round(new), round(served.input_tokens / done), cost.by_sequence)
+    low = _joules(*ways, "generation", one, 1, 1, shared)
+    high = _joules(*ways, "generation", many, 1, 1, shared)
+    reading = _joules(*ways, "generation", one, 1, max(1, round(context)), cost.by_sequence)
+    prompt = _joules(*ways, "context", 1, round(new), round(served.input_tokens / done), cost.by_sequence)
     if low is None or high is None or reading is None or prompt is None:
         return None
     token = (high - low) / (many - one)
-    tokens = served.input_tokens - served.cached_tokens + served.recomputed_tokens + served.output_tokens
-    joules = served.steps * max(0.0, low - token) + tokens * token
-    joules += served.output_tokens * reading + served.completed * prompt
-    return joules * replica.program.degrees.devices
+    joules = steps * max(0.0, low - one * token) + tokens * token
+    joules += answers * served.output_tokens * reading / one + prompts * served.completed * prompt
+    # Data ranks that share nothing are replicas of their own, whose steps are counted apart.
+    return joules * kind.devices
 
 
-def _joules(replica: Replica, phase: str, batch: int, q_len: int, kv_len: int, wanted: set[str]) -> float | None:
+def _joules(
+    replica: Replica, kind: ReplicaKind, phase: str, batch: int, q_len: int, kv_len: int, wanted: set[str]
+) -> float | None:
     """Energy of the wanted operators of one step on one device."""
-    total = 0.0
-    for name, node, count in _nodes(replica, phase, batch, q_len, kv_len):
+    total, device = 0.0, kind.machine.device
+    for name, node, count in _nodes(replica, kind, phase, batch, q_len, kv_len):
         if name not in wanted:
             continue
-        lowered = replica.machine.device.lower(node.op, replica.engine.fused_pointwise)
-        one = replica.machine.device.energy_j(node.op, lowered)
+        one = device.energy_j(node.op, device.lower(node.op, replica.engine.fused_pointwise))
         if one is None:
             return None
         total += one * count
     return total
 
 
-def _nodes(replica: Replica, phase: str, batch: int, q_len: int, kv_len: int) -> Iterator[tuple[str, Node, int]]:
-    yield from replica.graphs(phase, batch, max(1, q_len), max(1, kv_len, q_len), 1).walk()
+def _nodes(
+    replica: Replica, kind: ReplicaKind, phase: str, batch: int, q_len: int, kv_len: int
+) -> Iterator[tuple[str, Node, int]]:
+    graphs = step_graphs(replica.workload, replica.engine, kind.capacity, kind.degrees, replica.base)
+    yield from graphs(phase, batch, max(1, q_len), max(1, kv_len, q_len), 1).walk()
 
 
 def energy_j(replica: Replica, served: ServeResult) -> float | None:
     """Joules of the whole fleet over the run: idle power of every device, and what work adds."""
     idle, work = replica.machine.device.idle_power_w, dynamic_energy_j(replica, served)
-    return None if idle is None or work is None else idle * served.devices * served.duration_s + work
+    return None if idle is None or work is None else idle * served.device_seconds + work

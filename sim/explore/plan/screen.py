@@ -3,8 +3,7 @@
 Three judgements, from sure to rough:
 
 * *floor*: a request that has a replica to itself already misses a promise (then no number of replicas helps);
-* *least replicas*: all prompt tokens at the fastest rate of a step, or all answers at the largest batch, take longer
-  than the load lasts on fewer (a bound: the two are not added, since a step can do both);
+* *least replicas*: all prompt tokens at the fastest rate of a step take longer than the load lasts on fewer;
 * *estimated replicas*: the steady state of continuous batching. With ``B`` sequences that generate, a step brings
   ``B`` tokens and ``B/O`` requests end, so ``c = B·P/O`` prompt tokens have to be read a step; the step takes
   ``t(B, c)``, the replica serves ``B/(O·t)`` requests a second, and a token takes ``t``. A prompt waits as in a queue
@@ -17,7 +16,7 @@ Three judgements, from sure to rough:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ...serving.request import Request
@@ -25,6 +24,9 @@ from ...serving.step_cost import grid
 from ...spec.plan import PlanSlo
 from .configurations import Configuration
 from .replica import Replica
+
+Judge = Callable[[int], tuple[float, float, int] | None]
+"""Replicas → (first-token time, token time, batch), or None where a promise is missed."""
 
 SURE = 1.05
 """A floor is believed beyond so many times its limit: step costs are interpolated, and batches padded."""
@@ -139,11 +141,12 @@ def screen(configuration: Configuration, replica: Replica, load: LoadShape, slo:
     if floor > SURE:
         message = f"a request alone on a replica already takes {floor:.2f} times what is promised"
         return replace(base, status="too_slow", message=message)
-    least = least_replicas(replica, load, slo)
+    least = configuration.holding(least_replicas(replica, load, slo), 1)
     if least > configuration.most_replicas:
         message = f"the load needs at least {least} replicas; the largest fleet has {configuration.most_replicas}"
         return replace(base, status="too_large", message=message, least=least)
-    n, ttft, tpot, batch = _estimate(replica, load, slo, least, configuration.most_replicas)
+    judge = _judge_pools(replica, load, slo) if replica.divided else _judge(replica, load, slo)
+    n, ttft, tpot, batch = _estimate(judge, least, configuration.most_replicas)
     return replace(base, least=least, estimated=n, estimated_ttft_s=ttft, estimated_tpot_s=tpot, batch=batch)
 
 
@@ -157,7 +160,8 @@ def _floor(replica: Replica, load: LoadShape, slo: PlanSlo) -> float:
             value = alone_ttft_s(replica, max(1, int(new)), 0)
         elif latency == "tpot":
             contexts = [p + o / 2.0 for p, o in zip(load.prompts, load.outputs, strict=True) if o > 1]
-            value = replica.cost.generate_s(1, at(contexts, percentile)) if contexts else 0.0
+            value = replica.decode_cost.generate_s(1, at(contexts, percentile)) if contexts else 0.0
+            value /= replica.most_a_step
         else:
             continue
         worst = max(worst, value / limit)
@@ -165,7 +169,7 @@ def _floor(replica: Replica, load: LoadShape, slo: PlanSlo) -> float:
 
 
 def least_replicas(replica: Replica, load: LoadShape, slo: PlanSlo) -> int:
-    """A lower bound on the replicas: work at the best rate over the time there is for it.
+    """A lower bound on the replicas that read prompts: work at the best rate over the time there is for it.
 
     The slowest requests that promises allow to miss do not count, and what is promised of the last ones is added to
     the time there is.
@@ -225,18 +229,13 @@ def steady_states(replica: Replica, load: LoadShape) -> list[_State]:
     return states
 
 
-def _estimate(
-    replica: Replica, load: LoadShape, slo: PlanSlo, least: int, most: int
-) -> tuple[int, float | None, float | None, int]:
+def _estimate(judge: Judge, least: int, most: int) -> tuple[int, float | None, float | None, int]:
     """Replicas that the steady state asks for, with its first-token time, token time and batch."""
-    states = steady_states(replica, load)
-    if not states or load.rate <= 0.0:
-        return least, None, None, 0
     found: tuple[int, float | None, float | None, int] | None = None
     low, high = least, most
     while low <= high:
         middle = (low + high) // 2
-        judged = _at_rate(replica, states, load, slo, load.rate / middle)
+        judged = judge(middle)
         if judged is not None:
             found, high = (middle, *judged), middle - 1
         else:
@@ -244,13 +243,42 @@ def _estimate(
     return found or (most, None, None, 0)
 
 
-def _at_rate(
-    replica: Replica, states: Sequence[_State], load: LoadShape, slo: PlanSlo, rate: float
-) -> tuple[float, float, int] | None:
+def _judge(replica: Replica, load: LoadShape, slo: PlanSlo) -> Judge:
+    """Fleets whose replicas read prompts and generate."""
+    states = steady_states(replica, load)
+    return lambda n: _at_rate(states, load, slo, load.rate / n) if states else None
+
+
+def _judge_pools(replica: Replica, load: LoadShape, slo: PlanSlo) -> Judge:
+    """Fleets whose prompts are read on other replicas than answers are generated on.
+
+    A prompt waits for a replica that reads one after the other, its answer takes steps without prompts beside it.
+    What the way of its cache takes is left to the simulation.
+    """
+    out, context = max(1.0, load.output), load.prompt + max(1.0, load.output) / 2.0
+    room = int(replica.cache_tokens // max(1.0, load.prompt + out))
+    prompt_s = alone_ttft_s(replica, max(1, round(load.new)), 0)
+    states = []
+    for batch in grid(max(1, min(replica.most_sequences, room)), 2):
+        step = replica.decode_cost.generate_s(batch, context)
+        states.append(_State(batch, step, batch / (out * step), prompt_s, prompt_s))
+
+    def judge(n: int) -> tuple[float, float, int] | None:
+        reading, generating = (pool.replicas for pool in replica.configuration.pools(n))
+        state = next((s for s in states if s.rate >= load.rate / generating), None)
+        return None if state is None else _promised(state, load, slo, load.rate / reading)
+
+    return judge
+
+
+def _at_rate(states: Sequence[_State], load: LoadShape, slo: PlanSlo, rate: float) -> tuple[float, float, int] | None:
     """(first-token time, token time, batch) at a rate a replica; None where a promise is missed."""
     state = next((s for s in states if s.rate >= rate), None)
-    if state is None:
-        return None
+    return None if state is None else _promised(state, load, slo, rate)
+
+
+def _promised(state: _State, load: LoadShape, slo: PlanSlo, rate: float) -> tuple[float, float, int] | None:
+    """(first-token time, token time, batch) where prompts come at a rate; None where a promise is missed."""
     busy = rate * state.work_s
     if busy >= BUSIEST:
         return None

@@ -134,9 +134,9 @@ class Worker:
         try:
             replica = self._replica(task)
             if task.configuration.most_replicas < 1:
-                needed = task.configuration.bought(1)
-                message = f"one replica takes {needed} devices; the largest fleet has {task.configuration.most_devices}"
-                return Screened(task.configuration, "too_large", message)
+                c = task.configuration
+                message = f"the smallest fleet takes {c.bought(c.fewest)} devices; the largest has {c.most_devices}"
+                return Screened(c, "too_large", message)
             return screen(task.configuration, replica, self._shape(task, replica), task.slo)
         except DoesNotFitError as error:
             return Screened(task.configuration, "does_not_fit", str(error))
@@ -200,6 +200,8 @@ class Worker:
 
     def _holds(self, task: Task, replica: Replica, replicas: int, factor: float, least: float = 0.0) -> bool:
         """Whether the promises hold; with *least*, whether no more than that share of the requests misses one."""
+        if replicas < task.configuration.fewest:
+            return False
         what = (task.configuration, task.changes, task.load, task.slo, task.seed, task.folder, replicas, factor)
         key = repr((*what, least))
         self._asked.add(key)
@@ -208,7 +210,7 @@ class Worker:
             watch = Watch(task.slo, self._count(task, replica, load), least)
             try:
                 served = replica.serve(replicas, load, task.seed, watch)
-                found = measured(served, task.slo, factor, None)
+                found = measured(served, task.slo, replicas, factor, None)
                 self._measured.setdefault(repr(what), found)
                 self._held[key] = found.holds or bool(least)
             except BrokenError:
@@ -238,7 +240,7 @@ class Worker:
         if kept is None or (energy and kept.energy_j is None):
             served = replica.serve(replicas, task.load.times(factor), task.seed)
             joules = energy_j(replica, served) if energy else None
-            kept = self._measured[key] = measured(served, task.slo, factor, joules)
+            kept = self._measured[key] = measured(served, task.slo, replicas, factor, joules)
         return kept
 
 
