@@ -27,6 +27,7 @@ from ...spec.overrides import apply
 from ...spec.study import StudySpec, parse_constraint
 from ...spec.workload import WorkloadSpec
 from ...spec.yaml_loader import Document
+from .counts import apart, with_counts
 from .lane_gpu import LaneGpu, rate_path
 from .lane_reading import LaneReading, readable
 from .length_reading import LengthReading
@@ -201,13 +202,24 @@ class Evaluator:
         return self._keep((section, name), lambda: load_document(section, name))
 
     def _workload(self, group: _Group) -> tuple[WorkloadSpec, Path]:
-        document = self._document("workloads", self._file(group.workload))
+        others, numbers = apart(group.on_workload)
+        if numbers:
+            try:
+                workload, base = self._whole_workload(group.workload, others)
+            except EffsimError:  # it may be right with these numbers alone
+                return self._whole_workload(group.workload, group.on_workload)
+            return with_counts(workload, numbers), base
+        return self._whole_workload(group.workload, group.on_workload)
+
+    def _whole_workload(self, name: str, assignments: tuple[str, ...]) -> tuple[WorkloadSpec, Path]:
+        """A workload read from its file, with all *assignments*."""
+        document = self._document("workloads", self._file(name))
 
         def make() -> tuple[WorkloadSpec, Path]:
-            changed = apply(document, group.on_workload, "workload")
+            changed = apply(document, assignments, "workload")
             return build(WorkloadSpec, changed, root="workload"), Path(document.file).parent
 
-        return self._keep(("workload", group.workload, group.on_workload), make)
+        return self._keep(("workload", name, assignments), make)
 
     def _engine(self, group: _Group, workload: WorkloadSpec, base: Path) -> EngineSpec:
         name = workload.engine if group.engine is None else self._file(group.engine)
