@@ -26,8 +26,8 @@ from .parallel import check_degrees
 from .place import Builder, builder_of, candidates, degrees_of, program_of, samples
 from .program import Degrees, Memory, Program
 
-Columns = dict[Operator, tuple[Operator, ...]]
-"""Operators of one point, each with those of all points in its place."""
+Columns = dict[Operator, tuple[str, tuple[Operator, ...]]]
+"""Operators of one point, each with the field that differs and the operators of all points in its place."""
 
 
 class Opaque(Exception):  # noqa: N818 - a control signal, not an error
@@ -281,8 +281,9 @@ class DecodeFamily:
             made = b.template(degrees, captured, lengths[0])
             if made is None or not all(made.admits(n) for n in lengths):
                 return None
-            for ops in made.varying(lengths).values():
-                columns[ops[0]] = ops
+            varying = made.varying(lengths)
+            for name, _, part in made.places:
+                columns[varying[name][0]] = (part, varying[name])
         return program, columns
 
 

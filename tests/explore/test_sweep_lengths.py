@@ -38,9 +38,11 @@ def together(both: Evaluator, points: Any) -> list[dict[str, Any] | None]:
     groups: dict[Any, list[int]] = {}
     for index, point in enumerate(points):
         groups.setdefault(both._group(point), []).append(index)
+    waiting: list[Any] = []
     for (group, lanes), members in groups.items():
         assert len(lanes) == 1
-        both._lengths(group, lanes[0], points, members, found)
+        waiting += both._lengths(group, lanes[0], points, members)
+    both._read_lengths(waiting, found)
     return found
 
 

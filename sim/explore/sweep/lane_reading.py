@@ -11,14 +11,11 @@ from ...devices.device import Device
 from ...graph.operator import Operator
 from ...program.program import Phase, Program
 from ...readings.launch import ahead_s, between_steps_s, node_launch_s
-from .lanes import Diverged, Lanes, run
+from .lanes import UNTRACED, Diverged, Lanes, run
 
 READINGS = ("analytic", "roofline")
 MODES = ("graph", "stream")
 """Launch modes whose cost is a sum over operators, unless a host runs ahead of the device."""
-
-UNTRACED = (TypeError, ValueError, AttributeError, ArithmeticError)
-"""What a model raises where it does with its numbers what lanes cannot do (powers, remainders, arrays of its own)."""
 
 
 def readable(program: Program, reading: str, device: Device) -> bool:
