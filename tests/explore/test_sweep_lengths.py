@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from effsim.explore.sweep import evaluate
 from effsim.explore.sweep.evaluate import Evaluator
 from effsim.explore.sweep.sampling import Points
 from effsim.graph.graph import Graph, Node
@@ -57,10 +56,7 @@ def together(both: Evaluator, points: Any) -> list[dict[str, Any] | None]:
         ("cpu_xeon", "llama7b_decode", {}),
     ],
 )
-def test_prompts_together_are_prompts_apart(
-    hardware: str, workload: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluate, "FEW", 1)
+def test_prompts_together_are_prompts_apart(hardware: str, workload: str, more: dict[str, Any]) -> None:
     made = study(hardware, workload, **more)
     both, points = Evaluator(made, "."), Points(made, 0).take(0, SAMPLES)
     rows = together(both, points)

@@ -39,7 +39,7 @@ READINGS = {"roofline": roofline, "analytic": analytic, "events": events}
 MOST_KEPT = 256
 """Machines, workloads and programs that an evaluator keeps of each."""
 FEW = 4
-"""Fewer points than this are read one by one."""
+"""Fewer points than this, of those that differ in hardware, are read one by one."""
 PROMPT = "workload.prompt"
 """The parameter of the workload whose values are read together, in a decode."""
 
@@ -90,8 +90,8 @@ class Evaluator:
             groups.setdefault(self._group(point), []).append(index)
         waiting: list[_Waiting] = []
         for (group, lanes), members in groups.items():
-            if [self._paths[position] for position in lanes] == [PROMPT]:
-                waiting += self._lengths(group, lanes[0], points, members)
+            if not lanes or self._paths[lanes[0]] == PROMPT:
+                waiting += self._lengths(group, lanes[0] if lanes else None, points, members)
             else:
                 self._together(group, lanes, points, members, found)
         self._read_lengths(waiting, found)
@@ -279,7 +279,7 @@ class Evaluator:
         self, group: _Group, lanes: tuple[int, ...], points: Sequence[Point], members: list[int], out: list[Row | None]
     ) -> None:
         """Points that differ only in rates, where they can be read together; the others are left as they are."""
-        if not lanes or len(members) < FEW or group.replicas < 1:
+        if len(members) < FEW or group.replicas < 1:
             return
         values = [[float(points[i][position].value) for position in lanes] for i in members]
         try:
@@ -304,16 +304,25 @@ class Evaluator:
         for place_, index in enumerate(members):
             out[index] = {name: column[place_] for name, column in plain.items()}
 
-    def _lengths(self, group: _Group, position: int, points: Sequence[Point], members: list[int]) -> Iterator[_Waiting]:
-        """Points that differ only in the prompt of a decode, where they can be read together."""
-        if len(members) < FEW or group.replicas < 1:
+    def _lengths(
+        self, group: _Group, position: int | None, points: Sequence[Point], members: list[int]
+    ) -> Iterator[_Waiting]:
+        """Points of a decode that differ only in the prompt (at *position*) or not at all, where these can be read.
+
+        Even a single one: its operators are lowered together with those of other groups.
+        """
+        if group.replicas < 1:
             return
-        prompts = [int(points[i][position].value) for i in members]
         try:
             machine = self._machine(group.hardware, group.on_hardware)
-            for extreme in (min(prompts), max(prompts)):  # bounds of fields are checked as for any other assignment
-                checked = replace(group, on_workload=(*group.on_workload, f"{PROMPT}={extreme}"))
-                workload, base = self._workload(checked)
+            if position is None:
+                workload, base = self._workload(group)
+                prompts = [int(workload.prompt)] * len(members)
+            else:
+                prompts = [int(points[i][position].value) for i in members]
+                for extreme in (min(prompts), max(prompts)):  # bounds are checked as for any other assignment
+                    checked = replace(group, on_workload=(*group.on_workload, f"{PROMPT}={extreme}"))
+                    workload, base = self._workload(checked)
             model = self._model(workload, base)
             if model is None or type(machine.device).prepare is not Device.prepare:
                 return
