@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 import effsim
 from effsim.devices.gpu.device import GpuDevice
+from effsim.devices.registry import load_machine
 from effsim.explore.sweep.evaluate import Evaluator
+from effsim.explore.sweep.lane_gpu import rate_path
 from effsim.explore.sweep.lanes import Diverged, Lanes, run
 from effsim.explore.sweep.sampling import Points
 from effsim.spec.study import StudySpec
@@ -33,9 +35,17 @@ RATES = {
 }
 
 
-def evaluator(hardware: str, workload: str, prefix: str, reading: str = "analytic", **more: Any) -> Any:
-    """An evaluator and its points over every rate."""
-    parameters = [{"path": f"{prefix}.{path}", "range": {"low": a, "high": b}} for path, (a, b) in RATES.items()]
+def evaluator(
+    hardware: str,
+    workload: str,
+    prefix: str,
+    reading: str = "analytic",
+    rates: dict[str, tuple[str, str]] | None = None,
+    **more: Any,
+) -> Any:
+    """An evaluator and its points over every rate, or the *rates* that are given."""
+    chosen = RATES if rates is None else rates
+    parameters = [{"path": f"{prefix}.{path}", "range": {"low": a, "high": b}} for path, (a, b) in chosen.items()]
     fields = {"kind": "study", "name": "t", "hardware": hardware, "workload": workload, "reading": reading}
     fields |= {"parameters": parameters, "method": "random", "objectives": [{"name": "time_s", "goal": "min"}]}
     study = StudySpec.model_validate(fields | {"samples": 24} | more)
@@ -94,6 +104,67 @@ def test_points_read_together_are_points_read_alone(
     for index in (0, 7, 23):
         alone = both._judged(read_alone(both, points[index]))
         same(alone, {name: value for name, value in together[index].items() if name in alone})
+
+
+def link(path: str) -> dict[str, tuple[str, str]]:
+    """Ranges of a link's numbers, wide enough that other algorithms become the fastest."""
+    return {f"{path}.bandwidth": ("70 GB/s", "2000 GB/s"), f"{path}.latency": ("0.1 us", "20 us")}
+
+
+SIXTEEN = {"set": ["workload.parallelism={tensor: 16}"]}
+"""Tensor ranks on two nodes."""
+
+FAST = {"memory.bandwidth": ("0.5 TB/s", "20 TB/s"), "clock.sustained": ("0.5 GHz", "3 GHz")}
+
+
+@pytest.mark.parametrize(
+    ("hardware", "workload", "rates", "more"),
+    [
+        ("gpu_h100", "llama3_70b_decode", link("links.nvlink") | FAST, {}),
+        ("gpu_h100", "llama3_70b_decode", link("links.nvlink"), {"reading": "roofline"}),
+        ("system_dgx_h100", "llama3_70b_prefill", link("topology.0"), {}),
+        ("system_h100_64", "llama3_70b_decode", link("topology.0") | link("topology.1"), SIXTEEN),
+        (
+            "system_a100_64",
+            "llama3_70b_decode",
+            link("topology.1"),
+            {"set": [*SIXTEEN["set"], "hardware.collectives=halving_doubling"]},
+        ),
+    ],
+)
+def test_links_read_together_are_links_read_alone(
+    hardware: str, workload: str, rates: dict[str, tuple[str, str]], more: dict[str, Any]
+) -> None:
+    both, points = evaluator(hardware, workload, "hardware", rates=rates, **more)
+    found = read_together(both, points)
+    assert None not in found
+    assert len({row["time_s"] for row in found}) == len(points), "the program was meant to use these links"
+    for point, row in zip(points, found, strict=True):
+        same(read_alone(both, point), row)
+
+
+def test_where_another_link_becomes_the_fastest_points_are_read_alone() -> None:
+    slow = {"links.nvlink.bandwidth": ("10 GB/s", "200 GB/s")}  # below PCIe and above
+    both, points = evaluator("gpu_h100", "llama3_70b_decode", "hardware", rates=slow)
+    assert read_together(both, points) == [None] * len(points)
+    alone, row = both._judged(read_alone(both, points[3])), both.rows(points)[3]
+    same(alone, {name: row[name] for name in alone})
+
+
+@pytest.mark.parametrize(
+    ("hardware", "path"),
+    [
+        ("gpu_h100", "hardware.links.pcie.bandwidth"),  # copies to the host read it, too
+        ("gpu_h100", "hardware.links.nvlink.max_devices"),
+        ("gpu_h100", "hardware.topology.0.bandwidth"),
+        ("system_dgx_h100", "hardware.topology.1.bandwidth"),
+        ("system_dgx_h100", "hardware.topology.0.size"),
+        ("system_dgx_h100", "hardware.device.links.nvlink.bandwidth"),  # the system's levels join its devices
+        ("system_h100_attacc", "hardware.topology.0.bandwidth"),
+    ],
+)
+def test_what_decides_more_than_a_rate_is_no_lane(hardware: str, path: str) -> None:
+    assert rate_path(load_machine(hardware), path) is None
 
 
 @pytest.mark.parametrize("engine", HOSTS)
