@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import effsim
 from effsim.devices.gpu.device import GpuDevice
 from effsim.devices.registry import load_machine
+from effsim.elementwise import elementwise
 from effsim.explore.sweep.evaluate import Evaluator
 from effsim.explore.sweep.lane_gpu import rate_path
 from effsim.explore.sweep.lanes import Diverged, Lanes, run
@@ -258,6 +259,35 @@ def test_branches_part_the_points_and_change_no_bit(pairs: list[tuple[int, int]]
 
     run(len(pairs), work, keep)
     assert out.tolist() == [branchy(float(x), float(y)) for x, y in columns.tolist()]
+
+
+@given(st.lists(st.tuples(st.integers(-40, 40), st.integers(1, 9)), min_size=1, max_size=20), st.integers(1, 7))
+def test_whole_numbers_divide_as_those_of_one_point(pairs: list[tuple[int, int]], other: int) -> None:
+    a, b = (Lanes(np.array(column, dtype=np.int64)) for column in zip(*pairs, strict=True))
+    found = (*divmod(a, b), *divmod(a, other), *divmod(other, b), a // b, a % other, other // b, other % b)
+    alone = [
+        (*divmod(x, y), *divmod(x, other), *divmod(other, y), x // y, x % other, other // y, other % y)
+        for x, y in pairs
+    ]
+    assert list(zip(*(one.values.tolist() for one in found), strict=True)) == alone
+
+
+def test_whole_numbers_of_points_stay_whole() -> None:
+    up, down = math.ceil(Lanes(np.array([1.5, 3.0]))), math.floor(Lanes(np.array([1.5, 3.0])))
+    assert (up.values.tolist(), down.values.tolist()) == ([2, 3], [1, 3])  # type: ignore[attr-defined]
+    assert math.ceil(Lanes(np.array([1.5, 1.7]))) == 2
+    with pytest.raises(OverflowError):
+        math.ceil(Lanes(np.array([math.inf, math.inf])))
+    with pytest.raises(Diverged):
+        math.ceil(Lanes(np.array([math.inf, 1.0])))
+    with pytest.raises(ZeroDivisionError):
+        Lanes(np.array([1, 2])) // Lanes(np.array([1, 0]))
+
+
+def test_a_rule_that_searches_is_asked_point_by_point() -> None:
+    rule = elementwise(lambda n, most: next(k for k in range(most, 0, -1) if n % k == 0))
+    found = rule(Lanes(np.array([12, 35, 7])), 6)
+    assert found.values.tolist() == [rule(12, 6), rule(35, 6), rule(7, 6)] == [6, 5, 1]
 
 
 def test_a_number_that_differs_is_no_plain_number() -> None:

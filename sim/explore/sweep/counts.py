@@ -20,24 +20,18 @@ _COUNT: Final = re.compile(r"workload\.(batch|prompt|generate)=([1-9][0-9]{0,8})
 def apart(assignments: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]]:
     """The assignments without those of whole numbers, and these numbers by field, the last of each.
 
-    A field that is also assigned in another way stays with the others.
+    Where such a field is assigned in another way, too, none is taken out.
 
     >>> apart(("workload.batch=8", "workload.layers=2", "workload.batch=4"))
     (('workload.layers=2',), {'batch': 4})
     """
-    others, found = [], []
-    for assignment in assignments:
-        match = _COUNT.fullmatch(assignment)
-        (others if match is None else found).append(assignment)
+    matches = {assignment: _COUNT.fullmatch(assignment) for assignment in assignments}
+    others = tuple([assignment for assignment in assignments if matches[assignment] is None])
+    numbers = {match[1]: int(match[2]) for match in (matches[assignment] for assignment in assignments) if match}
     taken = {re.split(r"[.=]", other, maxsplit=2)[1].strip() for other in others if "." in other}
-    numbers: dict[str, int] = {}
-    for assignment in found:
-        match = _COUNT.fullmatch(assignment)
-        assert match is not None
-        if match[1] in taken:
-            return tuple(assignments), {}
-        numbers[match[1]] = int(match[2])
-    return tuple(others), numbers
+    if taken & numbers.keys():
+        return tuple(assignments), {}
+    return others, numbers
 
 
 def with_counts(workload: WorkloadSpec, numbers: Mapping[str, int]) -> WorkloadSpec:

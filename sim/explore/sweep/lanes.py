@@ -131,16 +131,16 @@ class Lanes:
         return Lanes(_raw(other) / self.values)
 
     def __floordiv__(self, other: Any) -> Lanes:
-        return divmod(self, other)[0]
+        return _divided(self.values, _raw(other))[0]
 
     def __rfloordiv__(self, other: Any) -> Lanes:
-        return divmod(other, self)[0]  # type: ignore[no-any-return]
+        return _divided(_raw(other), self.values)[0]
 
     def __mod__(self, other: Any) -> Lanes:
-        return divmod(self, other)[1]
+        return _divided(self.values, _raw(other))[1]
 
     def __rmod__(self, other: Any) -> Lanes:
-        return divmod(other, self)[1]  # type: ignore[no-any-return]
+        return _divided(_raw(other), self.values)[1]
 
     def __divmod__(self, other: Any) -> tuple[Lanes, Lanes]:
         return _divided(self.values, _raw(other))
