@@ -22,11 +22,12 @@ from ..spec.engine import EngineSpec
 from ..spec.fields import IntQuantity
 from ..spec.workload import Parallelism, WorkloadSpec
 from .memory import Capacity
-from .place import Builder, builder_of, candidates, degrees_of, placed, samples
+from .parallel import check_degrees
+from .place import Builder, builder_of, candidates, degrees_of, program_of, samples
 from .program import Degrees, Memory, Program
 
-Columns = dict[Operator, tuple[Operator, ...]]
-"""Operators of one point, each with those of all points in its place."""
+Columns = dict[Operator, tuple[str, tuple[Operator, ...]]]
+"""Operators of one point, each with the field that differs and the operators of all points in its place."""
 
 
 class Opaque(Exception):  # noqa: N818 - a control signal, not an error
@@ -84,6 +85,7 @@ class GraphTemplate:
 
     def __init__(self, graph: Graph, length: Length) -> None:
         self._graph, self._asked = graph, tuple(dict.fromkeys(length.asked))
+        self._made: dict[tuple[int, ...], dict[str, tuple[Operator, ...]]] = {}
         self.places: list[tuple[str, Node, str]] = []
         for name, node, _ in graph.walk():
             held = _held_in(node.op, length)
@@ -101,16 +103,22 @@ class GraphTemplate:
         Raises:
             UnsupportedError: one of them cannot have such a length.
         """
-        return {name: tuple([_with(node.op, part, n) for n in lengths]) for name, node, part in self.places}
+        key = tuple(lengths)
+        if key not in self._made:
+            self._made[key] = {name: _with_each(node.op, part, key) for name, node, part in self.places}
+        return self._made[key]
 
     def graph(self, length: int) -> Graph:
         """The whole graph of one length."""
-        made = {id(node): _with(node.op, part, length) for _, node, part in self.places}
+        made = {id(node): _with_each(node.op, part, (length,))[0] for _, node, part in self.places}
         return self._graph.map(lambda node: (replace(node, op=made[id(node)]) if id(node) in made else node,))
 
 
-def _with(op: Operator, part: str, length: int) -> Operator:
-    return cast(Operator, replace(cast(Any, op), **{part: length}))
+def _with_each(op: Operator, part: str, lengths: Sequence[int]) -> tuple[Operator, ...]:
+    """*op* with each of *lengths* in its field *part*."""
+    make = cast(Any, type(op))
+    given = {one.name: getattr(op, one.name) for one in fields(cast(Any, op)) if one.init and one.name != part}
+    return tuple([make(**given, **{part: n}) for n in lengths])
 
 
 def _held_in(op: Operator, length: Length) -> list[str]:
@@ -205,23 +213,27 @@ class DecodeFamily:
             if degrees.pipeline > 1 or degrees.microbatches > 1 or degrees.devices > b.capacity.devices or not left:
                 return
             try:
-                used = self._used_bytes(degrees, [prompts[i] for i in left])
+                if fixed is not None:
+                    check_degrees(b.workload, b.model, degrees, mixed=False)
+                memory = self._memory(degrees, [prompts[i] for i in left])
             except UnsupportedError:
                 if fixed is None and degrees.devices > 1:  # more devices may divide it
                     continue
                 return
-            if used is None:
+            if memory is None:
                 return
-            fits = used <= b.capacity.total_bytes
-            chosen = tuple(place for place, held in zip(left, fits.tolist(), strict=True) if held)
-            left = tuple(place for place, held in zip(left, fits.tolist(), strict=True) if not held)
+            used: Any = memory.used_bytes
+            fits = (used <= b.capacity.total_bytes).tolist()
+            chosen = tuple(place for place, held in zip(left, fits, strict=True) if held)
+            left = tuple(place for place, held in zip(left, fits, strict=True) if not held)
             if chosen:
-                found = self._part(degrees, [prompts[i] for i in chosen])
+                first = _memory_at(memory, fits.index(True))
+                found = self._part(degrees, first, [prompts[i] for i in chosen])
                 if found is not None:
                     yield DecodePart(chosen, *found, used[fits])
 
-    def _used_bytes(self, degrees: Degrees, prompts: Sequence[int]) -> Any:
-        """Bytes at the fullest moment of every prompt, as :func:`~.memory.inference_memory` adds them up.
+    def _memory(self, degrees: Degrees, prompts: Sequence[int]) -> Memory | None:
+        """The fullest moment of every prompt, as :func:`~.memory.inference_memory` adds it up; arrays over prompts.
 
         None where they cannot be told together.
         """
@@ -245,7 +257,7 @@ class DecodeFamily:
                 largest = np.maximum(largest, np.array([op.input_bytes + op.output_bytes for op in ops]))
             if node.op.kind == "add":
                 residual = max(residual, node.op.output_bytes)
-        memory = Memory(
+        return Memory(
             capacity_bytes=b.capacity.total_bytes,
             reserved_bytes=b.capacity.reserved_bytes,
             weights_bytes=example.weight_bytes,
@@ -253,16 +265,13 @@ class DecodeFamily:
             state_bytes=example.state_bytes,
             activation_bytes=largest + residual,  # type: ignore[arg-type]
         )
-        return memory.used_bytes
 
-    def _part(
-        self, degrees: Degrees, prompts: Sequence[int]
-    ) -> tuple[Program, dict[Operator, tuple[Operator, ...]]] | None:
-        """The program of the first prompt, and the operators of all that depend on it."""
+    def _part(self, degrees: Degrees, memory: Memory, prompts: Sequence[int]) -> tuple[Program, Columns] | None:
+        """The program of the first prompt, which takes *memory*, and the operators of all that depend on it."""
         b = self._builder
         given = Parallelism(tensor=degrees.tensor) if b.workload.parallelism == "auto" else b.workload.parallelism
         first = b.workload.model_copy(update={"prompt": IntQuantity(prompts[0]), "parallelism": given})
-        program = placed(replace(b, workload=first))
+        program = program_of(replace(b, workload=first), degrees, memory)
         new = int(b.workload.generate)
         steps = [samples(prompt + 1, new) for prompt in prompts]
         captured = b.engine.captured_batch(b.batch(degrees)) or 0
@@ -272,9 +281,17 @@ class DecodeFamily:
             made = b.template(degrees, captured, lengths[0])
             if made is None or not all(made.admits(n) for n in lengths):
                 return None
-            for ops in made.varying(lengths).values():
-                columns[ops[0]] = ops
+            varying = made.varying(lengths)
+            for name, _, part in made.places:
+                columns[varying[name][0]] = (part, varying[name])
         return program, columns
+
+
+def _memory_at(memory: Memory, place: int) -> Memory:
+    """One point of a memory whose caches and activations are arrays."""
+    held: Any = memory
+    cache, activations = held.kv_cache_bytes[place].item(), held.activation_bytes[place].item()
+    return replace(memory, kv_cache_bytes=cache, activation_bytes=activations)
 
 
 def _only_caches(place: tuple[str, Node, str]) -> bool:

@@ -216,7 +216,7 @@ def place(
 
 def placed(builder: Builder) -> Program:
     """The program that *builder* gives; raises as :func:`place` does."""
-    workload, engine, capacity = builder.workload, builder.engine, builder.capacity
+    workload, capacity = builder.workload, builder.capacity
     if workload.parallelism == "auto":
         degrees, memory, note = _smallest_fit(builder)
     else:
@@ -234,8 +234,14 @@ def placed(builder: Builder) -> Program:
         whole = builder.last_graph(replace(degrees, microbatches=1))
         notes += unused_rules(whole, capacity.placement)
         notes += check_groups(whole, capacity.placement, degrees.pipeline)
+    return program_of(builder, degrees, memory, notes)
+
+
+def program_of(builder: Builder, degrees: Degrees, memory: Memory, notes: tuple[str, ...] = ()) -> Program:
+    """The program of a workload at *degrees*, with the *memory* that was found for them."""
+    engine = builder.engine
     return Program(
-        name=workload.name,
+        name=builder.workload.name,
         phases=_phases(builder, degrees),
         degrees=degrees,
         memory=memory,

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 import effsim
 from effsim.devices.gpu.device import GpuDevice
+from effsim.devices.registry import load_machine
+from effsim.elementwise import elementwise
 from effsim.explore.sweep.evaluate import Evaluator
+from effsim.explore.sweep.lane_gpu import rate_path
 from effsim.explore.sweep.lanes import Diverged, Lanes, run
 from effsim.explore.sweep.sampling import Points
 from effsim.spec.study import StudySpec
@@ -33,9 +36,17 @@ RATES = {
 }
 
 
-def evaluator(hardware: str, workload: str, prefix: str, reading: str = "analytic", **more: Any) -> Any:
-    """An evaluator and its points over every rate."""
-    parameters = [{"path": f"{prefix}.{path}", "range": {"low": a, "high": b}} for path, (a, b) in RATES.items()]
+def evaluator(
+    hardware: str,
+    workload: str,
+    prefix: str,
+    reading: str = "analytic",
+    rates: dict[str, tuple[str, str]] | None = None,
+    **more: Any,
+) -> Any:
+    """An evaluator and its points over every rate, or the *rates* that are given."""
+    chosen = RATES if rates is None else rates
+    parameters = [{"path": f"{prefix}.{path}", "range": {"low": a, "high": b}} for path, (a, b) in chosen.items()]
     fields = {"kind": "study", "name": "t", "hardware": hardware, "workload": workload, "reading": reading}
     fields |= {"parameters": parameters, "method": "random", "objectives": [{"name": "time_s", "goal": "min"}]}
     study = StudySpec.model_validate(fields | {"samples": 24} | more)
@@ -94,6 +105,67 @@ def test_points_read_together_are_points_read_alone(
     for index in (0, 7, 23):
         alone = both._judged(read_alone(both, points[index]))
         same(alone, {name: value for name, value in together[index].items() if name in alone})
+
+
+def link(path: str) -> dict[str, tuple[str, str]]:
+    """Ranges of a link's numbers, wide enough that other algorithms become the fastest."""
+    return {f"{path}.bandwidth": ("70 GB/s", "2000 GB/s"), f"{path}.latency": ("0.1 us", "20 us")}
+
+
+SIXTEEN = {"set": ["workload.parallelism={tensor: 16}"]}
+"""Tensor ranks on two nodes."""
+
+FAST = {"memory.bandwidth": ("0.5 TB/s", "20 TB/s"), "clock.sustained": ("0.5 GHz", "3 GHz")}
+
+
+@pytest.mark.parametrize(
+    ("hardware", "workload", "rates", "more"),
+    [
+        ("gpu_h100", "llama3_70b_decode", link("links.nvlink") | FAST, {}),
+        ("gpu_h100", "llama3_70b_decode", link("links.nvlink"), {"reading": "roofline"}),
+        ("system_dgx_h100", "llama3_70b_prefill", link("topology.0"), {}),
+        ("system_h100_64", "llama3_70b_decode", link("topology.0") | link("topology.1"), SIXTEEN),
+        (
+            "system_a100_64",
+            "llama3_70b_decode",
+            link("topology.1"),
+            {"set": [*SIXTEEN["set"], "hardware.collectives=halving_doubling"]},
+        ),
+    ],
+)
+def test_links_read_together_are_links_read_alone(
+    hardware: str, workload: str, rates: dict[str, tuple[str, str]], more: dict[str, Any]
+) -> None:
+    both, points = evaluator(hardware, workload, "hardware", rates=rates, **more)
+    found = read_together(both, points)
+    assert None not in found
+    assert len({row["time_s"] for row in found}) == len(points), "the program was meant to use these links"
+    for point, row in zip(points, found, strict=True):
+        same(read_alone(both, point), row)
+
+
+def test_where_another_link_becomes_the_fastest_points_are_read_alone() -> None:
+    slow = {"links.nvlink.bandwidth": ("10 GB/s", "200 GB/s")}  # below PCIe and above
+    both, points = evaluator("gpu_h100", "llama3_70b_decode", "hardware", rates=slow)
+    assert read_together(both, points) == [None] * len(points)
+    alone, row = both._judged(read_alone(both, points[3])), both.rows(points)[3]
+    same(alone, {name: row[name] for name in alone})
+
+
+@pytest.mark.parametrize(
+    ("hardware", "path"),
+    [
+        ("gpu_h100", "hardware.links.pcie.bandwidth"),  # copies to the host read it, too
+        ("gpu_h100", "hardware.links.nvlink.max_devices"),
+        ("gpu_h100", "hardware.topology.0.bandwidth"),
+        ("system_dgx_h100", "hardware.topology.1.bandwidth"),
+        ("system_dgx_h100", "hardware.topology.0.size"),
+        ("system_dgx_h100", "hardware.device.links.nvlink.bandwidth"),  # the system's levels join its devices
+        ("system_h100_attacc", "hardware.topology.0.bandwidth"),
+    ],
+)
+def test_what_decides_more_than_a_rate_is_no_lane(hardware: str, path: str) -> None:
+    assert rate_path(load_machine(hardware), path) is None
 
 
 @pytest.mark.parametrize("engine", HOSTS)
@@ -187,6 +259,35 @@ def test_branches_part_the_points_and_change_no_bit(pairs: list[tuple[int, int]]
 
     run(len(pairs), work, keep)
     assert out.tolist() == [branchy(float(x), float(y)) for x, y in columns.tolist()]
+
+
+@given(st.lists(st.tuples(st.integers(-40, 40), st.integers(1, 9)), min_size=1, max_size=20), st.integers(1, 7))
+def test_whole_numbers_divide_as_those_of_one_point(pairs: list[tuple[int, int]], other: int) -> None:
+    a, b = (Lanes(np.array(column, dtype=np.int64)) for column in zip(*pairs, strict=True))
+    found = (*divmod(a, b), *divmod(a, other), *divmod(other, b), a // b, a % other, other // b, other % b)
+    alone = [
+        (*divmod(x, y), *divmod(x, other), *divmod(other, y), x // y, x % other, other // y, other % y)
+        for x, y in pairs
+    ]
+    assert list(zip(*(one.values.tolist() for one in found), strict=True)) == alone
+
+
+def test_whole_numbers_of_points_stay_whole() -> None:
+    up, down = math.ceil(Lanes(np.array([1.5, 3.0]))), math.floor(Lanes(np.array([1.5, 3.0])))
+    assert (up.values.tolist(), down.values.tolist()) == ([2, 3], [1, 3])  # type: ignore[attr-defined]
+    assert math.ceil(Lanes(np.array([1.5, 1.7]))) == 2
+    with pytest.raises(OverflowError):
+        math.ceil(Lanes(np.array([math.inf, math.inf])))
+    with pytest.raises(Diverged):
+        math.ceil(Lanes(np.array([math.inf, 1.0])))
+    with pytest.raises(ZeroDivisionError):
+        Lanes(np.array([1, 2])) // Lanes(np.array([1, 0]))
+
+
+def test_a_rule_that_searches_is_asked_point_by_point() -> None:
+    rule = elementwise(lambda n, most: next(k for k in range(most, 0, -1) if n % k == 0))
+    found = rule(Lanes(np.array([12, 35, 7])), 6)
+    assert found.values.tolist() == [rule(12, 6), rule(35, 6), rule(7, 6)] == [6, 5, 1]
 
 
 def test_a_number_that_differs_is_no_plain_number() -> None:

@@ -6,14 +6,20 @@ from typing import Any
 
 import pytest
 
-from effsim.explore.sweep import evaluate
+from effsim.devices.gpu.device import GpuDevice
+from effsim.explore.sweep.counts import apart as apart_of
+from effsim.explore.sweep.counts import with_counts
 from effsim.explore.sweep.evaluate import Evaluator
 from effsim.explore.sweep.sampling import Points
 from effsim.graph.graph import Graph, Node
 from effsim.graph.operators.attention import Attention
 from effsim.graph.operators.linear import Linear
 from effsim.program.lengths import Length, Opaque, template
+from effsim.spec.build import build
+from effsim.spec.catalogue import load_document
+from effsim.spec.overrides import apply
 from effsim.spec.study import StudySpec
+from effsim.spec.workload import WorkloadSpec
 
 SAMPLES = 12
 
@@ -38,9 +44,11 @@ def together(both: Evaluator, points: Any) -> list[dict[str, Any] | None]:
     groups: dict[Any, list[int]] = {}
     for index, point in enumerate(points):
         groups.setdefault(both._group(point), []).append(index)
+    waiting: list[Any] = []
     for (group, lanes), members in groups.items():
         assert len(lanes) == 1
-        both._lengths(group, lanes[0], points, members, found)
+        waiting += both._lengths(group, lanes[0], points, members)
+    both._read_lengths(waiting, found)
     return found
 
 
@@ -53,12 +61,11 @@ def together(both: Evaluator, points: Any) -> list[dict[str, Any] | None]:
         ("gpu_h100", "llama3_70b_decode", {"engine": "vllm-like", "fleet": {"replicas": 2}}),  # padded batches
         ("gpu_h100", "llama7b_decode", {"set": ["workload.model=mistral_7b", "workload.generate=2"]}),
         ("cpu_xeon", "llama7b_decode", {}),
+        ("gpu_h200", "deepseek_v2_lite_generate", {"set": ["workload.task=decode"]}),  # latent attention
+        ("gpu_a100", "llama7b_decode", {"set": ["workload.attention=unfused"]}),  # products that depend on the length
     ],
 )
-def test_prompts_together_are_prompts_apart(
-    hardware: str, workload: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluate, "FEW", 1)
+def test_prompts_together_are_prompts_apart(hardware: str, workload: str, more: dict[str, Any]) -> None:
     made = study(hardware, workload, **more)
     both, points = Evaluator(made, "."), Points(made, 0).take(0, SAMPLES)
     rows = together(both, points)
@@ -74,6 +81,75 @@ def test_prompts_together_are_prompts_apart(
                 assert row[name] == pytest.approx(value, rel=1e-12), name
             else:
                 assert row[name] == value, name
+
+
+def test_attention_of_many_batches_and_prompts_is_lowered_in_few_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is the attention of each point, to the last bits."""
+    calls: list[Any] = []
+    plain = GpuDevice.kernels_of
+
+    def counted(self: GpuDevice, op: Any, fused: bool) -> Any:
+        calls.append(op)
+        return plain(self, op, fused)
+
+    monkeypatch.setattr(GpuDevice, "kernels_of", counted)
+    prompts = {"path": "workload.prompt", "range": {"low": 1, "high": 30000, "integer": True}}
+    batches = {"path": "workload.batch", "range": {"low": 1, "high": 64, "integer": True}}
+    made = study("gpu_h100", "llama3_70b_decode", parameters=[batches, prompts], samples=60)
+    both, points = Evaluator(made, "."), Points(made, 0).take(0, 60)
+    rows = both.rows(points)
+    assert sum(isinstance(op, Attention) for op in calls) < 60  # of 180
+    for place in range(0, 60, 12):
+        alone = both._judged(apart(both, points[place]))
+        for name, value in alone.items():
+            assert rows[place][name] == (pytest.approx(value, rel=1e-12) if isinstance(value, float) else value), name
+
+
+def test_points_of_a_decode_without_prompts_are_read_together() -> None:
+    made = study(
+        "gpu_h100", "llama3_8b_decode", parameters=[{"path": "workload.batch", "values": [1, 7, 30]}], samples=3
+    )
+    both, points = Evaluator(made, "."), Points(made, 0).take(0, 3)
+    waiting = [
+        one for place, point in enumerate(points) for one in both._lengths(both._group(point)[0], None, points, [place])
+    ]
+    found: list[Any] = [None] * 3
+    both._read_lengths(waiting, found)
+    for point, row in zip(points, found, strict=True):
+        alone = apart(both, point)
+        assert row.keys() == alone.keys()
+        for name, value in alone.items():
+            assert row[name] == (pytest.approx(value, rel=1e-12) if isinstance(value, float) else value), name
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ("workload.batch=8",),
+        ("workload.precision.weights=int8", "workload.batch=8", "workload.prompt=123456789"),
+        ("workload.batch=8", "workload.batch=4", "workload.generate=3"),
+        ("workload.batch=8", "workload.batch.source=mine", "workload.batch.kind=measured"),
+        ("workload.prompt=3", "workload.layers=2"),
+        ("workload.prompt=12345678901",),
+    ],
+)
+def test_whole_numbers_set_in_a_copy_are_those_of_the_file(assignments: tuple[str, ...]) -> None:
+    document = load_document("workloads", "llama3_70b_decode")
+    whole = build(WorkloadSpec, apply(document, assignments, "workload"), root="workload")
+    others, numbers = apart_of(assignments)
+    rest = build(WorkloadSpec, apply(document, others, "workload"), root="workload")
+    copied = with_counts(rest, numbers)
+    assert copied == whole
+    assert copied.model_fields_set == whole.model_fields_set
+    origins = [[(path, n, n.kind, n.source) for path, n in one.leaves()] for one in (copied, whole)]
+    assert origins[0] == origins[1]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["workload.batch=0", "workload.batch=1.5", "workload.batch=-3", "workload.prompt=010"]
+)
+def test_what_is_no_count_is_left_to_the_file(wrong: str) -> None:
+    assert apart_of((wrong,)) == ((wrong,), {})
 
 
 def test_events_and_prefill_are_read_one_by_one() -> None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 
+from ...elementwise import elementwise
 from ...graph.dtypes import size_of
 from ...graph.operators.attention import Attention
 from ...spec.gpu_kernels import AttentionKernels
@@ -188,8 +189,8 @@ class AttentionModel:
     def _merge(self, op: Attention, split: int) -> Kernel:
         """A second kernel that scales and adds the pieces; each thread walks its pieces one after another."""
         p = self._p
-        partial = float(op.batch) * op.q_len * op.heads * split * _piece_bytes(op)
-        out = float(op.batch) * op.q_len * op.heads * op.v_dim * size_of(op.dtype)
+        partial = 1.0 * op.batch * op.q_len * op.heads * split * _piece_bytes(op)
+        out = 1.0 * op.batch * op.q_len * op.heads * op.v_dim * size_of(op.dtype)
         # The weights of the pieces come first, then the pieces one by one.
         chain = (split + 1) * p.l2_latency_s
         operations = 2.0 * partial / ACCUMULATOR_BYTES
@@ -204,18 +205,18 @@ class AttentionModel:
         p = self._p
         count = op.batch * op.kv_heads * pieces * split
         if op.shared_value and self._habits.latent is not None:  # every sequence is cut by its keys, not by blocks
-            steps = float(math.ceil(math.ceil(op.keys_read / split) / tiling.keys))
+            steps = 1.0 * math.ceil(math.ceil(op.keys_read / split) / tiling.keys)
         elif op.q_len > 1 and op.causal and split == 1:  # earlier queries see fewer keys
             steps = _mean_steps(op, 0, pieces, tiling.rows, tiling.keys, op.heads // op.kv_heads)
         else:
-            steps = float(math.ceil(_blocks(op, tiling.keys) / split))
+            steps = 1.0 * math.ceil(_blocks(op, tiling.keys) / split)
         rows = op.q_len * (op.heads // op.kv_heads)
-        kv = float(op.keys_read) / split * op.kv_width * size_of(op.stored_dtype)
+        kv = 1.0 * op.keys_read / split * op.kv_width * size_of(op.stored_dtype)
         word = size_of(op.dtype)
         own = rows / pieces * (op.head_dim * word + (op.v_dim * word if split == 1 else _piece_bytes(op)))
         terms, traffic = self._terms(op)
         if split > 1:
-            partial = float(count) * rows / pieces * _piece_bytes(op)
+            partial = 1.0 * count * rows / pieces * _piece_bytes(op)
             traffic += partial * (1.0 - p.kept(partial))
         memory = traffic / count
         rate = self._own_bytes_per_s(own * count)
@@ -234,6 +235,7 @@ class AttentionModel:
         )
 
 
+@elementwise
 @lru_cache(maxsize=1 << 14)
 def occupancy_split(tiles: int, steps: int, places: int, most: int) -> int:
     """Fewest pieces whose last wave is nearly as full as the best (the rule of flash decoding).

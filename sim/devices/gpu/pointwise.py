@@ -162,9 +162,10 @@ class PointwiseModel:
         if sweep.parallel:
             blocks = min(blocks, sweep.parallel)
         # Every processor reads what all rows share; its first-level cache keeps that for its other rows.
-        again = sweep.again_bytes + sweep.shared_bytes * (min(blocks, p.units) - 1)
-        sweep = replace(sweep, again_bytes=again)
-        flight = min(chunk, (largest + again) / blocks)
+        if sweep.shared_bytes:
+            again = sweep.again_bytes + sweep.shared_bytes * (min(blocks, p.units) - 1)
+            sweep = replace(sweep, again_bytes=again)
+        flight = min(chunk, (largest + sweep.again_bytes) / blocks)
         serial_s = p.memory_latency_s + p.l2_latency_s + reduce_s + sweep.chain_s
         return self._build(sweep, name, blocks, slots, serial_s, max(flight, 1.0))
 

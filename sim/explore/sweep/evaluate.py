@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -11,7 +11,7 @@ from ...devices.capacity import capacity_of
 from ...devices.device import Device
 from ...devices.registry import Machine, load_machine
 from ...errors import DoesNotFitError, EffsimError, SpecError, UnsupportedError
-from ...program.lengths import DecodeFamily
+from ...program.lengths import DecodeFamily, DecodePart
 from ...program.memory import Capacity
 from ...program.place import place
 from ...program.program import Program
@@ -27,9 +27,11 @@ from ...spec.overrides import apply
 from ...spec.study import StudySpec, parse_constraint
 from ...spec.workload import WorkloadSpec
 from ...spec.yaml_loader import Document
+from .columns import Columns
+from .counts import apart, with_counts
 from .lane_gpu import LaneGpu, rate_path
 from .lane_reading import LaneReading, readable
-from .length_reading import LengthReading
+from .length_reading import LengthReading, columns_of
 from .metrics import failed, measured
 from .sampling import Choice, Point
 
@@ -37,7 +39,7 @@ READINGS = {"roofline": roofline, "analytic": analytic, "events": events}
 MOST_KEPT = 256
 """Machines, workloads and programs that an evaluator keeps of each."""
 FEW = 4
-"""Fewer points than this are read one by one."""
+"""Fewer points than this, of those that differ in hardware, are read one by one."""
 PROMPT = "workload.prompt"
 """The parameter of the workload whose values are read together, in a decode."""
 
@@ -58,6 +60,16 @@ class _Group:
     on_engine: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Points that differ only in the prompt, before they are read: ``members`` among all, one a place of the part."""
+
+    machine: Machine
+    part: DecodePart
+    members: list[int]
+    replicas: int
+
+
 class Evaluator:
     """Evaluates points of one study; *folder* is where its relative paths start."""
 
@@ -76,11 +88,13 @@ class Evaluator:
         groups: dict[tuple[_Group, tuple[int, ...]], list[int]] = {}
         for index, point in enumerate(points):
             groups.setdefault(self._group(point), []).append(index)
+        waiting: list[_Waiting] = []
         for (group, lanes), members in groups.items():
-            if [self._paths[position] for position in lanes] == [PROMPT]:
-                self._lengths(group, lanes[0], points, members, found)
+            if not lanes or self._paths[lanes[0]] == PROMPT:
+                waiting += self._lengths(group, lanes[0] if lanes else None, points, members)
             else:
                 self._together(group, lanes, points, members, found)
+        self._read_lengths(waiting, found)
         for index, point in enumerate(points):
             if found[index] is None:
                 found[index] = self._alone(self._group(point, lanes=False)[0])
@@ -201,13 +215,24 @@ class Evaluator:
         return self._keep((section, name), lambda: load_document(section, name))
 
     def _workload(self, group: _Group) -> tuple[WorkloadSpec, Path]:
-        document = self._document("workloads", self._file(group.workload))
+        others, numbers = apart(group.on_workload)
+        if numbers:
+            try:
+                workload, base = self._whole_workload(group.workload, others)
+            except EffsimError:  # it may be right with these numbers alone
+                return self._whole_workload(group.workload, group.on_workload)
+            return with_counts(workload, numbers), base
+        return self._whole_workload(group.workload, group.on_workload)
+
+    def _whole_workload(self, name: str, assignments: tuple[str, ...]) -> tuple[WorkloadSpec, Path]:
+        """A workload read from its file, with all *assignments*."""
+        document = self._document("workloads", self._file(name))
 
         def make() -> tuple[WorkloadSpec, Path]:
-            changed = apply(document, group.on_workload, "workload")
+            changed = apply(document, assignments, "workload")
             return build(WorkloadSpec, changed, root="workload"), Path(document.file).parent
 
-        return self._keep(("workload", group.workload, group.on_workload), make)
+        return self._keep(("workload", name, assignments), make)
 
     def _engine(self, group: _Group, workload: WorkloadSpec, base: Path) -> EngineSpec:
         name = workload.engine if group.engine is None else self._file(group.engine)
@@ -254,7 +279,7 @@ class Evaluator:
         self, group: _Group, lanes: tuple[int, ...], points: Sequence[Point], members: list[int], out: list[Row | None]
     ) -> None:
         """Points that differ only in rates, where they can be read together; the others are left as they are."""
-        if not lanes or len(members) < FEW or group.replicas < 1:
+        if len(members) < FEW or group.replicas < 1:
             return
         values = [[float(points[i][position].value) for position in lanes] for i in members]
         try:
@@ -280,34 +305,50 @@ class Evaluator:
             out[index] = {name: column[place_] for name, column in plain.items()}
 
     def _lengths(
-        self, group: _Group, position: int, points: Sequence[Point], members: list[int], out: list[Row | None]
-    ) -> None:
-        """Points that differ only in the prompt of a decode, where they can be read together."""
-        if len(members) < FEW or group.replicas < 1:
+        self, group: _Group, position: int | None, points: Sequence[Point], members: list[int]
+    ) -> Iterator[_Waiting]:
+        """Points of a decode that differ only in the prompt (at *position*) or not at all, where these can be read.
+
+        Even a single one: its operators are lowered together with those of other groups.
+        """
+        if group.replicas < 1:
             return
-        prompts = [int(points[i][position].value) for i in members]
         try:
             machine = self._machine(group.hardware, group.on_hardware)
-            device = machine.device
-            for extreme in (min(prompts), max(prompts)):  # bounds of fields are checked as for any other assignment
-                checked = replace(group, on_workload=(*group.on_workload, f"{PROMPT}={extreme}"))
-                workload, base = self._workload(checked)
+            if position is None:
+                workload, base = self._workload(group)
+                prompts = [int(workload.prompt)] * len(members)
+            else:
+                prompts = [int(points[i][position].value) for i in members]
+                for extreme in (min(prompts), max(prompts)):  # bounds are checked as for any other assignment
+                    checked = replace(group, on_workload=(*group.on_workload, f"{PROMPT}={extreme}"))
+                    workload, base = self._workload(checked)
             model = self._model(workload, base)
-            if model is None or type(device).prepare is not Device.prepare:
+            if model is None or type(machine.device).prepare is not Device.prepare:
                 return
             family = DecodeFamily(workload, self._engine(group, workload, base), capacity_of(machine), base, model)
             for part in family.parts(prompts):
-                if not readable(part.program, self._study.reading, device):
-                    return
-                found = LengthReading(part, device, self._study.reading)
-                times, lowest, work, joules = found.phase_s, found.roofline_s, found.work, found.energy_j
-                columns = measured(machine, part.program, times, lowest, work, joules, group.replicas)
-                columns |= {"bound": found.bound(), "memory_used_bytes": part.used_bytes}
-                plain = {name: _plain(column, len(part.places)) for name, column in columns.items()}
-                for place_, index in enumerate(part.places):
-                    out[members[index]] = {name: column[place_] for name, column in plain.items()}
+                if readable(part.program, self._study.reading, machine.device):
+                    yield _Waiting(machine, part, [members[place_] for place_ in part.places], group.replicas)
         except EffsimError:
             return  # said point by point
+
+    def _read_lengths(self, waiting: Sequence[_Waiting], out: list[Row | None]) -> None:
+        """Rows of the points of *waiting*; operators of all of them are lowered together, machine by machine."""
+        columns = {id(one.machine): Columns(one.machine.device) for one in waiting}
+        needed = [columns_of(one.part, columns[id(one.machine)]) for one in waiting]
+        for one, of_it in zip(waiting, needed, strict=True):
+            machine, program = one.machine, one.part.program
+            try:
+                found = LengthReading(one.part, of_it, machine.device, self._study.reading)
+            except EffsimError:
+                continue  # said point by point
+            times, lowest, work, joules = found.phase_s, found.roofline_s, found.work, found.energy_j
+            row = measured(machine, program, times, lowest, work, joules, one.replicas)
+            row |= {"bound": found.bound(), "memory_used_bytes": one.part.used_bytes}
+            plain = {name: _plain(column, len(one.members)) for name, column in row.items()}
+            for place_, index in enumerate(one.members):
+                out[index] = {name: column[place_] for name, column in plain.items()}
 
 
 def _plain(column: Any, count: int) -> list[Any]:

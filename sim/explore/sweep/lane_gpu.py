@@ -1,14 +1,15 @@
 """A GPU whose rates differ from point to point, lowered once for all of them.
 
 Parameters that reach the models through :class:`~effsim.devices.gpu.parameters.GpuParameters` alone may be lanes:
-rates, latencies and sizes of caches. Counts, tables and capacities are the same for all points of a group.
+rates, latencies and sizes of caches. So may the bandwidths and latencies of the network, which reach them through its
+levels. Counts, tables and capacities are the same for all points of a group.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any, Final
 
@@ -18,8 +19,10 @@ from ...accelerate import python_only
 from ...devices.gpu import tile_search as ts
 from ...devices.gpu.device import GpuDevice
 from ...devices.gpu.parameters import GpuParameters
-from ...devices.registry import Machine
+from ...devices.registry import Machine, device_network
+from ...errors import UnsupportedError
 from ...memory.achieved import of_memory
+from ...network.topology import Network
 from ...spec.fields import Quantity
 from ...spec.hardware import GpuSpec
 from .lanes import Lanes
@@ -30,15 +33,29 @@ RATES: Final = re.compile(
 )
 """Paths below a GPU whose values may differ within a group."""
 
+LEVELS: Final = re.compile(r"hardware\.(topology\.(\d{1,3})\.(?:bandwidth|latency))")
+"""The same below a system."""
+
+LINKS: Final = re.compile(r"hardware\.(links\.(\w+)\.(?:bandwidth|latency))")
+"""The same below a GPU that is no system's, where its network is made of that link."""
+
+_NETWORK: Final = re.compile(r"topology\.|links\.")
+
+HOST_LINKS: Final = ("pcie", "c2c")
+"""Links that copies to the host read, too."""
+
 
 def rate_path(machine: Machine, path: str) -> str | None:
-    """The path below the GPU's file if the parameter can be a lane of this machine; None otherwise."""
+    """The path below the GPU's (or the system's) file if the parameter can be a lane of this machine; None otherwise.
+
+    A path of the system begins with ``topology``.
+    """
     if not isinstance(machine.spec, GpuSpec) or type(machine.device) is not GpuDevice:
         return None
     prefix = "hardware." if machine.system is None else "hardware.device."
     below = path.removeprefix(prefix) if path.startswith(prefix) else ""
     if not RATES.fullmatch(below):
-        return None
+        return _network_path(machine, path)
     node: Any = machine.spec
     *parents, last = below.split(".")
     for key in parents:
@@ -48,14 +65,30 @@ def rate_path(machine: Machine, path: str) -> str | None:
     return below if isinstance(getattr(node, last, 0), float | None) else None
 
 
+def _network_path(machine: Machine, path: str) -> str | None:
+    levels = machine.network.levels
+    if machine.system is None:
+        link = LINKS.fullmatch(path)
+        used = link is not None and len(levels) == 1 and link[2] == levels[0].name and link[2] not in HOST_LINKS
+        return link[1] if link is not None and used else None
+    level = LEVELS.fullmatch(path)
+    return level[1] if level is not None and int(level[2]) < len(levels) else None
+
+
 class LaneGpu:
-    """Devices of many points that differ in *paths*; *values* holds a row of SI numbers a point."""
+    """Devices of many points that differ in *paths*; *values* holds a row of SI numbers a point.
+
+    Raises:
+        UnsupportedError: the points are joined in different ways.
+    """
 
     def __init__(self, machine: Machine, paths: Sequence[str], values: Sequence[Sequence[float]]) -> None:
         spec = machine.spec
         assert isinstance(spec, GpuSpec)
-        self._spec, self._network, self.count = spec, machine.network, len(values)
-        self._columns = _columns(spec, paths, values)
+        self._spec, self.count = spec, len(values)
+        self._network, self._levels = machine.network, _level_columns(machine, paths, values)
+        own = [place for place, path in enumerate(paths) if not _NETWORK.match(path)]
+        self._columns = _columns(spec, [paths[i] for i in own], [[row[i] for i in own] for row in values])
         self._kept: dict[bytes, GpuDevice] = {}
 
     def device(self, part: Any) -> GpuDevice:
@@ -65,8 +98,51 @@ class LaneGpu:
         if found is None:
             chosen = {name: _chosen(column, part) for name, column in self._columns.items()}
             parameters = GpuParameters(**chosen, search=_search)
-            found = self._kept[key] = GpuDevice(self._spec, self._network, parameters)
+            found = self._kept[key] = GpuDevice(self._spec, self._network_of(part), parameters)
         return found
+
+    def _network_of(self, part: Any) -> Network:
+        levels = [
+            replace(level, bytes_per_s=_chosen(rates, part), latency_s=_chosen(latencies, part))
+            for level, (rates, latencies) in zip(self._network.levels, self._levels, strict=True)
+        ]
+        return replace(self._network, levels=tuple(levels))
+
+
+def _level_columns(machine: Machine, paths: Sequence[str], values: Sequence[Sequence[float]]) -> list[tuple[Any, Any]]:
+    """Bandwidth and latency of every level of the network: plain values, or arrays over points."""
+    places = [place for place, path in enumerate(paths) if _NETWORK.match(path)]
+    known: dict[tuple[float, ...], Network] = {}
+    rows = []
+    for row in values:
+        key = tuple([row[place] for place in places])
+        if key not in known:
+            changes = {paths[place]: row[place] for place in places}
+            known[key] = _network(machine, changes)
+            if _structure(known[key]) != _structure(machine.network):
+                raise UnsupportedError(f"{machine.name}: with these links its devices are joined in another way")
+        rows.append(known[key].levels)
+    return [
+        (_column([row[i].bytes_per_s for row in rows]), _column([row[i].latency_s for row in rows]))
+        for i in range(len(machine.network.levels))
+    ]
+
+
+def _network(machine: Machine, changes: dict[str, float]) -> Network:
+    """The network of a machine with some numbers of its links changed."""
+    changed: Any = machine.spec if machine.system is None else machine.system
+    if not changes:
+        return machine.network
+    for path, value in changes.items():
+        changed = _with(changed, path.split("."), Quantity(value))
+    if machine.system is None:
+        return device_network(changed)
+    return Network.from_levels(changed.topology, changed.collectives)
+
+
+def _structure(network: Network) -> Network:
+    """What of a network decides how a program is placed on it."""
+    return replace(network, levels=tuple([replace(one, bytes_per_s=0.0, latency_s=0.0) for one in network.levels]))
 
 
 def _columns(spec: GpuSpec, paths: Sequence[str], values: Sequence[Sequence[float]]) -> dict[str, Any]:
@@ -95,6 +171,9 @@ def _with(node: Any, keys: list[str], value: Quantity) -> Any:
         return value
     if isinstance(node, dict):
         return {**node, keys[0]: _with(node[keys[0]], keys[1:], value)}
+    if isinstance(node, list):
+        place = int(keys[0])
+        return [*node[:place], _with(node[place], keys[1:], value), *node[place + 1 :]]
     return node.model_copy(update={keys[0]: _with(getattr(node, keys[0]), keys[1:], value)})
 
 

@@ -11,14 +11,11 @@ from ...devices.device import Device
 from ...graph.operator import Operator
 from ...program.program import Phase, Program
 from ...readings.launch import ahead_s, between_steps_s, node_launch_s
-from .lanes import Diverged, Lanes, run
+from .lanes import UNTRACED, Diverged, Lanes, run
 
 READINGS = ("analytic", "roofline")
 MODES = ("graph", "stream")
 """Launch modes whose cost is a sum over operators, unless a host runs ahead of the device."""
-
-UNTRACED = (TypeError, ValueError, AttributeError, ArithmeticError)
-"""What a model raises where it does with its numbers what lanes cannot do (powers, remainders, arrays of its own)."""
 
 
 def readable(program: Program, reading: str, device: Device) -> bool:
@@ -59,45 +56,50 @@ class LaneReading:
         self._priced: dict[tuple[Operator, str], Any] = {}
         self.phase_s: dict[str, Any] = {}
         self.shares: dict[str, Any] = {}
-        self.roofline_s = np.zeros(gpus.count)
+        self.roofline_s: Any = np.zeros(gpus.count)
         self.work: tuple[Any, Any] = (0.0, 0.0)
         with np.errstate(all="ignore"):
-            for phase in program.phases:
-                self._read(phase)
-            self.energy_j = self._energy()
+            self.energy_j = self._energy([self._read(phase) for phase in program.phases])
 
     def bound(self) -> list[str]:
         """Label with the largest share, of every point."""
         labels = list(self.shares)
         return [labels[i] for i in np.argmax(np.stack([self.shares[label] for label in labels]), axis=0).tolist()]
 
-    def _read(self, phase: Phase) -> None:
+    def _read(self, phase: Phase) -> Any:
+        """Adds a phase to the sums; returns the joules of its operators, None where they are not known."""
         mode = self._program.launch_of(phase)
-        total = np.zeros(self._gpus.count)
-        flops: Any = 0.0
-        bytes_moved: Any = 0.0
+        shares, sums, known = _Sums(), _Sums(), True
         for execution, _, node, count in phase.nodes():
             if self._bound_only and not execution.useful:
                 continue
             one = self._price(node.op, mode)
-            if execution.useful:
-                work = (execution.times if execution.work is None else execution.work) * count * execution.copies
-                flops = flops + one.flops * work
-                bytes_moved = bytes_moved + one.bytes_moved * work
             times = execution.times * count
+            if execution.useful:
+                runs = (execution.times if execution.work is None else execution.work) * count * execution.copies
+                sums.add("flops", one.flops, runs)
+                sums.add("bytes", one.bytes_moved, runs)
+                sums.add("roofline", one.roofline_s, times)
+                joules = one.energy_j
+                known = known and joules is not None
+                if known:
+                    sums.add("joules", joules, runs)
             if times == 0.0:
                 continue
-            if execution.useful:
-                self.roofline_s += one.roofline_s * times
             for label, seconds in one.shares(self._bound_only).items():
-                self._share(label, seconds * times)
-                total += seconds * times
+                shares.add(label, seconds, times)
+        found = shares.together()
+        total = np.zeros(self._gpus.count) + sum(found.values())
         if not self._bound_only:
-            host = self._host_s(phase, total)
-            self._share("host", host)
-            total = total + host
+            found["host"] = self._host_s(phase, total)
+            total = total + found["host"]
+        for label, seconds in found.items():
+            self.shares[label] = self.shares.get(label, 0.0) + seconds
         self.phase_s[phase.name] = total
-        self.work = (self.work[0] + flops, self.work[1] + bytes_moved)
+        done = sums.together()
+        self.roofline_s = self.roofline_s + done.get("roofline", 0.0)
+        self.work = (self.work[0] + done.get("flops", 0.0), self.work[1] + done.get("bytes", 0.0))
+        return done.get("joules", 0.0) if known else None
 
     def _host_s(self, phase: Phase, running: Any) -> Any:
         """Host time that shows, as :func:`effsim.readings.analytic.exposed_s` says it where no host runs ahead."""
@@ -106,31 +108,35 @@ class LaneReading:
             return np.maximum(0.0, between - running)
         return np.full(self._gpus.count, between)
 
-    def _share(self, label: str, seconds: Any) -> None:
-        self.shares[label] = self.shares.get(label, 0.0) + seconds
-
-    def _energy(self) -> Any:
-        device = self._gpus.device(np.arange(1))
-        idle = device.idle_power_w
-        if idle is None:
+    def _energy(self, joules: list[Any]) -> Any:
+        """Energy of all devices from that of the operators of each phase; None where it is not known."""
+        idle = self._gpus.device(np.arange(1)).idle_power_w
+        if idle is None or any(one is None for one in joules):
             return None
-        total = idle * sum(self.phase_s.values()) * self._program.devices
-        for phase in self._program.phases:
-            mode = self._program.launch_of(phase)
-            for execution, _, node, count in phase.nodes():
-                if execution.useful:
-                    one = self._price(node.op, mode).energy_j
-                    if one is None:
-                        return None
-                    work = execution.times if execution.work is None else execution.work
-                    total = total + one * count * execution.copies * work
-        return total
+        return idle * sum(self.phase_s.values()) * self._program.devices + sum(joules)
 
     def _price(self, op: Operator, mode: str) -> Any:
         found = self._priced.get((op, mode))
         if found is None:
             found = self._priced[op, mode] = _Priced(op, self._gpus, self._program, mode)
         return found
+
+
+class _Sums:
+    """Sums by name. Numbers that all points share are added as plain ones, apart from those of every point."""
+
+    def __init__(self) -> None:
+        self._plain: dict[str, float] = {}
+        self._arrays: dict[str, Any] = {}
+
+    def add(self, name: str, value: Any, times: float) -> None:
+        """Add *times* of a number or of an array over points."""
+        kept = self._plain if isinstance(value, float | int) else self._arrays
+        kept[name] = kept.get(name, 0.0) + value * times
+
+    def together(self) -> dict[str, Any]:
+        """All sums, plain numbers where nothing differs."""
+        return self._plain | {name: value + self._plain.get(name, 0.0) for name, value in self._arrays.items()}
 
 
 class _Priced:

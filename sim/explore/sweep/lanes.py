@@ -9,10 +9,13 @@ results are the same floats, and no model is written twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
+
+UNTRACED = (TypeError, ValueError, AttributeError, ArithmeticError)
+"""What a model raises where it does with its numbers what lanes cannot do (powers, arrays of its own)."""
 
 
 class Diverged(Exception):  # noqa: N818 - a control signal, not an error
@@ -34,6 +37,21 @@ def _decide(values: Any) -> bool:
     if not values.any():
         return False
     raise Diverged(values)
+
+
+def _whole(values: Any) -> Any:
+    """Whole numbers from floats that are whole; a plain one where all points have the same."""
+    if not _decide(np.isfinite(values)):
+        raise OverflowError("cannot convert float infinity to integer")
+    if (values == values[0]).all():
+        return int(values[0])
+    return Lanes(values.astype(np.int64))
+
+
+def _divided(a: Any, b: Any) -> tuple[Lanes, Lanes]:
+    if not np.all(b):
+        raise ZeroDivisionError("integer division or modulo by zero")
+    return Lanes(a // b), Lanes(a % b)
 
 
 class Lanes:
@@ -73,13 +91,11 @@ class Lanes:
     def __hash__(self) -> int:
         return hash(self._same())
 
-    def __ceil__(self) -> int:
-        whole = np.ceil(self.values)
-        return int(Lanes(whole)._same())
+    def __ceil__(self) -> Any:
+        return _whole(np.ceil(self.values))
 
-    def __floor__(self) -> int:
-        whole = np.floor(self.values)
-        return int(Lanes(whole)._same())
+    def __floor__(self) -> Any:
+        return _whole(np.floor(self.values))
 
     def __neg__(self) -> Lanes:
         return Lanes(-self.values)
@@ -113,6 +129,30 @@ class Lanes:
         if not np.all(self.values):
             raise ZeroDivisionError("float division by zero")
         return Lanes(_raw(other) / self.values)
+
+    def __floordiv__(self, other: Any) -> Lanes:
+        return _divided(self.values, _raw(other))[0]
+
+    def __rfloordiv__(self, other: Any) -> Lanes:
+        return _divided(_raw(other), self.values)[0]
+
+    def __mod__(self, other: Any) -> Lanes:
+        return _divided(self.values, _raw(other))[1]
+
+    def __rmod__(self, other: Any) -> Lanes:
+        return _divided(_raw(other), self.values)[1]
+
+    def __divmod__(self, other: Any) -> tuple[Lanes, Lanes]:
+        return _divided(self.values, _raw(other))
+
+    def __rdivmod__(self, other: Any) -> tuple[Lanes, Lanes]:
+        return _divided(_raw(other), self.values)
+
+    def each(self, function: Callable[..., Any], arguments: Sequence[Any]) -> Lanes:
+        """What *function* returns of the *arguments* of each point."""
+        size = len(self.values)
+        columns = [_raw(x).tolist() if isinstance(x, Lanes) else [x] * size for x in arguments]
+        return Lanes(np.array([function(*row) for row in zip(*columns, strict=True)]))
 
     def __lt__(self, other: Any) -> bool:
         return _decide(self.values < _raw(other))

@@ -9,29 +9,36 @@ import numpy as np
 from ...devices.device import Device, Lowered
 from ...graph.operator import Operator
 from ...program.lengths import DecodePart
-from ...program.program import Program
 from ...readings.launch import node_launch_s
+from .columns import Column, Columns
 from .lane_reading import LaneReading
+
+ColumnsOf = dict[tuple[Operator, str], Column]
+"""Columns of a program by operator and launch mode."""
+
+
+def columns_of(part: DecodePart, columns: Columns) -> ColumnsOf:
+    """What the reading of *part* needs, added to *columns*."""
+    modes = dict.fromkeys(part.program.launch_of(phase) for phase in part.program.phases)
+    return {(op, mode): columns.add(*found, part.program, mode) for op, found in part.columns.items() for mode in modes}
 
 
 class LengthReading(LaneReading):
     """As :class:`LaneReading`, of points that differ in operators rather than in the device."""
 
-    def __init__(self, part: DecodePart, device: Device, reading: str) -> None:
-        self._columns = part.columns
+    def __init__(self, part: DecodePart, columns: ColumnsOf, device: Device, reading: str) -> None:
+        self._columns = columns
         super().__init__(part.program, _Same(device, len(part.places)), reading)
 
     def _price(self, op: Operator, mode: str) -> Any:
         found = self._priced.get((op, mode))
         if found is None:
             device, program = self._gpus.device(np.arange(1)), self._program
-            ops = self._columns.get(op)
-            if ops is None:
+            found = self._columns.get((op, mode))
+            if found is None:
                 lowered = device.lower(op, program.fused_pointwise)
                 launch_s = node_launch_s(device.launch, mode, program.host, op, lowered.seconds)
                 found = _Scalar(op, lowered, device, launch_s)
-            else:
-                found = _Column(ops, device, program, mode)
             self._priced[op, mode] = found
         return found
 
@@ -62,34 +69,4 @@ class _Scalar:
         self._bounds = dict(lowered.bounds)
 
     def shares(self, bound_only: bool) -> dict[str, float]:
-        return self._bounds if bound_only else self._analytic
-
-
-class _Column:
-    """An operator that every point has with its own length; not remembered by the device, which has no end of them."""
-
-    def __init__(self, ops: tuple[Operator, ...], device: Device, program: Program, mode: str) -> None:
-        fused, count = program.fused_pointwise, len(ops)
-        self._analytic: dict[str, Any] = {}
-        self._bounds: dict[str, Any] = {}
-        rows, joules = [], []
-        for place, op in enumerate(ops):
-            lowered = Lowered.of(op, device.kernels_of(op, fused))
-            launch = node_launch_s(device.launch, mode, program.host, op, lowered.seconds)
-            for kept, labels in (
-                (self._analytic, (*lowered.shares, ("launch", launch))),
-                (self._bounds, lowered.bounds),
-            ):
-                for label, seconds in labels:
-                    if label not in kept:
-                        kept[label] = [0.0] * count
-                    kept[label][place] += seconds
-            rows.append((lowered.flops, lowered.bytes_moved, lowered.roofline_s))
-            joules.append(device.energy_j(op, lowered))
-        self._analytic = {label: np.array(seconds) for label, seconds in self._analytic.items()}
-        self._bounds = {label: np.array(seconds) for label, seconds in self._bounds.items()}
-        self.flops, self.bytes_moved, self.roofline_s = np.array(rows).T
-        self.energy_j = None if any(one is None for one in joules) else np.array(joules)
-
-    def shares(self, bound_only: bool) -> dict[str, Any]:
         return self._bounds if bound_only else self._analytic

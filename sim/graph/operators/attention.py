@@ -110,7 +110,7 @@ class Attention(Operator):
 
     def arithmetic(self) -> Arithmetic:
         """2·pairs·(d_qk + d_v) FLOP a head; one exponential and a few vector operations a score."""
-        scores = float(self.batch) * self.heads * self.pairs
+        scores = 1.0 * self.batch * self.heads * self.pairs
         return Arithmetic(
             matrix=2.0 * scores * (self.head_dim + self.v_dim),
             vector=SOFTMAX_VECTOR_PER_SCORE * scores,
@@ -120,12 +120,12 @@ class Attention(Operator):
     @property
     def kv_bytes(self) -> float:
         """Bytes of the distinct keys and values the step reads."""
-        return float(self.batch) * self.keys_read * self.kv_heads * self.kv_width * size_of(self.stored_dtype)
+        return 1.0 * self.batch * self.keys_read * self.kv_heads * self.kv_width * size_of(self.stored_dtype)
 
     def accesses(self) -> tuple[Access, ...]:
         """q and the output once, k and v once per kv head; unfused scores are written and read twice."""
         word = size_of(self.dtype)
-        rows = float(self.batch) * self.q_len * self.heads
+        rows = 1.0 * self.batch * self.q_len * self.heads
         out = [
             Access(Role.ACTIVATION, rows * self.head_dim * word),
             Access(Role.KV_CACHE if self.cached else Role.ACTIVATION, self.kv_bytes),
@@ -139,7 +139,7 @@ class Attention(Operator):
     @property
     def output_bytes(self) -> float:
         """Bytes of the result, and of the scores where they are materialised."""
-        rows = float(self.batch) * self.q_len * self.heads * size_of(self.dtype)
+        rows = 1.0 * self.batch * self.q_len * self.heads * size_of(self.dtype)
         return rows * (self.v_dim + (0 if self.fused else self.kv_len))
 
     @property
@@ -148,7 +148,7 @@ class Attention(Operator):
         if not self.cached:
             return 0.0
         kept = min(self.kv_len, self.window) if self.window else self.kv_len
-        whole = float(self.batch) * kept * self.kv_heads * self.kv_width * size_of(self.stored_dtype)
+        whole = 1.0 * self.batch * kept * self.kv_heads * self.kv_width * size_of(self.stored_dtype)
         return whole * self.cache_share
 
     @property
@@ -158,7 +158,7 @@ class Attention(Operator):
         The output is kept by the projection that reads it, and counted there.
         """
         word = size_of(self.dtype)
-        rows = float(self.batch) * self.q_len * self.heads
+        rows = 1.0 * self.batch * self.q_len * self.heads
         keep = rows * self.head_dim * word + self.kv_bytes
         return keep + (rows * 4.0 if self.fused else rows * self.kv_len * (word + self.dropout_bytes))
 
@@ -277,7 +277,7 @@ class LatentAttention(Operator):
     def cache_bytes(self) -> float:
         """Latent and rotary key of every token, shared by all heads."""
         width = self.kv_lora_rank + self.rope_dim
-        return float(self.batch) * self.kv_len * width * size_of(self.kv_dtype or self.dtype) * self.cache_share
+        return 1.0 * self.batch * self.kv_len * width * size_of(self.kv_dtype or self.dtype) * self.cache_share
 
     @property
     def saved_bytes(self) -> float:
