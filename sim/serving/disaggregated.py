@@ -99,9 +99,9 @@ class Transfers:
 
     def _sent_early(self, request: Request, source: Replica, size: float) -> float:
         """Bytes that travelled while the prompt was read."""
-        if not self.plan.layers or request.admitted_s is None or source in self._busy:
+        if not self.plan.layers or source in self._busy:
             return 0.0
-        begin = max(request.admitted_s, self._last_end_s.get(source, 0.0))
+        begin = max(request.placed_s, self._last_end_s.get(source, 0.0))
         idle = max(0.0, self.env.now - begin)
         early = min(size * (1.0 - 1.0 / self.plan.layers), idle * self.plan.bytes_per_s)
         self._last_end_s[source] = begin + early / self.plan.bytes_per_s

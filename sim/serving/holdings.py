@@ -35,8 +35,10 @@ class Holdings:
 
         *elsewhere*: its cache comes whole from another replica.
         """
-        pool = self.pool
-        whole = elsewhere or request.index in self._swapped
+        pool, swapped = self.pool, request.index in self._swapped
+        if swapped and pool.available < self._pages_after_a_step(request):
+            return False  # it would be sent away again before it made a token
+        whole = elsewhere or swapped
         found = 0 if whole else pool.match(request.blocks)
         if found and found * pool.block >= request.context:
             found -= 1  # at least one token has to be computed to know the next
@@ -53,6 +55,11 @@ class Holdings:
                 request.cached = request.done
             self._tally.cached_tokens += request.done
         return True
+
+    def _pages_after_a_step(self, request: Request) -> int:
+        """Pages that a sequence may hold when it has made its next tokens."""
+        drafted = self._how.acceptance.drafted if self._how.acceptance is not None else 0
+        return self.pool.pages_of(min(request.context + drafted, request.prompt + request.output - 1))
 
     def publish(self, request: Request) -> None:
         """A prompt has been computed: others that begin like it can share its blocks."""

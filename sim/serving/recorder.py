@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from .request import Request
 from .scheduling import Tally
 from .step_log import StepLog
 
@@ -24,7 +25,8 @@ class Recorder:
         self.tally, self._note_every_s, self._next_note_s = tally, note_every_s, 0.0
         self.log: StepLog | None = None
         self._logged = (tally.steps, tally.prompt_tokens, tally.tokens)
-        self._stalls: list[float] = []
+        self._last_s = 0.0  # when the batch made its newest tokens
+        self._fresh: dict[int, float] = {}  # those who joined since, and when theirs was made
         self.since_s = math.inf
 
     def busy_s(self, now: float) -> float:
@@ -33,25 +35,46 @@ class Recorder:
 
     # --- times between tokens
 
-    def stalled(self, seconds: float) -> None:
-        """The next token of a sequence comes so much later."""
-        self._stalls.append(seconds)
+    def joined(self, request: Request) -> None:
+        """A sequence generates from now on; its newest token is as old as it says."""
+        self._fresh[request.index] = request.token_s
 
-    def tokens(self, sequences: int, steps: int, seconds: float) -> None:
+    def left(self, request: Request) -> None:
+        """It generates no more: it knows when its newest token was made."""
+        request.token_s = self._fresh.pop(request.index, self._last_s)
+
+    def token(self, request: Request, now: float) -> None:
+        """The step that read its context has made a token, which may not be its first."""
+        self.tally.tokens += 1
+        if request.first_token_s is not None:
+            gap = round(1e6 * (now - request.token_s))
+            self.tally.gaps[gap] = self.tally.gaps.get(gap, 0) + 1
+        request.token_s = now
+
+    def tokens(self, sequences: int, steps: int, seconds: float, started: float) -> None:
         """*sequences* have made a token in each of *steps*, which took *seconds*."""
         tally = self.tally
         tally.steps += steps
         tally.tokens += steps * sequences
         gap, gaps = round(1e6 * seconds / steps), tally.gaps
         gaps[gap] = gaps.get(gap, 0) + steps * sequences
-        if self._stalls:  # the first of these tokens waited for a cache, too
-            for stall in self._stalls[:sequences]:
-                late = gap + round(1e6 * stall)
-                gaps[gap] -= 1
-                gaps[late] = gaps.get(late, 0) + 1
-            self._stalls = []
-            if not gaps[gap]:
-                del gaps[gap]
+        if self._fresh or started > self._last_s:
+            self._add_waits(gap, sequences, started)
+        self._last_s = started + seconds
+
+    def _add_waits(self, gap: int, sequences: int, started: float) -> None:
+        """The first of these tokens waited besides: for prompts that were read alone, for a cache that was moved."""
+        gaps, fresh = self.tally.gaps, self._fresh
+        waits = [(started - newest, 1) for newest in fresh.values()]
+        waits.append((started - self._last_s, sequences - len(fresh)))
+        fresh.clear()
+        for wait, count in waits:
+            late = round(1e6 * wait) if count else 0
+            if late:
+                gaps[gap] -= count
+                gaps[gap + late] = gaps.get(gap + late, 0) + count
+        if not gaps[gap]:
+            del gaps[gap]
 
     def accepted(self, drafted: int, accepted: int) -> None:
         """Drafts of a step, and how many of them are tokens: these come together with the step's own."""

@@ -135,7 +135,7 @@ class Replica:
         if self._block is not None:
             done = self._block.steps_by(self.env.now, whole=True)
             if done:
-                self._advance(done, self._block.seconds(done))
+                self._advance(done, self._block.seconds(done), self._block.started_s)
         self.recorder.failed(self.env.now)
         self._block = None
         self.process.interrupt()
@@ -143,7 +143,7 @@ class Replica:
         kept = [*self.moves.arriving.values(), *(r for r in self._waiting if r.index in remote)]
         lost = [r for r in self._waiting if r.index not in remote]
         for request in list(self._running.values()):
-            self._batch.leave(request)
+            self._leave(request)
             lost.append(request)
         lost += [*self._prefilling, *self.moves.ready, *self.moves.leaving.values(), *(r for *_, r in self._fetching)]
         self._prefilling, self.moves = [], Moves()
@@ -237,7 +237,7 @@ class Replica:
             yield self.env.timeout(max(0.0, block.started_s + seconds - self.env.now))
         self._block = None
         self._step_began_s = block.started_s + seconds * (1 - 1 / steps)
-        self._advance(steps, seconds)
+        self._advance(steps, seconds, block.started_s)
 
     # --- admission
 
@@ -248,15 +248,16 @@ class Replica:
                 return
             self._sealed = False
         for request in self.moves.ready:
-            self.recorder.stalled(self.env.now - request.token_s)
-            self._batch.join(request)
+            self._join(request)
         self.moves.ready = []
         while self._seen and self._held_sequences < self.how.most_sequences:
             request = self._seen[0][2]
             if not self._holdings.take(request, request.index in self.moves.remote):
                 break
             self._waiting.pop()
-            request.admitted_s = self.env.now if request.admitted_s is None else request.admitted_s
+            request.placed_s = self.env.now
+            if request.admitted_s is None:
+                request.admitted_s = self.env.now
             if request.index in self.moves.remote:
                 self.moves.remote.remove(request.index)
                 self.moves.arriving[request.index] = request
@@ -264,7 +265,7 @@ class Replica:
                 self.moves.fetch(request, self)
             elif self._holdings.is_swapped(request):
                 self._debt_s += self._holdings.swap_in(request)
-                self._batch.join(request)
+                self._join(request)
             elif not self._fetch(request):
                 self._prefilling.append(request)
         self._sealed = True
@@ -315,7 +316,7 @@ class Replica:
         """What such a step leaves behind."""
         self.tally.steps += 1
         if self._running and self._beside:
-            self._advance(1, seconds)
+            self._advance(1, seconds, self.env.now - seconds)
             self.tally.steps -= 1
         ended, still = list[Request](), list[Request]()
         for request, size in chunks:
@@ -325,28 +326,36 @@ class Replica:
                 self.tally.recomputed_tokens += size
             (ended if request.done >= request.prompt + request.made else still).append(request)
         # Chunks are pieces of the first prompts, in their order.
-        self._prefilling = still + self._prefilling[len(chunks) :]
+        self._prefilling = ended + still + self._prefilling[len(chunks) :]
         now = self.env.now
-        for request in ended:
+        for request in ended:  # the others are still here meanwhile, so that nobody takes the replica for empty
+            del self._prefilling[0]
             self._prompt_ended(request, now)
 
     def _prompt_ended(self, request: Request, end: float) -> None:
         """The step that ends a prompt also makes a token."""
         self._holdings.publish(request)
         request.made += 1
-        self.tally.tokens += 1
+        self.recorder.token(request, end)
         if request.first_token_s is None:
             request.first_token_s = end + self.how.on_the_way_s
         if request.made >= request.output:
             self._end(request, end)
         elif self.moves.handoff is not None:
-            request.token_s = end
             self.moves.leaving[request.index] = request
             self.moves.handoff(request, self)
         else:
-            self._batch.join(request)
+            self._join(request)
 
     # --- generation
+
+    def _join(self, request: Request) -> None:
+        self._batch.join(request)
+        self.recorder.joined(request)
+
+    def _leave(self, request: Request) -> None:
+        self._batch.leave(request)
+        self.recorder.left(request)
 
     def _make_room(self) -> None:
         """Take the pages of the next step, sending the youngest sequence away while there are too few."""
@@ -355,7 +364,7 @@ class Replica:
 
     def _preempt(self) -> None:
         request = self._running[max(self._running)]
-        self._batch.leave(request)
+        self._leave(request)
         pages = self._holdings.release(request)
         request.preemptions += 1
         self.tally.preemptions += 1
@@ -390,10 +399,10 @@ class Replica:
         steps = 1 + batch.take_further(steps - 1)
         return steps, steps * self.cost.generate_s(sequences, mean + (steps - 1) / 2) + self._paid_debt()
 
-    def _advance(self, steps: int, seconds: float) -> None:
+    def _advance(self, steps: int, seconds: float, started: float) -> None:
         """Every sequence of the batch has made *steps* tokens."""
         sequences = len(self._running)
-        self.recorder.tokens(sequences, steps, seconds)
+        self.recorder.tokens(sequences, steps, seconds, started)
         self._batch.advance(steps)
         if self.how.acceptance is not None:
             self.recorder.accepted(self.how.acceptance.drafted * sequences, self._batch.accept())

@@ -18,7 +18,8 @@ class Request:
         done: prompt tokens (and, after a preemption, generated ones) that are in the cache.
         made: tokens generated.
         cached: prompt tokens that a prefix cache spared.
-        token_s: when it made the token with which it left a replica that only reads prompts.
+        token_s: when it made its newest token, where it does not generate.
+        admitted_s: when it first got pages; ``placed_s``: when it last did.
         moved_s: when its cache arrived elsewhere.
         retries: replicas that failed under it.
     """
@@ -37,6 +38,7 @@ class Request:
     admitted_s: float | None = None
     preemptions: int = 0
     replica: int = -1
+    placed_s: float = 0.0
     token_s: float = 0.0
     moved_s: float | None = None
     retries: int = 0
