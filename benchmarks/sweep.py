@@ -22,6 +22,8 @@ TARGET = 100_000
 BANDWIDTH = {"path": "hardware.memory.bandwidth", "range": {"low": "1 TB/s", "high": "8 TB/s", "points": 40}}
 CLOCK = {"path": "hardware.clock.sustained", "range": {"low": "1 GHz", "high": "2.5 GHz", "points": 40}}
 L2 = {"path": "hardware.l2.latency", "range": {"low": "100 ns", "high": "400 ns", "points": 4}}
+LINK = {"path": "hardware.links.nvlink.bandwidth", "range": {"low": "100 GB/s", "high": "1800 GB/s", "points": 40}}
+HOP = {"path": "hardware.links.nvlink.latency", "range": {"low": "0.2 us", "high": "5 us", "points": 40}}
 BATCH = {"path": "workload.batch", "range": {"low": 1, "high": 64, "points": 64, "integer": True}}
 PROMPT = {"path": "workload.prompt", "range": {"low": 128, "high": 4096, "integer": True, "points": 64}}
 TENSOR = {"path": "workload.parallelism.tensor", "values": [4, 8]}
@@ -30,10 +32,11 @@ ENGINE = {"path": "engine", "values": ["trtllm-like", "vllm-like"]}
 STUDIES: tuple[tuple[str, list[dict[str, Any]], str, int], ...] = (
     ("two numbers of the hardware, drawn", [BANDWIDTH, CLOCK], "random", 1),
     ("three numbers of the hardware, drawn", [BANDWIDTH, CLOCK, L2], "random", 1),
+    ("a link's bandwidth and latency, drawn", [LINK, HOP], "random", 1),
     ("batch × bandwidth × clock, grid", [BATCH, BANDWIDTH, CLOCK], "grid", 1),
     ("batch and context, drawn", [BATCH, PROMPT], "random", 1),
     ("tensor × batch × context, drawn", [TENSOR, BATCH, PROMPT], "random", 1),
-    ("batch × engine, grid: nothing in common", [BATCH, ENGINE], "grid", 40),
+    ("batch × engine, grid", [BATCH, ENGINE], "grid", 40),
 )
 
 

@@ -131,7 +131,7 @@ class _Sums:
 
     def add(self, name: str, value: Any, times: float) -> None:
         """Add *times* of a number or of an array over points."""
-        kept = self._plain if isinstance(value, float | int) else self._arrays
+        kept = self._arrays if isinstance(value, np.ndarray) else self._plain
         kept[name] = kept.get(name, 0.0) + value * times
 
     def together(self) -> dict[str, Any]:
