@@ -91,7 +91,9 @@ def _list(lines: Sequence[str]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{_e(name)}</th>" for name in head)
+    # What a row is about keeps room to be read where the rest of a table is scrolled.
+    wide = ' style="min-width: 9rem"'
+    top = "".join(f"<th{'' if number else wide}>{_e(name)}</th>" for number, name in enumerate(head))
     lines = "".join("<tr>" + "".join(f"<td>{_e(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>"
 
@@ -201,6 +203,7 @@ def upgrade_figure(explained: Explanation) -> Figure:
         )
     )
     out.add_vline(x=explained.load, line={"color": _LIMIT, "dash": "dash", "width": 1.5})
-    out.update_xaxes(title="load within the promises, over the planned load (dashed: as it is)", rangemode="tozero")
-    out.update_layout(showlegend=False)
+    widest = max((u.load for u in rows), default=1.0)
+    out.update_xaxes(title="load it carries, times the planned (dashed: now)", range=[0.0, 1.2 * max(widest, 0.1)])
+    out.update_layout(showlegend=False, margin={"b": 70})
     return out

@@ -91,10 +91,16 @@ def test_pools_and_one_kind_compete_and_each_pool_can_grow() -> None:
     assert more == {"one more prefill replica": n + 1, "one more decode replica": n + 1}
 
 
-def test_pools_without_a_network_between_them_are_not_planned() -> None:
-    found = effsim.plan(
-        tiny(candidates=[{"hardware": "gpu_h100", "set": ["hardware.links=null"]}], disaggregation=[{"decode": 2}])
-    )
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"candidates": [{"hardware": "gpu_h100", "set": ["hardware.links=null"]}]},
+        {"most_devices": 16},
+    ],
+    ids=["no network", "a fleet larger than its network"],
+)
+def test_pools_without_a_network_between_them_are_not_planned(change: dict[str, Any]) -> None:
+    found = effsim.plan(tiny(disaggregation=[{"decode": 2}]) | change)
     assert [s.status for s in found.answer.screened] == ["unsupported"]
     assert "state the 'bandwidth'" in found.answer.screened[0].message
 

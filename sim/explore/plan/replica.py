@@ -155,6 +155,12 @@ def prepare(configuration: Configuration, base: Path, change: Callable[[Machine]
                 f"{kind.copies} data ranks that share nothing are replicas of their own; expected a data degree of 1 "
                 "where prompts and generation are apart"
             )
+        most = configuration.used(max(configuration.fewest, configuration.most_replicas))
+        if serving.disaggregated.bandwidth is None and most > capacity.devices:
+            raise UnsupportedError(
+                f"caches travel between up to {most} devices and {capacity.device} joins {capacity.devices}; state the "
+                "'bandwidth' of 'disaggregation', plan a system with a network, or a smaller 'most_devices'"
+            )
         decode = decode_side(kind, machine, workload, serving, engine, capacity, program, base)
         try:
             decode_pool(serving, machine, kind, decode)
