@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ...devices.capacity import capacity_of
 from ...devices.registry import Machine, load_machine
-from ...graph.graph import Node
 from ...program.memory import Capacity
 from ...program.place import StepGraph, place, step_graphs
 from ...program.program import Program
@@ -106,52 +105,3 @@ def prepare(configuration: Configuration, base: Path, change: Callable[[Machine]
     kind = kind_of_replica(machine, workload, workload.serving, engine, capacity, program, base)
     cache_tokens, sequences = kind.pages * int(workload.serving.cache.page), kind.scheduling.most_sequences
     return Replica(machine, workload, engine, capacity, program, graphs, kind.plain_cost, cache_tokens, sequences, base)
-
-
-def dynamic_energy_j(replica: Replica, served: ServeResult) -> float | None:
-    """Joules of a served load beyond idle power; None where the device's file does not say.
-
-    Operations and bytes add up, so energy is linear in tokens: what a step costs however many tokens it has (the
-    weights, mostly), times the steps; what a further token costs, times the tokens; attention, by the mean context of
-    answers and of prompts. Prompts that share a batch read the weights once, as steps do.
-    """
-    done = max(1, served.completed)
-    new = max(1.0, (served.input_tokens - served.cached_tokens) / done)
-    context = served.input_tokens / done + served.output_tokens / done / 2.0
-    one, many, cost = 1, 64, replica.cost
-    shared = cost.by_token | cost.by_logit
-    low = _joules(replica, "generation", one, 1, 1, shared)
-    high = _joules(replica, "generation", many, 1, 1, shared)
-    reading = _joules(replica, "generation", one, 1, max(1, round(context)), cost.by_sequence)
-    prompt = _joules(replica, "context", one, round(new), round(served.input_tokens / done), cost.by_sequence)
-    if low is None or high is None or reading is None or prompt is None:
-        return None
-    token = (high - low) / (many - one)
-    tokens = served.input_tokens - served.cached_tokens + served.recomputed_tokens + served.output_tokens
-    joules = served.steps * max(0.0, low - token) + tokens * token
-    joules += served.output_tokens * reading + served.completed * prompt
-    return joules * replica.program.degrees.devices
-
-
-def _joules(replica: Replica, phase: str, batch: int, q_len: int, kv_len: int, wanted: set[str]) -> float | None:
-    """Energy of the wanted operators of one step on one device."""
-    total = 0.0
-    for name, node, count in _nodes(replica, phase, batch, q_len, kv_len):
-        if name not in wanted:
-            continue
-        lowered = replica.machine.device.lower(node.op, replica.engine.fused_pointwise)
-        one = replica.machine.device.energy_j(node.op, lowered)
-        if one is None:
-            return None
-        total += one * count
-    return total
-
-
-def _nodes(replica: Replica, phase: str, batch: int, q_len: int, kv_len: int) -> Iterator[tuple[str, Node, int]]:
-    yield from replica.graphs(phase, batch, max(1, q_len), max(1, kv_len, q_len), 1).walk()
-
-
-def energy_j(replica: Replica, served: ServeResult) -> float | None:
-    """Joules of the whole fleet over the run: idle power of every device, and what work adds."""
-    idle, work = replica.machine.device.idle_power_w, dynamic_energy_j(replica, served)
-    return None if idle is None or work is None else idle * served.devices * served.duration_s + work
