@@ -106,6 +106,9 @@ def _show(result: ServeResult) -> None:
     if result.cost_usd is not None and result.output_tokens:
         million = 1e6 * result.cost_usd / result.output_tokens
         out.print(f"{result.cost_usd:,.2f} US$, {million:,.2f} US$ a million generated tokens")
+    if result.energy_j is not None and result.output_tokens:
+        each = format_quantity(result.energy_j / result.output_tokens, "energy")
+        out.print(f"{format_quantity(result.energy_j, 'energy')}, {each} a generated token")
     for note in result.notes:
         out.print(f"note: {note}")
 

@@ -56,6 +56,7 @@ class Recorder:
         tally = self.tally
         tally.steps += steps
         tally.tokens += steps * sequences
+        tally.sequence_steps += steps * sequences
         gap, gaps = round(1e6 * seconds / steps), tally.gaps
         gaps[gap] = gaps.get(gap, 0) + steps * sequences
         if self._fresh or started > self._last_s:

@@ -315,6 +315,7 @@ class Replica:
     def _end_mixed(self, chunks: list[Chunk], seconds: float) -> None:
         """What such a step leaves behind."""
         self.tally.steps += 1
+        self.tally.prompt_steps += 1
         if self._running and self._beside:
             self._advance(1, seconds, self.env.now - seconds)
             self.tally.steps -= 1

@@ -52,6 +52,10 @@ class Tally:
 
     busy_s: float = 0.0
     steps: int = 0
+    prompt_steps: int = 0
+    """Steps that read prompts."""
+    sequence_steps: int = 0
+    """Steps times the sequences that generated in each."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     recomputed_tokens: int = 0

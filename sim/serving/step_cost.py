@@ -211,14 +211,15 @@ class StepCost:
             kind = self.by_sequence if differs else self.by_logit if b.op != c.op else self.by_token
             kind.add(name)
         self.same_kernels = self.by_token <= single.keys()
-        self.kernels = sum(count * len(self._lowered(node).seconds) for _, node, count in one.walk())
+        self.kernels = sum(count * len(self.lowered(node).seconds) for _, node, count in one.walk())
         ends = (max(most_tokens, most_sequences * width), most_sequences, longest)
         self._generating: dict[int, tuple[float, Line, float, float]] = {}
         self._captured = _Terms(self, engine.launch, *ends)
         same = engine.uncaptured in (None, engine.launch)
         self._others = self._captured if same else _Terms(self, str(engine.uncaptured), *ends)
 
-    def _lowered(self, node: Node) -> Lowered:
+    def lowered(self, node: Node) -> Lowered:
+        """The kernels of a node."""
         return self.device.lower(node.op, self._engine.fused_pointwise)
 
     def price(self, graph: Graph, wanted: set[str], mode: str) -> float:
@@ -226,7 +227,7 @@ class StepCost:
         seconds = 0.0
         for name, node, count in graph.walk():
             if name in wanted:
-                lowered = self._lowered(node)
+                lowered = self.lowered(node)
                 launch = node_launch_s(self.device.launch, mode, self.host, node.op, lowered.seconds)
                 seconds += count * (lowered.analytic_s + launch)
         return seconds

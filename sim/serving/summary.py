@@ -7,6 +7,7 @@ from typing import Any
 
 from ..spec.serving import ServingSpec
 from ..spec.workload import WorkloadSpec
+from .energy import energy_j
 from .fleet import FleetPlan, PoolServed, Served
 from .metrics import PoolResult, ServeResult, latencies, percentiles
 from .replica_kind import ReplicaKind
@@ -54,6 +55,7 @@ def summarise(
         cost_usd=None if None in prices else sum(p for p in prices if p is not None),
         history=histories,
         notes=tuple(_notes(served, plan, serving)),
+        energy_j=energy_j(kinds, served),
         device_seconds=sum(pool.replica_seconds * pool.devices for pool in pools),
         pools=pools,
         failures=served.failures,

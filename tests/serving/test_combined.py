@@ -273,9 +273,13 @@ def test_a_swapped_sequence_returns_only_when_its_next_step_has_room() -> None:
 
 def test_a_draining_replica_keeps_its_devices_while_prompts_end_together() -> None:
     """Of two prompts that end in one step one has more to say: the replica is not given back between them."""
-    plan = ScalingPlan(1, 2, "in_flight", 50.0, 1.5, interval_s=0.5, cooldown_s=0.0, start_s=0.0)
-    load = [Request(0, 0.0, 4, 1), Request(1, 0.0, 4, 1), Request(2, 0.0, 4, 9), Request(3, 0.0, 4, 9)]
-    served = serve_requests(load, UnitCost(), Scheduling("chunked"), replace(PLAN, replicas=2, scaling=plan))
-    (pool,) = served.pools
-    assert sum(t.busy_s for t in pool.tallies) == pytest.approx(18.0)
-    assert pool.paid_s >= 18.0
+    env = simpy.Environment()
+    load = [Request(0, 0.0, 4, 9), Request(1, 0.0, 4, 1), Request(2, 0.0, 4, 9), Request(3, 0.0, 4, 9)]
+    fleet = Fleet(env, UnitCost(), Scheduling("chunked"), replace(PLAN, replicas=2), 0)
+    env.process(fleet.drive(load))
+    env.run(until=0.5)
+    fleet.entry.drain()
+    env.run(until=fleet.done)
+    served = fleet.served()
+    assert [t.busy_s for t in served.tallies] == [9.0, 9.0]
+    assert served.pools[0].paid_s >= 18.0

@@ -9,9 +9,8 @@ from pathlib import Path
 from ...devices.capacity import capacity_of
 from ...devices.registry import Machine, load_machine
 from ...errors import SpecError, UnsupportedError
-from ...graph.graph import Node
 from ...program.memory import Capacity
-from ...program.place import place, step_graphs
+from ...program.place import place
 from ...program.program import Program
 from ...serving.fleet_plan import decode_pool, decode_side
 from ...serving.metrics import ServeResult
@@ -167,76 +166,3 @@ def prepare(configuration: Configuration, base: Path, change: Callable[[Machine]
         except SpecError as error:
             raise UnsupportedError(error.what) from None
     return Replica(configuration, machine, workload, engine, capacity, program, kind, decode, base)
-
-
-def dynamic_energy_j(replica: Replica, served: ServeResult) -> float | None:
-    """Joules of a served load beyond idle power; None where the device's file does not say, and with drafts.
-
-    Operations and bytes add up, so energy is linear in tokens: what a step costs however many tokens it has (the
-    weights, mostly), times the steps; what a further token costs, times the tokens; attention, by the mean context of
-    answers and of prompts. Prompts that share a batch read the weights once, as steps do.
-    """
-    if replica.serving.speculative is not None:
-        return None  # tokens that were drafted and refused are not counted
-    read = served.input_tokens - served.cached_tokens
-    written = served.output_tokens + served.recomputed_tokens
-    if not replica.divided:
-        return _pool_j(replica, replica.kind, served, served.steps, read + written, prompts=True, answers=True)
-    # A prompt's last step brings the first token of its answer.
-    reading, generating = (pool.steps for pool in served.pools)
-    first = _pool_j(replica, replica.kind, served, reading, read, prompts=True, answers=False)
-    rest = written - served.completed
-    after = _pool_j(replica, replica.decode, served, generating, rest, prompts=False, answers=True)
-    return None if first is None or after is None else first + after
-
-
-def _pool_j(
-    replica: Replica, kind: ReplicaKind, served: ServeResult, steps: int, tokens: int, *, prompts: bool, answers: bool
-) -> float | None:
-    """Joules beyond idle power of replicas that took so many steps with so many tokens."""
-    done = max(1, served.completed)
-    new = max(1.0, (served.input_tokens - served.cached_tokens) / done)
-    context = served.input_tokens / done + served.output_tokens / done / 2.0
-    # One sequence for every data rank and microbatch, so that none computes padding alone.
-    one, cost, ways = kind.degrees.data * kind.degrees.pipeline, kind.plain_cost, (replica, kind)
-    many = 64 * one
-    shared = cost.by_token | cost.by_logit
-    low = _joules(*ways, "generation", one, 1, 1, shared)
-    high = _joules(*ways, "generation", many, 1, 1, shared)
-    reading = _joules(*ways, "generation", one, 1, max(1, round(context)), cost.by_sequence)
-    prompt = _joules(*ways, "context", 1, round(new), round(served.input_tokens / done), cost.by_sequence)
-    if low is None or high is None or reading is None or prompt is None:
-        return None
-    token = (high - low) / (many - one)
-    joules = steps * max(0.0, low - one * token) + tokens * token
-    joules += answers * served.output_tokens * reading / one + prompts * served.completed * prompt
-    # Data ranks that share nothing are replicas of their own, whose steps are counted apart.
-    return joules * kind.devices
-
-
-def _joules(
-    replica: Replica, kind: ReplicaKind, phase: str, batch: int, q_len: int, kv_len: int, wanted: set[str]
-) -> float | None:
-    """Energy of the wanted operators of one step on one device."""
-    total, device = 0.0, kind.machine.device
-    for name, node, count in _nodes(replica, kind, phase, batch, q_len, kv_len):
-        if name not in wanted:
-            continue
-        one = device.energy_j(node.op, device.lower(node.op, replica.engine.fused_pointwise))
-        if one is None:
-            return None
-        total += one * count
-    return total
-
-
-def _nodes(
-    replica: Replica, kind: ReplicaKind, phase: str, batch: int, q_len: int, kv_len: int
-) -> Iterator[tuple[str, Node, int]]:
-    graphs = step_graphs(replica.workload, replica.engine, kind.capacity, kind.degrees, replica.base)
-    yield from graphs(phase, batch, max(1, q_len), max(1, kv_len, q_len), 1).walk()
-
-
-def energy_j(replica: Replica, served: ServeResult) -> float | None:
-    """Joules of the whole fleet over the run: idle power of every device, and what work adds."""
-    idle, work = replica.machine.device.idle_power_w, dynamic_energy_j(replica, served)
-    return None if idle is None or work is None else idle * served.device_seconds + work

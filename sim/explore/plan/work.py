@@ -19,7 +19,7 @@ from ...spec.plan import PlanSlo
 from ..sensitivity import parameters, with_value
 from .configurations import Configuration, Load
 from .evaluate import BrokenError, Measured, Watch, measured
-from .replica import Replica, energy_j, prepare, requests_of
+from .replica import Replica, prepare, requests_of
 from .screen import LoadShape, Screened, alone_ttft_s, at, screen
 from .search import FINENESS, fewest, largest_load
 
@@ -239,7 +239,7 @@ class Worker:
         kept = self._measured.get(key)
         if kept is None or (energy and kept.energy_j is None):
             served = replica.serve(replicas, task.load.times(factor), task.seed)
-            joules = energy_j(replica, served) if energy else None
+            joules = served.energy_j if energy else None
             kept = self._measured[key] = measured(served, task.slo, replicas, factor, joules)
         return kept
 
