@@ -15,9 +15,9 @@ kind: plan
 name: "Odd <b>name</b>"
 workload: llama3_8b_generate
 set:
-  - "workload.serving={arrivals: {rate: 60, requests: 15}, scheduler: {max_sequences: 16, max_tokens: 512}}"
+  - "workload.serving={arrivals: {rate: 60, requests: 8}, scheduler: {max_sequences: 16, max_tokens: 512}}"
   - workload.layers=1
-  - workload.prompt=400
+  - workload.prompt=200
   - workload.generate=30
 slo:
   ttft: {p95: 200 ms}

@@ -99,6 +99,7 @@ def test_its_numbers_are_those_of_serve() -> None:
     assert least < m.energy_j < most, "between idle and the power limit of the boards"
 
 
+@pytest.mark.slow
 def test_more_load_is_never_cheaper_and_a_looser_promise_never_dearer() -> None:
     def cost(rate: float, ttft: str = f"{TTFT} s") -> float:
         whole = tiny(slo={"ttft": {"p95": ttft}, "tpot": {"p95": f"{TPOT} s"}}, parallelism=[{"tensor": 1}])
@@ -153,7 +154,12 @@ def test_what_no_fleet_can_do_is_seen_without_simulating_fleets() -> None:
 def test_an_unknown_price_stays_unknown() -> None:
     free = {"hardware": "gpu_mi300x"}
     found = effsim.plan(
-        tiny(candidates=[{"hardware": "gpu_h100"}, free], prices={"gpu_h100": "4.5 USD/h"}, finalists=4)
+        tiny(
+            candidates=[{"hardware": "gpu_h100"}, free],
+            prices={"gpu_h100": "4.5 USD/h"},
+            parallelism=[{"tensor": 2}],
+            finalists=2,
+        )
     )
     assert {f.configuration.device for f in found.answer.fleets} == {"gpu_h100"}
     assert {f.configuration.device for f in found.answer.unpriced} == {"gpu_mi300x"}

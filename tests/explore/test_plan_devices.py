@@ -129,7 +129,7 @@ def test_data_ranks_that_share_nothing_are_the_replicas_they_are() -> None:
     ],
 )
 def test_every_degree_counts_its_devices(workload: str, degrees: dict[str, int], devices: int) -> None:
-    load = LOAD.replace("rate: 1200, requests: 100", "rate: 20, requests: 30")
+    load = LOAD.replace("rate: 1200, requests: 100", "rate: 20, requests: 10")
     one = [{"hardware": "system_h100_64", "unit": 8}]
     found = effsim.plan(
         tiny(

@@ -103,6 +103,7 @@ def plan(
     try:
         load = Load()
         about = _describe(source, load, used)
+        _check(source)
         answer = solve(source, load, used, pool, progress)
         changes = tuple(_what_if(source, number, what, used, pool, progress) for number, what in enumerate(spec.whatif))
         asker = _asker(source, load, used)
@@ -255,7 +256,7 @@ def _miss(found: Found) -> float:
     return max((m.miss for m in (found.measured, found.at_headroom) if m is not None), default=math.inf)
 
 
-def _what_if(source: Source, number: int, what: WhatIf, seed: int, pool: Pool, progress: Progress) -> Changed:
+def _with(source: Source, what: WhatIf) -> Source:
     """The plan with one thing changed."""
     spec = source.plan
     changed = spec.model_copy(
@@ -265,10 +266,24 @@ def _what_if(source: Source, number: int, what: WhatIf, seed: int, pool: Pool, p
             "candidates": [*spec.candidates, *what.candidates],
         }
     )
+    return replace(source, plan=changed, price_factor=float(what.price))
+
+
+def _check(source: Source) -> None:
+    """Find mistakes of what-ifs before anything is simulated."""
+    for number, what in enumerate(source.plan.whatif):
+        try:
+            enumerate_configurations(_with(source, what), standing(what.set, "whatif", number, "set"))
+        except EffsimError as error:
+            raise source.blamed(error, "whatif", number) from None
+
+
+def _what_if(source: Source, number: int, what: WhatIf, seed: int, pool: Pool, progress: Progress) -> Changed:
+    """The answer under one what-if."""
     load = Load(float(what.load), float(what.prompt), float(what.output))
+    extra = standing(what.set, "whatif", number, "set")
     try:
-        other = replace(source, plan=changed, price_factor=float(what.price))
-        return Changed(what.name, solve(other, load, seed, pool, progress, standing(what.set, "whatif", number, "set")))
+        return Changed(what.name, solve(_with(source, what), load, seed, pool, progress, extra))
     except EffsimError as error:
         raise source.blamed(error, "whatif", number) from None
 
