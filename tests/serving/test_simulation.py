@@ -108,8 +108,7 @@ def test_no_request_and_no_page_is_lost(
     for request in served.refused:
         assert -(-(request.prompt + request.output) // 4) > pages
     made = sum(sum(t.gaps.values()) for t in served.tallies)
-    # The first token has no gap; one that waited for a recomputation has all of its wait.
-    assert made == sum(r.output - 1 for r in served.requests)
+    assert made == sum(r.output - 1 for r in served.requests)  # all but the first, whatever was computed again
     if all(t.history for t in served.tallies):
         assert all(t.history[-1][1:] == (0, 0, 0) for t in served.tallies)
 
