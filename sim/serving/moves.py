@@ -47,18 +47,27 @@ class Block:
         steps: how many.
         seconds: what so many of them take.
         cut: somebody came and they end earlier.
+        total_s: what all of them take, where that is known.
+        growing: no step takes less time than the one before.
     """
 
     started_s: float
     steps: int
     seconds: Callable[[int], float]
     cut: bool = False
+    total_s: float | None = None
+    growing: bool = False
 
     @classmethod
-    def of(cls, cost: Costs, sequences: int, context: float, now: float, steps: int, seconds: float) -> Block:
-        """Steps of *sequences* that take *seconds* in all: what that is more than their cost comes first."""
-        debt = seconds - steps * cost.generate_s(sequences, context + (steps - 1) / 2)
-        return cls(now, steps, lambda n: n * cost.generate_s(sequences, context + (n - 1) / 2) + debt if n else 0.0)
+    def of(
+        cls, cost: Costs, sequences: int, context: float, now: float, steps: int, seconds: float, debt: float
+    ) -> Block:
+        """Steps of *sequences* that take *seconds* in all, of which *debt* comes first."""
+
+        def taken(n: int) -> float:
+            return n * cost.generate_s(sequences, context + (n - 1) / 2) + debt if n else 0.0
+
+        return cls(now, steps, taken, total_s=seconds, growing=not debt)
 
     def steps_by(self, now: float, whole: bool = False) -> int:
         """Steps that have begun by *now* (``whole``: that have ended), at most all of them.
@@ -67,10 +76,12 @@ class Block:
         (3, 2)
         """
         passed = now - self.started_s
-        total = self.seconds(self.steps)
+        total = self.seconds(self.steps) if self.total_s is None else self.total_s
         least = 0 if whole else 1
         if passed >= total or total <= 0.0:
             return self.steps
+        if not whole and self.growing and passed * self.steps >= total * (self.steps - 1):
+            return self.steps  # the last one is the longest
         limit = passed + ROUNDING * total / self.steps
         done = min(self.steps, int(passed / total * self.steps))
         while done < self.steps and self.seconds(done + 1) <= limit:

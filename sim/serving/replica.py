@@ -210,21 +210,21 @@ class Replica:
                 yield self.env.timeout(seconds)
                 self._end_mixed(chunks, seconds)
             elif self._running:
-                steps, seconds = self._start_generating()
+                steps, seconds, debt = self._start_generating()
                 if steps:
-                    yield from self._generate(steps, seconds)
+                    yield from self._generate(steps, seconds, debt)
             else:  # caches that come or go hold the memory that all others need
                 self.recorder.since_s = math.inf
                 yield from self._sleep()
                 started = self.env.now
             self.recorder.ended(started, self.env.now, self._state)
 
-    def _generate(self, steps: int, seconds: float) -> Generator[Any, Any, None]:
+    def _generate(self, steps: int, seconds: float, debt: float) -> Generator[Any, Any, None]:
         """Run steps together; where somebody comes meanwhile, those up to the end of the step under way."""
         import simpy
 
         batch = self._batch
-        block = self._block = Block.of(self.cost, len(batch), batch.mean_context, self.env.now, steps, seconds)
+        block = self._block = Block.of(self.cost, len(batch), batch.mean_context, self.env.now, steps, seconds, debt)
         try:
             yield self.env.timeout(seconds)
         except simpy.Interrupt:
@@ -379,11 +379,11 @@ class Replica:
         debt, self._debt_s = self._debt_s, 0.0
         return debt
 
-    def _start_generating(self) -> tuple[int, float]:
-        """How many steps nothing interrupts, and their seconds; 0 where the last sequence had to leave."""
+    def _start_generating(self) -> tuple[int, float, float]:
+        """Steps that nothing interrupts (0: the last sequence had to leave), their seconds, and what comes first of these."""
         self._make_room()
         if not self._running:
-            return 0, 0.0
+            return 0, 0.0, 0.0
         batch = self._batch
         sequences, mean = len(batch), batch.mean_context
         steps = batch.steps_left()
@@ -395,10 +395,11 @@ class Replica:
             steps = 1  # the next plan takes newcomers in; drafts are drawn step by step
         elif until < steps * one:
             steps = max(1, math.ceil(until / one))
+        debt = self._paid_debt()
         if steps == 1:
-            return 1, one + self._paid_debt()
+            return 1, one + debt, debt
         steps = 1 + batch.take_further(steps - 1)
-        return steps, steps * self.cost.generate_s(sequences, mean + (steps - 1) / 2) + self._paid_debt()
+        return steps, steps * self.cost.generate_s(sequences, mean + (steps - 1) / 2) + debt, debt
 
     def _advance(self, steps: int, seconds: float, started: float) -> None:
         """Every sequence of the batch has made *steps* tokens."""
