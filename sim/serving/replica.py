@@ -380,7 +380,7 @@ class Replica:
         return debt
 
     def _start_generating(self) -> tuple[int, float, float]:
-        """Steps that nothing interrupts (0: the last sequence had to leave), their seconds, and what comes first of these."""
+        """Steps that nothing interrupts (0: the last sequence had to leave), their seconds, and what comes first."""
         self._make_room()
         if not self._running:
             return 0, 0.0, 0.0
