@@ -34,7 +34,7 @@ ERRORS = [
      "gpu.yaml:2:1: hardware: missing 'special'; expected an operation rate per clock such as '16 OP/cycle' "
      "(exponentials, reciprocals, … of one SM per clock)"),
     ("power: {limit: 400 W, idle: 50 W}\n", "",
-     "gpu.yaml:2:1: hardware: missing 'power'; expected a mapping with limit, idle, active, held (electrical limits)"),
+     "gpu.yaml:2:1: hardware: missing 'power'; expected a mapping with limit, idle, active, held, brief (electrical limits)"),
     ("kind: hbm3", "kind: hbm5",
      "gpu.yaml:23:9: hardware.memory.kind: unknown value 'hbm5'; expected 'hbm2', 'hbm2e', 'hbm3', 'hbm3e', 'hbm4', "
      "'gddr5', 'gddr6', 'gddr6x', 'gddr7', 'lpddr5' or 'ideal'; did you mean 'hbm4'?"),
