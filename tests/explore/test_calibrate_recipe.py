@@ -280,7 +280,9 @@ def test_stored_numbers_stand(name: str, monkeypatch: pytest.MonkeyPatch, capsys
     checkout = Path(__file__).resolve().parents[2]
     if not os.environ.get(ENVIRONMENT) and not (checkout.parent / "shared" / "measurements").is_dir():
         pytest.skip("no measurements")
-    monkeypatch.setattr("sys.argv", ["effsim", "calibrate", "--fit", name, "--check", "--data", str(data_folder())])
+    monkeypatch.setattr(
+        "sys.argv", ["effsim", "calibrate", "--fit", name, "--check", "--data", str(data_folder(checkout=checkout))]
+    )
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 0, capsys.readouterr().err
