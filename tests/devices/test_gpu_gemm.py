@@ -24,8 +24,9 @@ def variant(tmp_path: Path, base: str, changes: str) -> Device:
 
 
 def test_results_are_written_after_the_products(tmp_path: Path) -> None:
-    # Twice the depth doubles the loop and not the result: the difference of both is loop alone.
-    device = load_machine("gpu_a100").device
+    # Twice the depth doubles the loop and not the result: the difference of both is loop alone. Without a power limit,
+    # which the deeper product would reach and the shallower one would not.
+    device = variant(tmp_path, "gpu_a100", "power: {held: 10 kW}")
     one, two = (device.lower(Linear(8192, 8192, k, "bf16")).analytic_s for k in (2048, 4096))
     written = 8192 * 8192 * 2 / device.memory_peak_bytes_per_s
     assert 2 * one - two > written
