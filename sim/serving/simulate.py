@@ -13,6 +13,7 @@ from ..program.program import Program
 from ..spec.engine import EngineSpec
 from ..spec.serving import ServingSpec
 from ..spec.workload import WorkloadSpec
+from .arrivals import DEFAULT_REQUESTS
 from .arrivals import requests as random_requests
 from .fleet import FleetPlan, serve_requests
 from .fleet_plan import check_devices, decode_pool, decode_side, failure_plan, initial, scaling_plan
@@ -24,6 +25,8 @@ from .traces import read_trace
 
 NOTES_A_RUN = 2000
 """About so many entries of queue and cache history a replica."""
+TRACE_S = 3600.0
+"""How long a recorded load is taken to last where nothing is said, for the spacing of its history alone."""
 PIPELINE_NOTE = (
     "pipeline stages are kept busy by as many microbatches of a step's tokens: times between tokens and throughput "
     "hold; the first token of a prompt that meets an empty pipeline comes up to one step later than said"
@@ -89,11 +92,12 @@ def simulate(
 def _span(serving: ServingSpec) -> float:
     """About how long the load lasts."""
     a = serving.arrivals
-    if a.process == "trace" or (a.duration is None and a.requests is None):
-        return 3600.0
-    spans = [float(a.duration)] if a.duration is not None else []
-    if a.requests is not None:
-        spans.append(int(a.requests) / float(a.rate))
+    if a.process == "trace" and a.duration is None:
+        return TRACE_S
+    requests = DEFAULT_REQUESTS if a.requests is None and a.duration is None else a.requests
+    spans = [] if a.duration is None else [float(a.duration)]
+    if a.process != "trace" and requests is not None:
+        spans.append(int(requests) / float(a.rate))
     return min(spans)
 
 
