@@ -18,7 +18,7 @@ from .arrivals import requests as random_requests
 from .fleet import FleetPlan, serve_requests
 from .fleet_plan import check_devices, decode_pool, decode_side, failure_plan, initial, scaling_plan
 from .metrics import ServeResult
-from .replica_kind import kind_of_replica
+from .replica_kind import Deployment, kind_of_replica
 from .request import Request
 from .summary import summarise
 from .traces import read_trace
@@ -60,15 +60,14 @@ def simulate(
         raise SpecError(f"seed {seed}", expected="a whole number, 0 or more")
     serving = workload.serving or ServingSpec()
     arrivals, block = load_requests(serving, workload, base, seed)
-    side = kind_of_replica(machine, workload, serving, engine, capacity, program, base, block=block, seed=seed)
+    deployment = Deployment(machine, workload, serving, engine, capacity, program, base, block, seed)
+    side = kind_of_replica(deployment)
     if side.copies > 1 and (serving.disaggregated is not None or serving.autoscaling is not None):
         raise SpecError(
             f"{side.copies} data ranks that share nothing are replicas of their own",
             expected="a data degree of 1 where pools are divided or scaled",
         )
-    decode = None
-    if serving.disaggregated is not None:
-        decode = decode_side(side, machine, workload, serving, engine, capacity, program, base, block=block, seed=seed)
+    decode = None if serving.disaggregated is None else decode_side(side, deployment)
     plan = FleetPlan(
         replicas=initial(serving, "prefill_replicas") * side.copies,
         pages=side.pages,
