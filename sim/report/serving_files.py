@@ -9,7 +9,6 @@ from typing import Any, Final
 from ..serving.metrics import ServeResult
 from ..serving.request import Request
 from .files import import_pyarrow, write_tables
-from .serving_lines import kept
 
 TABLES: Final = ("requests", "timeline", "replicas", "run")
 SCHEMA: Final = "effsim/serving@1"
@@ -41,7 +40,6 @@ def _requests(arrow: Any, result: ServeResult) -> Any:
     refused: list[Request] = served.refused if served is not None else []
     every = sorted(done + refused, key=lambda r: r.index)
     ended = [r.finish_s is not None for r in every]
-    slo = (result.slo["ttft_s"], result.slo["tpot_s"])
     both = list(zip(every, ended, strict=True))
     whole, number = arrow.int64(), arrow.float64()
     columns = {
@@ -62,7 +60,7 @@ def _requests(arrow: Any, result: ServeResult) -> Any:
         "e2e_s": ([r.e2e_s if e else None for r, e in both], number),
         "preemptions": ([r.preemptions for r in every], whole),
         "retries": ([r.retries for r in every], whole),
-        "within_slo": ([e and kept(r, *slo) for r, e in both], arrow.bool_()),
+        "within_slo": ([e and r.within(**result.slo) for r, e in both], arrow.bool_()),
     }
     return arrow.table({name: arrow.array(values, kind) for name, (values, kind) in columns.items()})
 

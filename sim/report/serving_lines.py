@@ -108,17 +108,11 @@ def _replicas(result: ServeResult, times: Sequence[float]) -> dict[str, list[int
     return out
 
 
-def kept(request: Request, ttft_s: float, tpot_s: float) -> bool:
-    """Whether a request kept both promises."""
-    tpot = request.tpot_s
-    return request.ttft_s <= ttft_s and (tpot is None or tpot <= tpot_s)
-
-
 def rates(result: ServeResult) -> tuple[list[float], list[float], list[float]]:
     """(middles of windows, requests a second that ended well, that ended late) over the run."""
     width = result.duration_s / WINDOWS
     good, late = [0] * WINDOWS, [0] * WINDOWS
     for request in finished(result):
         window = min(WINDOWS - 1, int((request.finish_s or 0.0) / width))
-        (good if kept(request, result.slo["ttft_s"], result.slo["tpot_s"]) else late)[window] += 1
+        (good if request.within(**result.slo) else late)[window] += 1
     return [width * (i + 0.5) for i in range(WINDOWS)], [n / width for n in good], [n / width for n in late]

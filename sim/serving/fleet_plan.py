@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
 from ..devices.capacity import capacity_of
 from ..devices.registry import Machine, load_machine
 from ..errors import DoesNotFitError, SpecError
-from ..program.memory import Capacity
 from ..program.place import place
-from ..program.program import Program
-from ..spec.engine import EngineSpec
 from ..spec.serving import ServingSpec
 from ..spec.serving_fleet import DisaggregatedSpec
-from ..spec.workload import Parallelism, WorkloadSpec
+from ..spec.workload import Parallelism
 from .autoscaling import ScalingPlan
 from .disaggregated import DecodePool
 from .failures import FailurePlan, Outage
 from .fleet import FleetPlan
-from .replica_kind import ReplicaKind, kind_of_replica
+from .replica_kind import Deployment, ReplicaKind, kind_of_replica
 
 MOST_REPLICAS = 10_000
 """Replicas of a fleet that is simulated."""
@@ -35,25 +32,14 @@ def initial(serving: ServingSpec, name: str) -> int:
     return int(getattr(owner, field))
 
 
-def decode_side(
-    side: ReplicaKind,
-    machine: Machine,
-    workload: WorkloadSpec,
-    serving: ServingSpec,
-    engine: EngineSpec,
-    capacity: Capacity,
-    program: Program,
-    base: Path,
-    *,
-    block: int = 0,
-    seed: int = 0,
-) -> ReplicaKind:
-    """Replicas that continue what others have read: the same, or with a degree or on devices of their own.
+def decode_side(side: ReplicaKind, deployment: Deployment) -> ReplicaKind:
+    """Replicas that continue what *side* of a deployment has read: the same, or with a degree or devices of their own.
 
     Raises:
         DoesNotFitError: the model does not fit them.
     """
-    split = serving.disaggregated
+    split, base = deployment.serving.disaggregated, deployment.base
+    machine, workload, capacity = deployment.machine, deployment.workload, deployment.capacity
     assert split is not None
     if split.decode_hardware is None and split.decode_tensor is None:
         return side
@@ -63,11 +49,11 @@ def decode_side(
         capacity = capacity_of(machine)
     changes: dict[str, object] = {"batch": type(workload.batch)(1)}
     if split.decode_tensor is not None:
-        expert = program.degrees.expert > 1
+        expert = deployment.program.degrees.expert > 1
         tensor = int(split.decode_tensor)
         changes["parallelism"] = Parallelism(tensor=tensor, expert=tensor if expert else 1)
-    program = place(workload.model_copy(update=changes), engine, capacity, base)
-    return kind_of_replica(machine, workload, serving, engine, capacity, program, base, block=block, seed=seed)
+    program = place(workload.model_copy(update=changes), deployment.engine, capacity, base)
+    return kind_of_replica(replace(deployment, machine=machine, capacity=capacity, program=program))
 
 
 def decode_pool(serving: ServingSpec, machine: Machine, side: ReplicaKind, decode: ReplicaKind) -> DecodePool:

@@ -147,8 +147,8 @@ class ServeResult:
 
 def latencies(served: Served, ttft_slo_s: float, tpot_slo_s: float) -> dict[str, Any]:
     """Latency fields of a result: percentiles, and how many requests kept both promises."""
-    tpot = [(r, r.tpot_s) for r in served.requests]
-    good = sum(r.ttft_s <= ttft_slo_s and (t is None or t <= tpot_slo_s) for r, t in tpot)
+    tpot = [t for t in (r.tpot_s for r in served.requests) if t is not None]
+    good = sum(r.within(ttft_slo_s, tpot_slo_s) for r in served.requests)
     gaps: dict[int, int] = {}
     for tally in served.tallies:
         for gap, count in tally.gaps.items():
@@ -156,7 +156,7 @@ def latencies(served: Served, ttft_slo_s: float, tpot_slo_s: float) -> dict[str,
     done = len(served.requests)
     return {
         "ttft_s": percentiles([r.ttft_s for r in served.requests]),
-        "tpot_s": percentiles([t for _, t in tpot if t is not None]),
+        "tpot_s": percentiles(tpot),
         "itl_s": weighted_percentiles(gaps),
         "e2e_s": percentiles([r.e2e_s for r in served.requests]),
         "goodput_requests_per_s": good / served.end_s if served.end_s else 0.0,

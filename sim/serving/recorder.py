@@ -87,6 +87,10 @@ class Recorder:
 
     # --- history
 
+    def pages(self, used: int) -> None:
+        """So many pages are in use."""
+        self.tally.most_pages = max(self.tally.most_pages, used)
+
     def ended(self, started: float, now: float, state: tuple[int, int, int]) -> None:
         """Steps since *started* have ended; *state*: waiting, running, pages in use."""
         self.tally.busy_s += now - started
@@ -99,6 +103,7 @@ class Recorder:
 
     def idle(self, now: float, state: tuple[int, int, int]) -> None:
         """Nothing happens from now on."""
+        self.pages(state[2])
         history = self.tally.history
         if history and history[-1][1:] != state:
             history.append((now, *state))

@@ -177,7 +177,7 @@ class Replica:
     @property
     def _state(self) -> tuple[int, int, int]:
         """Requests that wait and run, pages in use."""
-        return len(self._newcomers) + len(self._seen), len(self._running), self.pool.used
+        return self.waiting, len(self._running), self.pool.used
 
     # --- the process
 
@@ -314,6 +314,7 @@ class Replica:
 
     def _end_mixed(self, chunks: list[Chunk], seconds: float) -> None:
         """What such a step leaves behind."""
+        self.recorder.pages(self.pool.used)
         self.tally.steps += 1
         self.tally.prompt_steps += 1
         if self._running and self._beside:
@@ -403,6 +404,7 @@ class Replica:
 
     def _advance(self, steps: int, seconds: float, started: float) -> None:
         """Every sequence of the batch has made *steps* tokens."""
+        self.recorder.pages(self.pool.used)
         sequences = len(self._running)
         self.recorder.tokens(sequences, steps, seconds, started)
         self._batch.advance(steps)

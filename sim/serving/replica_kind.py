@@ -109,26 +109,37 @@ class ReplicaKind:
         return None if price is None else price * self.devices
 
 
-def kind_of_replica(
-    machine: Machine,
-    workload: WorkloadSpec,
-    serving: ServingSpec,
-    engine: EngineSpec,
-    capacity: Capacity,
-    program: Program,
-    base: Path,
-    *,
-    block: int = 0,
-    seed: int = 0,
-) -> ReplicaKind:
-    """Replicas of a workload on a machine, divided as *program* is.
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What replicas are made from: a workload on a machine, divided as *program* is.
 
-    *block*: tokens of a block that prompts share, where the load says so (0: as the workload does).
+    Attributes:
+        serving: of the workload, or what is tried instead.
+        base: folder of the workload's file.
+        block: tokens of a block that prompts share, where the load says so (0: as the workload does).
+        seed: of the drafts that are accepted.
+    """
+
+    machine: Machine
+    workload: WorkloadSpec
+    serving: ServingSpec
+    engine: EngineSpec
+    capacity: Capacity
+    program: Program
+    base: Path
+    block: int = 0
+    seed: int = 0
+
+
+def kind_of_replica(deployment: Deployment) -> ReplicaKind:
+    """Replicas of a deployment.
 
     Raises:
         UnsupportedError: systems that mix devices.
         DoesNotFitError: no room for a cache.
     """
+    machine, workload, serving = deployment.machine, deployment.workload, deployment.serving
+    engine, capacity, program, base = deployment.engine, deployment.capacity, deployment.program, deployment.base
     degrees, copies = replica_degrees(program.degrees)
     if capacity.placement is not None:
         raise UnsupportedError("serving on mixed devices is not modelled; use a system of one kind of device")
@@ -154,11 +165,11 @@ def kind_of_replica(
     if speculative is not None:
         costs = speculative_cost(speculative, graphs, drafting or None, machine.device, engine, host, ends, base)
     # States are not shared between prompts, so blocks of recurrent models are not kept.
-    block = (block or int(serving.cache.block)) if serving.cache.prefix and not room.sequence_bytes else 0
+    block = (deployment.block or int(serving.cache.block)) if serving.cache.prefix and not room.sequence_bytes else 0
     scheduling = replace(
         scheduling,
         most_sequences=slots.most_sequences,
-        acceptance=None if speculative is None else Acceptance.of(speculative.chances, seed),
+        acceptance=None if speculative is None else Acceptance.of(speculative.chances, deployment.seed),
         tiers=tuple(_tier(tier, block * room.token_bytes) for tier in serving.cache.offload) if block else (),
         state_swap_s=room.sequence_bytes / float(serving.cache.swap_bandwidth),
         blocking_fetch=serving.cache.fetch == "blocking",

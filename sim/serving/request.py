@@ -66,3 +66,8 @@ class Request:
         assert self.finish_s is not None
         assert self.first_token_s is not None
         return (self.finish_s - self.first_token_s) / (self.output - 1) if self.output > 1 else None
+
+    def within(self, ttft_s: float, tpot_s: float) -> bool:
+        """Whether it kept both promises; a single token keeps the second."""
+        tpot = self.tpot_s
+        return self.ttft_s <= ttft_s and (tpot is None or tpot <= tpot_s)

@@ -65,6 +65,8 @@ class Tally:
     fetched_tokens: int = 0
     tokens: int = 0
     """Generated."""
+    most_pages: int = 0
+    """In use at once; the history, of which entries are left out, may miss it."""
     gaps: dict[int, int] = field(default_factory=dict)
     """Tokens by the time since the one before, in whole microseconds."""
     history: list[tuple[float, int, int, int]] = field(default_factory=list)

@@ -13,17 +13,20 @@ from ..program.program import Program
 from ..spec.engine import EngineSpec
 from ..spec.serving import ServingSpec
 from ..spec.workload import WorkloadSpec
+from .arrivals import DEFAULT_REQUESTS
 from .arrivals import requests as random_requests
 from .fleet import FleetPlan, serve_requests
 from .fleet_plan import check_devices, decode_pool, decode_side, failure_plan, initial, scaling_plan
 from .metrics import ServeResult
-from .replica_kind import kind_of_replica
+from .replica_kind import Deployment, kind_of_replica
 from .request import Request
 from .summary import summarise
 from .traces import read_trace
 
 NOTES_A_RUN = 2000
 """About so many entries of queue and cache history a replica."""
+TRACE_S = 3600.0
+"""How long a recorded load is taken to last where nothing is said, for the spacing of its history alone."""
 PIPELINE_NOTE = (
     "pipeline stages are kept busy by as many microbatches of a step's tokens: times between tokens and throughput "
     "hold; the first token of a prompt that meets an empty pipeline comes up to one step later than said"
@@ -57,15 +60,14 @@ def simulate(
         raise SpecError(f"seed {seed}", expected="a whole number, 0 or more")
     serving = workload.serving or ServingSpec()
     arrivals, block = load_requests(serving, workload, base, seed)
-    side = kind_of_replica(machine, workload, serving, engine, capacity, program, base, block=block, seed=seed)
+    deployment = Deployment(machine, workload, serving, engine, capacity, program, base, block, seed)
+    side = kind_of_replica(deployment)
     if side.copies > 1 and (serving.disaggregated is not None or serving.autoscaling is not None):
         raise SpecError(
             f"{side.copies} data ranks that share nothing are replicas of their own",
             expected="a data degree of 1 where pools are divided or scaled",
         )
-    decode = None
-    if serving.disaggregated is not None:
-        decode = decode_side(side, machine, workload, serving, engine, capacity, program, base, block=block, seed=seed)
+    decode = None if serving.disaggregated is None else decode_side(side, deployment)
     plan = FleetPlan(
         replicas=initial(serving, "prefill_replicas") * side.copies,
         pages=side.pages,
@@ -89,11 +91,12 @@ def simulate(
 def _span(serving: ServingSpec) -> float:
     """About how long the load lasts."""
     a = serving.arrivals
-    if a.process == "trace" or (a.duration is None and a.requests is None):
-        return 3600.0
-    spans = [float(a.duration)] if a.duration is not None else []
-    if a.requests is not None:
-        spans.append(int(a.requests) / float(a.rate))
+    if a.process == "trace" and a.duration is None:
+        return TRACE_S
+    requests = DEFAULT_REQUESTS if a.requests is None and a.duration is None else a.requests
+    spans = [] if a.duration is None else [float(a.duration)]
+    if a.process != "trace" and requests is not None:
+        spans.append(int(requests) / float(a.rate))
     return min(spans)
 
 

@@ -50,7 +50,9 @@ def summarise(
         slo=slo,
         utilisation=sum(t.busy_s for t in served.tallies) / held if held else 0.0,
         cache_tokens=pools[-1].cache_tokens,
-        peak_cache_fraction=max((h[3] for one in histories for h in one), default=0.0),
+        peak_cache_fraction=max(
+            t.most_pages / kind.pages for pool, kind in zip(served.pools, kinds, strict=True) for t in pool.tallies
+        ),
         steps=sum(t.steps for t in served.tallies),
         cost_usd=None if None in prices else sum(p for p in prices if p is not None),
         history=histories,

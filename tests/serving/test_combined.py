@@ -180,6 +180,7 @@ def check_tokens(setting: Setting, served: Served) -> None:
     assert made == outputs if kept else made >= outputs
     assert all(0 <= t.accepted <= t.drafted for t in tallies)
     if failures is None:
+        assert all(t.history[-1][1:] == (0, 0, 0) for t in tallies if t.history)
         assert (served.failures, served.retries, served.lost_tokens) == (0, 0, 0)
         computed = sum(t.prompt_tokens - t.recomputed_tokens for t in tallies)
         assert computed == sum(r.prompt - r.cached for r in served.requests)
@@ -207,7 +208,7 @@ def check_time(served: Served) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=25, phases=[Phase.generate], deadline=None)
+@settings(max_examples=35, phases=[Phase.generate], deadline=None)
 @given(data=st.data())
 def test_nothing_is_lost_whatever_is_combined(policy: str, data: st.DataObject) -> None:
     setting = data.draw(cases(policy))

@@ -8,8 +8,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
 
 from effsim.errors import UnsupportedError
 from effsim.serving.autoscaling import ScalingPlan
@@ -18,7 +16,7 @@ from effsim.serving.failures import FailurePlan, Outage
 from effsim.serving.fleet import FleetPlan, Served, serve_requests
 from effsim.serving.moves import Block
 from effsim.serving.request import Request
-from effsim.serving.scheduling import POLICIES, Scheduling
+from effsim.serving.scheduling import Scheduling
 from effsim.serving.step_log import StepLog
 
 
@@ -208,121 +206,7 @@ def test_every_signal_scales(signal: str) -> None:
     assert pool.outs >= 2
 
 
-# --- whatever the policy
-
-
-SHAPES = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 30), st.floats(0.0, 60.0)), min_size=1, max_size=25)
-FAILURES = st.none() | st.builds(
-    FailurePlan,
-    mtbf_s=st.sampled_from([None, 40.0, 200.0]),
-    mttr_s=st.sampled_from([1.0, 20.0]),
-    outages=st.lists(st.builds(Outage, st.integers(0, 1), st.floats(0, 60), st.floats(0.1, 30)), max_size=4).map(tuple),
-    detection_s=st.sampled_from([0.0, 3.0]),
-    resume=st.booleans(),
-)
-SCALING = st.none() | st.builds(
-    ScalingPlan,
-    least=st.just(1),
-    most=st.integers(2, 4),
-    signal=st.sampled_from(["in_flight", "queue", "utilisation"]),
-    out_above=st.sampled_from([0.5, 3.0]),
-    in_below=st.sampled_from([0.1, 0.4]),
-    step=st.integers(1, 2),
-    interval_s=st.sampled_from([0.7, 5.0]),
-    cooldown_s=st.sampled_from([0.0, 8.0]),
-    start_s=st.sampled_from([0.0, 6.0]),
-)
-SPLIT = st.none() | st.builds(
-    lambda replicas, pages, rate, layers, stateful: replace(
-        DECODE,
-        replicas=replicas,
-        pages=pages,
-        out_bytes_per_s=rate,
-        layers=layers,
-        stateful=stateful,
-        cost=SlopedCost(),
-        scheduling=Scheduling(most_sequences=5, most_tokens=32),
-    ),
-    st.integers(1, 2),
-    st.integers(10, 40),
-    st.sampled_from([2.0, 1e9]),
-    st.sampled_from([0, 8]),
-    st.booleans(),
-)
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=20, phases=[Phase.generate])
-@given(
-    shapes=SHAPES,
-    failures=FAILURES,
-    scaling=SCALING,
-    split=SPLIT,
-    preemption=st.sampled_from(["recompute", "swap"]),
-    order=st.sampled_from(["fcfs", "priority"]),
-    routing=st.sampled_from(["round_robin", "least_loaded", "prefix_affinity"]),
-    pages=st.integers(8, 60),
-    replicas=st.integers(1, 2),
-    seed=st.integers(0, 9),
-)
-def test_every_request_ends_exactly_once(
-    policy: str,
-    shapes: list[tuple[int, int, float]],
-    failures: FailurePlan | None,
-    scaling: ScalingPlan | None,
-    split: DecodePool | None,
-    preemption: str,
-    order: str,
-    routing: str,
-    pages: int,
-    replicas: int,
-    seed: int,
-) -> None:
-    how = Scheduling(policy, order, most_sequences=6, most_tokens=32, preemption=preemption)
-    if failures is not None:
-        failures = replace(failures, outages=tuple(o for o in failures.outages if o.replica < replicas))
-
-    def once() -> Served:
-        times = sorted(t for *_, t in shapes)
-        load = [
-            Request(i, t, p, o, i % 3, blocks=tuple(range(p // 8)))
-            for i, ((p, o, _), t) in enumerate(zip(shapes, times, strict=True))
-        ]
-        return run(
-            load,
-            how,
-            seed,
-            SlopedCost(),
-            pages=pages,
-            block=8,
-            routing=routing,
-            replicas=replicas,
-            decode=split,
-            failures=failures,
-            scaling=scaling,
-        )
-
-    served = once()
-    assert sorted(r.index for r in served.requests + served.refused) == list(range(len(shapes)))
-    for request in served.requests:
-        assert request.made == request.output
-        assert request.first_token_s is not None
-        assert request.finish_s is not None
-        assert request.arrival_s <= request.first_token_s <= request.finish_s
-        assert request.prompt == shapes[request.index][0]
-    made = sum(t.tokens for t in served.tallies)
-    assert made >= sum(r.output for r in served.requests)
-    if failures is None or failures.resume:
-        assert made == sum(r.output for r in served.requests)
-    if failures is None:
-        assert (served.failures, served.retries, served.lost_tokens) == (0, 0, 0)
-        assert all(t.history[-1][1:] == (0, 0, 0) for t in served.tallies if t.history)
-    assert served.retries == sum(r.retries for r in served.requests)
-    for pool in served.pools:
-        assert sum(t.busy_s for t in pool.tallies) <= pool.paid_s + 1e-6
-    again = once()
-    assert [r.finish_s for r in again.requests] == [r.finish_s for r in served.requests]
-    assert [t.history for t in again.tallies] == [t.history for t in served.tallies]
+# --- more replicas, steps that are cut short
 
 
 def test_more_replicas_serve_more_within_the_promise() -> None:
@@ -340,17 +224,22 @@ def test_more_replicas_serve_more_within_the_promise() -> None:
 
 
 def test_steps_cut_short_take_the_time_they_take_alone() -> None:
-    """A replica whose steps are interrupted by what comes from elsewhere is no faster or slower than step by step."""
+    """Sequences that come while steps are taken together join the next one, and all steps take their own time."""
     decode = replace(DECODE, cost=SlopedCost(), out_bytes_per_s=1e9, in_bytes_per_s=1e9, latency_s=0.0)
-    load = [Request(i, 1.7 * i, 10, 30) for i in range(6)]
-    served = run(load, decode=decode)
-    for tally in served.tallies[1:]:
-        assert sum(tally.gaps.values()) == sum(r.output - 1 for r in served.requests)
-    # One sequence at a time: its steps are those of the cost, added up by hand.
-    alone = run([Request(0, 0.0, 10, 30)], decode=decode).requests[0]
-    assert alone.first_token_s is not None
-    by_hand = sum(SlopedCost().generate_s(1, 11 + i) for i in range(29))
-    assert alone.finish_s == pytest.approx(alone.first_token_s + by_hand)
+    served = run([Request(i, 1.7 * i, 10, 30) for i in range(6)], decode=decode)
+    coming = [(r.moved_s or 0.0, r) for r in served.requests]
+    now, left, ends = 0.0, dict[int, int](), dict[int, float]()
+    while coming or left:
+        if not left:
+            now = max(now, coming[0][0])
+        while coming and coming[0][0] <= now:
+            left[coming.pop(0)[1].index] = 29
+        now += SlopedCost().generate_s(len(left), sum(10 + 30 - n for n in left.values()) / len(left))
+        left = {i: n - 1 for i, n in left.items()}
+        ends |= {i: now for i, n in left.items() if not n}
+        left = {i: n for i, n in left.items() if n}
+    assert [r.finish_s for r in served.requests] == pytest.approx([ends[i] for i in range(6)])
+    assert all((b.moved_s or 0.0) < ends[a.index] for a, b in pairwise(served.requests))  # each meets the one before
 
 
 # --- the log of steps

@@ -27,8 +27,14 @@ class UnitCost:
 
 
 def run(requests: list[Request], how: Scheduling, pages: int = 1000, replicas: int = 1, **changes: object) -> Served:
-    settings: dict[str, object] = {"page": 4, "block": 0, "routing": "least_loaded", "swap_page_s": 0.0}
-    plan = FleetPlan(replicas=replicas, pages=pages, note_every_s=0.0, **{**settings, **changes})  # type: ignore[arg-type]
+    settings: dict[str, object] = {
+        "page": 4,
+        "block": 0,
+        "routing": "least_loaded",
+        "swap_page_s": 0.0,
+        "note_every_s": 0.0,
+    }
+    plan = FleetPlan(replicas=replicas, pages=pages, **{**settings, **changes})  # type: ignore[arg-type]
     return serve_requests(requests, UnitCost(), how, plan)  # type: ignore[arg-type]
 
 
@@ -169,6 +175,15 @@ def test_percentiles_by_hand() -> None:
     assert (weighted["p50"], weighted["p90"], weighted["p95"]) == (1.0, 1.0, 2.0)
     assert weighted["mean"] == pytest.approx(1.1)
     assert weighted_percentiles({}) is None
+
+
+@pytest.mark.parametrize("note_every_s", [0.0, 1e9])
+def test_the_fullest_cache_is_known_however_few_notes_are_kept(note_every_s: float) -> None:
+    load = [*same(0.0, 10, 5, 3), *same(50.0, 10, 5, 1)]
+    served = run(load, Scheduling(), note_every_s=note_every_s)
+    # 14 tokens, all but the newest, are four pages of each of the three that come together.
+    assert served.tallies[0].most_pages == 12
+    assert served.tallies[0].most_pages >= max(used for *_, used in served.tallies[0].history)
 
 
 def test_goodput_counts_requests_that_kept_both_promises() -> None:

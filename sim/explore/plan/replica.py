@@ -14,7 +14,7 @@ from ...program.place import place
 from ...program.program import Program
 from ...serving.fleet_plan import decode_pool, decode_side
 from ...serving.metrics import ServeResult
-from ...serving.replica_kind import ReplicaKind, kind_of_replica
+from ...serving.replica_kind import Deployment, ReplicaKind, kind_of_replica
 from ...serving.request import Request
 from ...serving.simulate import load_requests, simulate
 from ...serving.step_cost import StepCost
@@ -146,7 +146,8 @@ def prepare(configuration: Configuration, base: Path, change: Callable[[Machine]
     program = place(single, engine, capacity, base)
     serving = workload.serving
     assert serving is not None
-    kind = kind_of_replica(machine, workload, serving, engine, capacity, program, base)
+    deployment = Deployment(machine, workload, serving, engine, capacity, program, base)
+    kind = kind_of_replica(deployment)
     decode = kind
     if serving.disaggregated is not None:
         if kind.copies > 1:
@@ -160,7 +161,7 @@ def prepare(configuration: Configuration, base: Path, change: Callable[[Machine]
                 f"caches travel between up to {most} devices and {capacity.device} joins {capacity.devices}; state the "
                 "'bandwidth' of 'disaggregation', plan a system with a network, or a smaller 'most_devices'"
             )
-        decode = decode_side(kind, machine, workload, serving, engine, capacity, program, base)
+        decode = decode_side(kind, deployment)
         try:
             decode_pool(serving, machine, kind, decode)
         except SpecError as error:
