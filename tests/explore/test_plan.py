@@ -88,15 +88,15 @@ def test_its_numbers_are_those_of_serve() -> None:
     m, c = winner.measured, winner.configuration
     sets = [LOAD, "workload.layers=8", f"workload.parallelism={{tensor: {int(c.parallelism.tensor)}}}"]
     served = effsim.serve(c.device, "llama3_8b_generate", set=[*sets, f"workload.serving.replicas={winner.replicas}"])
-    assert m.latencies["ttft"] == served.ttft_s
-    assert m.latencies["e2e"] == served.e2e_s
+    assert m.served.ttft_s == served.ttft_s
+    assert m.served.e2e_s == served.e2e_s
     hours = served.duration_s / 3600.0
     million = 1e6 * winner.usd_per_hour * hours / served.output_tokens  # type: ignore[operator]
     assert winner.usd_per_million("output") == pytest.approx(million)
-    assert m.energy_j is not None
+    assert m.served.energy_j is not None
     least = 30.0 * served.devices * served.duration_s
     most = 700.0 * served.devices * served.duration_s
-    assert least < m.energy_j < most, "between idle and the power limit of the boards"
+    assert least < m.served.energy_j < most, "between idle and the power limit of the boards"
 
 
 @pytest.mark.slow
@@ -216,6 +216,7 @@ def test_bundled_plans_are_right(name: str) -> None:
     ("changes", "message"),
     [
         ({"slo": {}}, "promises nothing"),
+        ({"slo": {"ttft": {"p95": None}}}, "promises nothing"),
         ({"slo": {"ttft": {"p96": "1 s"}}}, "p96"),
         ({"candidates": [{"hardware": "gpu_h1000"}], "prices": {}}, "did you mean 'gpu_h100'"),
         (

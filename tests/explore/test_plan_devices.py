@@ -67,14 +67,24 @@ def test_pools_are_found_as_serve_alone_would_find_them() -> None:
     assert winner.devices == one.devices
     assert winner.usd_per_hour == PRICE * one.devices
     assert winner.measured is not None
-    assert winner.measured.latencies["ttft"] == one.ttft_s
-    assert winner.measured.energy_j is not None
-    assert 30.0 * one.device_seconds < winner.measured.energy_j < 700.0 * one.device_seconds
+    assert winner.measured.served.ttft_s == one.ttft_s
+    assert winner.measured.served.energy_j is not None
+    assert 30.0 * one.device_seconds < winner.measured.served.energy_j < 700.0 * one.device_seconds
     record = found.as_dict()["winner"]
     assert record["pools"] == [
         {"name": "prefill", "replicas": reading, "devices": 1},
         {"name": "decode", "replicas": generating, "devices": 2},
     ]
+
+
+def test_ratios_that_come_to_the_same_pools_are_one_fleet() -> None:
+    ratios = [{"prefill": p, "decode": 1, "bandwidth": "50 GB/s"} for p in (1, 2, 9)]
+    easy = {"set": [LOAD.replace("1200", "900"), "workload.layers=4"], "slo": {"ttft": {"p95": "1 s"}}}
+    found = effsim.plan(tiny(disaggregation=ratios, finalists=3, **easy))
+    assert len(found.answer.screened) == 3
+    fleets = [tuple(p.replicas for p in f.configuration.pools(f.replicas or 0)) for f in found.answer.fleets]
+    assert len(fleets) == len(set(fleets))
+    assert found.answer.simulations > len(fleets), "all three were looked at"
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -111,6 +111,21 @@ class Configuration:
     def used(self, replicas: int) -> int:
         """Devices that so many replicas run on."""
         return sum(pool.replicas * pool.devices for pool in self.pools(replicas))
+
+    def fleet(self, replicas: int) -> Configuration:
+        """The same with so many replicas divided once and for all, and without a name: equal for equal fleets."""
+        return replace(self, workload=self.divided({p.name: p.replicas for p in self.pools(replicas)}), ways=())
+
+    def divided(self, replicas: Mapping[str, int]) -> WorkloadSpec:
+        """The workload served by so many replicas of each pool."""
+        serving, split = self.workload.serving, self.split
+        assert serving is not None
+        if split is None:
+            changed = serving.model_copy(update={"replicas": type(serving.replicas)(replicas["replicas"])})
+        else:
+            counts = {f"{name}_replicas": type(serving.replicas)(count) for name, count in replicas.items()}
+            changed = serving.model_copy(update={"disaggregated": split.model_copy(update=counts)})
+        return self.workload.model_copy(update={"serving": changed})
 
     def bought(self, replicas: int) -> int:
         """Devices that have to be bought for so many replicas."""

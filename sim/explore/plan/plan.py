@@ -173,13 +173,21 @@ def solve(
     unknown = [f for f in held if objective(spec, f) is None]
     missed = [f for f in found if f.replicas is None and f.measured is not None]
     return Answer(
-        fleets=tuple(sorted(known, key=lambda f: _rank(spec, f))),
-        unpriced=tuple(sorted(unknown, key=lambda f: (f.devices or 0, _miss(f), f.configuration.label))),
-        missed=tuple(sorted(missed, key=lambda f: (_miss(f), f.configuration.label))),
+        fleets=_different(sorted(known, key=lambda f: _rank(spec, f))),
+        unpriced=_different(sorted(unknown, key=lambda f: (f.devices or 0, f.miss, f.configuration.label))),
+        missed=_different(sorted(missed, key=lambda f: (f.miss, f.configuration.label))),
         screened=tuple(screened),
         proven=proven,
         simulations=sum(f.simulations for f in found),
     )
+
+
+def _different(found: Sequence[Found]) -> tuple[Found, ...]:
+    """Every fleet once: another ratio of pools may come to the same replicas of each."""
+    fleets: dict[str, Found] = {}
+    for f in found:
+        fleets.setdefault(repr((f.shown, f.configuration.fleet(f.shown or 1))), f)
+    return tuple(fleets.values())
 
 
 def _search(ask: Asker, screened: Screened, most: int | None = None, report: bool = True) -> Task:
@@ -248,12 +256,7 @@ def _estimated(spec: PlanSpec, screened: Screened) -> tuple[bool, float, int, st
 
 
 def _rank(spec: PlanSpec, found: Found) -> tuple[float, int, float, str]:
-    return objective(spec, found) or 0.0, found.devices or 0, _miss(found), found.configuration.label
-
-
-def _miss(found: Found) -> float:
-    """How near its promises a fleet is, with its headroom."""
-    return max((m.miss for m in (found.measured, found.at_headroom) if m is not None), default=math.inf)
+    return objective(spec, found) or 0.0, found.devices or 0, found.miss, found.configuration.label
 
 
 def _with(source: Source, what: WhatIf) -> Source:
