@@ -32,6 +32,9 @@ MOST_OTHERS = 4
 CURVE = (0.25, 0.5, 0.75, 0.9, 1.0, 1.05, 1.15)
 """Loads of the headroom curve, over the most load."""
 
+OR = " or "
+"""Between resources that help alike."""
+
 Asker = Callable[..., Task]
 Progress = Callable[[Any], Iterable[Any]]
 
@@ -63,7 +66,8 @@ class Explanation:
     Attributes:
         fleet: the fleet, with its most load and what was measured just beyond.
         promise: the promise that breaks first, such as ``ttft p95``.
-        binds: what the promise waits for: a resource, ``batch limits``, or nothing that was tried alone.
+        binds: what the promise waits for: a resource (``a or b`` where several help alike), a scheduler's setting, or ""
+            where nothing that was tried alone helps.
         why: the same in a sentence.
         upgrades: what was tried, most load first.
         curve: measurements at loads around the most load.
@@ -115,8 +119,8 @@ def explain(answer: Answer, ask: Asker, pool: Pool, progress: Progress) -> Expla
     ]
     found = list(progress(list(pool.ask(tasks))))
     upgrades = _upgrades(tries, found)
-    tasks = [ask("measure", c, start=n, headroom=most * x) for x in CURVE if most * x != 1.0]
-    curve = [f.at_headroom for f in pool.ask(tasks) if f.at_headroom is not None]
+    tasks = [ask("measure", c, start=n, headroom=most * x) for x in CURVE]
+    curve = [m for f in pool.ask(tasks) if (m := f.at_headroom or f.measured) is not None]
     fleet = replace(winner, load=limit.load, broken=limit.broken)
     promise = limit.broken or winner.measured
     assert promise is not None
@@ -225,14 +229,11 @@ def _upgrades(tries: Sequence[_Try], found: Sequence[Found]) -> tuple[Upgrade, .
 
 
 def _binding(upgrades: Sequence[Upgrade], load: float) -> str:
-    """The resource or setting whose change lets through the most load beyond one step of the search."""
+    """The resource or setting whose change lets through the most load; every resource of those that help alike."""
     alone = [u for u in upgrades if u.kind in ("resource", "scheduler") and u.load > load * 1.001]
-    if not alone:
-        return ""
-    best = max(alone, key=lambda u: (u.load, u.kind == "resource"))
-    if best.kind == "scheduler":
-        return best.name.split(" ")[0]
-    return next(name for name, _ in RESOURCES if best.name.startswith(name))
+    best = [u for u in alone if u.load == max(other.load for other in alone)]
+    resources = [name for name, _ in RESOURCES if any(u.kind == "resource" and u.name.startswith(name) for u in best)]
+    return OR.join(resources) or (best[0].name.split(" ")[0] if best else "")
 
 
 _MEANING = {
@@ -249,7 +250,7 @@ _MEANING = {
 def _why(fleet: Found, binds: str) -> str:
     m = fleet.broken or fleet.measured
     assert m is not None
-    text = _MEANING[binds]
+    text = ", or ".join(_MEANING[name] for name in binds.split(OR))
     first = m.served.ttft_s
     promised = next((p for p in m.promises if p.latency == "ttft"), None)
     if m.worst.latency == "ttft" and first is not None and promised is not None and fleet.alone_ttft_s:

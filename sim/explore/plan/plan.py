@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from ...spec.build import build
 from ...spec.plan import PlanSpec, WhatIf
 from ...spec.yaml_loader import Document
 from .configurations import Configuration, Load, Source, enumerate_configurations, load_base
-from .explain import Explanation, explain, nearest_miss
+from .explain import Asker, Explanation, Progress, explain, nearest_miss
 from .mistakes import Assignment, standing
 from .replica import requests_of
 from .screen import Screened
@@ -22,8 +22,6 @@ WAVE = 4
 """Configurations that are searched before the bound of the rest is looked at again, whatever the processes."""
 SHORT = 50
 """A load that lasts less than so many of its first-token promises says little about a queue that grows."""
-
-Progress = Callable[[Any], Iterable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +94,7 @@ def plan(
         DataError: a trace that cannot be read; a process that was killed.
     """
     spec = build(PlanSpec, document, root="plan")
-    spec = spec.model_copy(update={"set": [*spec.set, *assignments]})
-    source = Source(spec, document)
+    source = Source(spec, document, tuple(assignments))
     used = int(spec.seed) if seed is None else seed
     pool = Pool(processes)
     try:
@@ -115,9 +112,6 @@ def plan(
     finally:
         pool.close()
     return PlanResult(spec, used, answer, explanation, nearest, changes, about, _notes(spec, answer, about))
-
-
-Asker = Callable[..., Task]
 
 
 def _asker(source: Source, load: Load, seed: int) -> Asker:
