@@ -149,9 +149,7 @@ def cost_figure(fleets: Sequence[Found]) -> Figure:
 
 
 def _devices(found: Found) -> int:
-    m = found.measured
-    n = found.replicas if found.replicas is not None else (m.replicas if m is not None else 0)
-    return found.configuration.bought(n)
+    return found.configuration.bought(found.shown or 0)
 
 
 def _cost(found: Found) -> float | None:

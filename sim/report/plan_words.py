@@ -53,8 +53,7 @@ def counted(result: PlanResult) -> str:
 
 def fleet_text(found: Found) -> str:
     """``4 × H100: 2 replicas of tensor 2, fp8 weights``."""
-    c, m = found.configuration, found.measured
-    n = found.replicas if found.replicas is not None else (m.replicas if m is not None else 0)
+    c, n = found.configuration, found.shown or 0
     replicas = "1 replica" if n == 1 else f"{n} replicas"
     if c.split is not None:
         replicas = " and ".join(f"{pool.replicas} {pool.name}" for pool in c.pools(n)) + " replicas"
@@ -79,8 +78,7 @@ def cells(found: Found) -> list[str]:
     m = found.measured
     assert m is not None
     c = found.configuration
-    n = found.replicas if found.replicas is not None else m.replicas
-    joules = None if m.energy_j is None or not m.output_tokens else m.energy_j / m.output_tokens
+    n, joules = found.shown or 0, m.joules_per_output_token
     return [
         f"{replicas_text(c, n)} × {c.label}",
         str(c.bought(n)),
@@ -88,8 +86,8 @@ def cells(found: Found) -> list[str]:
         usd(found.usd_per_million("output")),
         usd(found.usd_per_million("all")),
         UNKNOWN if joules is None else f"{joules:.3g}",
-        f"{100 * m.utilisation:.0f} %",
-        f"{100 * m.peak_cache_fraction:.0f} %",
+        f"{100 * m.served.utilisation:.0f} %",
+        f"{100 * m.served.peak_cache_fraction:.0f} %",
         *(seconds(p.value_s) for p in m.promises),
     ]
 
@@ -108,15 +106,16 @@ def winner_lines(result: PlanResult) -> list[str]:
             f"{usd(winner.usd_per_hour)} US$ an hour; {usd(winner.usd_per_million('output'))} US$ a million tokens "
             f"out, {usd(winner.usd_per_million('all'))} in and out"
         )
-    if winner.power_w is not None and m.energy_j is not None:
+    if winner.power_w is not None and m.joules_per_output_token is not None:
         out.append(
-            f"{format_quantity(winner.power_w, 'power')} on average, {m.energy_j / max(1, m.output_tokens):.3g} J a "
-            "token out (devices, without hosts)"
+            f"{format_quantity(winner.power_w, 'power')} on average, {m.joules_per_output_token:.3g} J a token out "
+            "(devices, without hosts)"
         )
     else:
         out.append("energy unknown")
     promises = ", ".join(f"{p.name} {seconds(p.value_s)} of {seconds(p.limit_s)}" for p in m.promises)
-    out.append(f"{promises}; {100 * m.utilisation:.0f} % busy, cache at most {100 * m.peak_cache_fraction:.0f} % full")
+    busy, full = (100 * share for share in (m.served.utilisation, m.served.peak_cache_fraction))
+    out.append(f"{promises}; {busy:.0f} % busy, cache at most {full:.0f} % full")
     return out
 
 
@@ -153,8 +152,8 @@ def nearest_lines(result: PlanResult) -> list[str]:
     assert m is not None
     missed = [p for p in m.promises if p.ratio > 1.0]
     parts = [f"{p.name} {seconds(p.value_s)} instead of {seconds(p.limit_s)}, {p.ratio:.2f} times" for p in missed]
-    if m.refused:
-        parts.append(f"{m.refused:,} requests are longer than the cache")
+    if m.served.refused:
+        parts.append(f"{m.served.refused:,} requests are longer than the cache")
     if not parts:
         parts.append("the promises hold, but not with the headroom asked for")
     out = [f"nearest: {fleet_text(e.fleet)}: {'; '.join(parts)}", *limit_lines(e, solved=False)]

@@ -13,7 +13,9 @@ import effsim
 from effsim.errors import SpecError
 from effsim.explore.plan.configurations import Load
 from effsim.explore.plan.evaluate import BrokenError, Watch
+from effsim.explore.plan.explain import Upgrade, _binding
 from effsim.explore.plan.pools import packed
+from effsim.explore.plan.screen import LoadShape
 from effsim.explore.plan.search import FINENESS, fewest, largest_load
 from effsim.serving.request import Request
 from effsim.spec.catalogue import names
@@ -88,15 +90,15 @@ def test_its_numbers_are_those_of_serve() -> None:
     m, c = winner.measured, winner.configuration
     sets = [LOAD, "workload.layers=8", f"workload.parallelism={{tensor: {int(c.parallelism.tensor)}}}"]
     served = effsim.serve(c.device, "llama3_8b_generate", set=[*sets, f"workload.serving.replicas={winner.replicas}"])
-    assert m.latencies["ttft"] == served.ttft_s
-    assert m.latencies["e2e"] == served.e2e_s
+    assert m.served.ttft_s == served.ttft_s
+    assert m.served.e2e_s == served.e2e_s
     hours = served.duration_s / 3600.0
     million = 1e6 * winner.usd_per_hour * hours / served.output_tokens  # type: ignore[operator]
     assert winner.usd_per_million("output") == pytest.approx(million)
-    assert m.energy_j is not None
+    assert m.served.energy_j is not None
     least = 30.0 * served.devices * served.duration_s
     most = 700.0 * served.devices * served.duration_s
-    assert least < m.energy_j < most, "between idle and the power limit of the boards"
+    assert least < m.served.energy_j < most, "between idle and the power limit of the boards"
 
 
 @pytest.mark.slow
@@ -216,6 +218,7 @@ def test_bundled_plans_are_right(name: str) -> None:
     ("changes", "message"),
     [
         ({"slo": {}}, "promises nothing"),
+        ({"slo": {"ttft": {"p95": None}}}, "promises nothing"),
         ({"slo": {"ttft": {"p96": "1 s"}}}, "p96"),
         ({"candidates": [{"hardware": "gpu_h1000"}], "prices": {}}, "did you mean 'gpu_h100'"),
         (
@@ -278,6 +281,24 @@ def test_a_load_that_grows_keeps_its_length_and_its_draws() -> None:
     assert float(grown.prompt.scale) == 4.0
     recorded = ServingSpec.model_validate({"arrivals": {"process": "trace", "trace": "x.csv"}})
     assert float(Load(rate=2.0).on(recorded).arrivals.speed) == 2.0
+
+
+def test_what_binds_is_not_chosen_among_equals() -> None:
+    def tried(*loads: tuple[str, str, float]) -> str:
+        return _binding([Upgrade(name, kind, load, load >= 1.0, 8, None) for name, kind, load in loads], 1.1)
+
+    memory, links = ("memory bandwidth +25 %", "resource"), ("links +25 %", "resource")
+    setting = ("scheduler.max_tokens 4096", "scheduler")
+    assert tried((*links, 1.16), (*memory, 1.16), (*setting, 1.16)) == "memory bandwidth or links"
+    assert tried((*links, 1.22), (*memory, 1.16)) == "links"
+    assert tried((*links, 1.1), (*setting, 1.16)) == "scheduler.max_tokens"
+    assert tried((*links, 1.1), ("one more replica", "fleet", 2.0)) == ""
+
+
+def test_a_block_is_read_once() -> None:
+    requests = [Request(i, float(i), 100, 2, blocks=names) for i, names in enumerate([(1, 2), (1, 2), (1, 3)])]
+    assert LoadShape.of(requests, 40).news == (100, 20, 60)
+    assert LoadShape.of(requests, 0).news == (100, 100, 100)
 
 
 def test_watching_ends_only_what_cannot_be_kept() -> None:

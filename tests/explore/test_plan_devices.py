@@ -61,20 +61,31 @@ def test_pools_are_found_as_serve_alone_would_find_them() -> None:
         return served(f"workload.serving.disaggregated={{{pools}}}", "workload.parallelism={tensor: 1}")
 
     fewest = next(n for n in range(2, 8) if keeps(run(n)))
+    assert found.answer.screened[0].least <= fewest, "the bound"
     one = run(fewest)
     reading, generating = shared(fewest, 2, 1)
     assert (winner.replicas, winner.devices) == (fewest, reading + 2 * generating)
     assert winner.devices == one.devices
     assert winner.usd_per_hour == PRICE * one.devices
     assert winner.measured is not None
-    assert winner.measured.latencies["ttft"] == one.ttft_s
-    assert winner.measured.energy_j is not None
-    assert 30.0 * one.device_seconds < winner.measured.energy_j < 700.0 * one.device_seconds
+    assert winner.measured.served.ttft_s == one.ttft_s
+    assert winner.measured.served.energy_j is not None
+    assert 30.0 * one.device_seconds < winner.measured.served.energy_j < 700.0 * one.device_seconds
     record = found.as_dict()["winner"]
     assert record["pools"] == [
         {"name": "prefill", "replicas": reading, "devices": 1},
         {"name": "decode", "replicas": generating, "devices": 2},
     ]
+
+
+def test_ratios_that_come_to_the_same_pools_are_one_fleet() -> None:
+    ratios = [{"prefill": p, "decode": 1, "bandwidth": "50 GB/s"} for p in (1, 2, 9)]
+    easy = {"set": [LOAD.replace("1200", "900"), "workload.layers=4"], "slo": {"ttft": {"p95": "1 s"}}}
+    found = effsim.plan(tiny(disaggregation=ratios, finalists=3, **easy))
+    assert len(found.answer.screened) == 3
+    fleets = [tuple(p.replicas for p in f.configuration.pools(f.replicas or 0)) for f in found.answer.fleets]
+    assert len(fleets) == len(set(fleets))
+    assert found.answer.simulations > len(fleets), "all three were looked at"
 
 
 @pytest.mark.slow
@@ -111,7 +122,7 @@ def test_data_ranks_that_share_nothing_are_the_replicas_they_are() -> None:
         return found.as_dict()["winner"]
 
     together, apart = fleet({"data": 2}), fleet({"data": 1})
-    assert apart["devices"] == 2 * apart["replicas"] or apart["devices"] == apart["replicas"]
+    assert apart["devices"] == apart["replicas"] == apart["measured"]["replicas"] > 1
     assert together["devices"] == 2 * together["replicas"] == together["measured"]["replicas"] * 2
     assert together["devices"] in (apart["devices"], apart["devices"] + 1), "data ranks come two at a time"
     if together["devices"] == apart["devices"]:
@@ -212,6 +223,13 @@ def test_a_wrong_assignment_is_pointed_at_where_it_stands(
     with pytest.raises(SpecError) as error:
         effsim.plan(str(tmp_path / "plan.yaml"))
     assert f"plan.yaml:{position}: " in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", ["workload.layerz=2", "hardware.memory.bandwith=8 TB/s", "workload.batch=two"])
+def test_a_wrong_assignment_of_the_command_line_is_not_blamed_on_the_file(wrong: str) -> None:
+    with pytest.raises(SpecError) as error:
+        effsim.plan(tiny(), set=["workload.layers=2", wrong])
+    assert str(error.value).startswith("command line: ")
 
 
 @given(st.integers(2, 60), st.integers(1, 9), st.integers(1, 9))

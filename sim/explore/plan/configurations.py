@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from ...devices.registry import Machine, load_machine
 from ...errors import EffsimError, SpecError, located
 from ...program.place import degrees_of
 from ...program.source import load_model
-from ...spec.architecture import ArchitectureSpec, LayerRun
+from ...spec.architecture import ArchitectureSpec
 from ...spec.build import build
 from ...spec.catalogue import load_document
 from ...spec.fields import SpecModel
-from ...spec.overrides import apply
+from ...spec.overrides import COMMAND_LINE, apply
 from ...spec.plan import Candidate, PlanSlo, PlanSpec, Pools, merged
 from ...spec.serving import SchedulerSpec, ServingSpec
 from ...spec.serving_fleet import DisaggregatedSpec
@@ -112,6 +112,21 @@ class Configuration:
         """Devices that so many replicas run on."""
         return sum(pool.replicas * pool.devices for pool in self.pools(replicas))
 
+    def fleet(self, replicas: int) -> Configuration:
+        """The same with so many replicas divided once and for all, and without a name: equal for equal fleets."""
+        return replace(self, workload=self.divided({p.name: p.replicas for p in self.pools(replicas)}), ways=())
+
+    def divided(self, replicas: Mapping[str, int]) -> WorkloadSpec:
+        """The workload served by so many replicas of each pool."""
+        serving, split = self.workload.serving, self.split
+        assert serving is not None
+        if split is None:
+            changed = serving.model_copy(update={"replicas": type(serving.replicas)(replicas["replicas"])})
+        else:
+            counts = {f"{name}_replicas": type(serving.replicas)(count) for name, count in replicas.items()}
+            changed = serving.model_copy(update={"disaggregated": split.model_copy(update=counts)})
+        return self.workload.model_copy(update={"serving": changed})
+
     def bought(self, replicas: int) -> int:
         """Devices that have to be bought for so many replicas."""
         return packed([(pool.replicas, pool.devices) for pool in self.pools(replicas)], self.unit)
@@ -150,10 +165,11 @@ class Configuration:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A plan with the document it was read from, which errors point into."""
+    """A plan with the document it was read from, which errors point into; ``typed``: assignments beside it."""
 
     plan: PlanSpec
     document: Document
+    typed: tuple[str, ...] = ()
     price_factor: float = 1.0
 
     @property
@@ -166,11 +182,17 @@ class Source:
         nearby = self.folder / name
         return str(nearby) if nearby.is_file() else name
 
+    @property
+    def assignments(self) -> tuple[Assignment, ...]:
+        """Those that hold for every candidate."""
+        return (*standing(self.plan.set, "set"), *standing(self.typed, COMMAND_LINE))
+
     def blamed(self, error: EffsimError, *path: str | int) -> EffsimError:
         """*error* at a place of the plan, unless it has a better one; assignments have none of their own."""
         if isinstance(error, SpecError) and isinstance(error.location, CommandLine):
             error = type(error)(error.what, path=error.path, expected=error.expected, suggestion=error.suggestion)
-        return located(error, self.document.location(path))
+        typed = path[:1] == (COMMAND_LINE,)
+        return located(error, CommandLine(COMMAND_LINE, int(path[1])) if typed else self.document.location(path))
 
 
 def load_base(source: Source, extra: Sequence[Assignment] = ()) -> tuple[WorkloadSpec, Path]:
@@ -184,7 +206,7 @@ def load_base(source: Source, extra: Sequence[Assignment] = ()) -> tuple[Workloa
         document = load_document("workloads", source.file(plan.workload))
     except EffsimError as error:
         raise source.blamed(error, "workload") from None
-    assigned = of((*standing(plan.set, "set"), *extra), "workload")
+    assigned = of((*source.assignments, *extra), "workload")
 
     def attempt(texts: Sequence[str]) -> WorkloadSpec:
         return build(WorkloadSpec, apply(document, texts, "workload"), root="workload")
@@ -245,7 +267,7 @@ def _of_candidate(
 ) -> Iterator[Configuration]:
     plan = source.plan
     place = ("candidates", index)
-    assigned = (*standing(plan.set, "set"), *standing(candidate.set, *place, "set"), *extra)
+    assigned = (*source.assignments, *standing(candidate.set, *place, "set"), *extra)
     on_hardware = of(assigned, "hardware")
     hardware = source.file(candidate.hardware)
     try:
@@ -320,20 +342,14 @@ def _promised(serving: ServingSpec, slo: PlanSlo) -> ServingSpec:
 def auto_degrees(machine: Machine, model: ArchitectureSpec) -> Iterator[Parallelism]:
     """Tensor degrees in powers of two up to what is joined innermost; experts also divided over as many devices."""
     inner = capacity_of(machine).inner_devices
-    experts = any(run.ffn is not None and run.ffn.kind == "moe" for run in _runs(model))
+    runs = [leaf for run in model.layers for leaf in run.leaves_runs()]
+    experts = any(run.ffn is not None and run.ffn.kind == "moe" for run in runs)
     tensor = 1
     while tensor <= inner:
         yield Parallelism(tensor=tensor)
         if experts and tensor > 1:
             yield Parallelism(tensor=tensor, expert=tensor)
         tensor *= 2
-
-
-def _runs(model: ArchitectureSpec | LayerRun) -> Iterator[LayerRun]:
-    """All layer runs of a model, nested ones too."""
-    for run in model.layers or ():
-        yield run
-        yield from _runs(run)
 
 
 def _degrees_text(p: Parallelism) -> str:

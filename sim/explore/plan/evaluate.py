@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from ...serving.metrics import ServeResult
 from ...serving.request import Request
-from ...spec.plan import PlanSlo
+from ...spec.plan import LATENCIES, PlanSlo
 
 EVERY = 32
 """Arrivals between two looks at the requests that ended."""
@@ -46,24 +46,15 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A simulated fleet: its promises, and the numbers a report shows."""
+    """A simulated fleet: its promises, and what the simulation gave (without its course).
+
+    ``replicas`` as the plan counts them: data ranks may be several of ``served``. ``load``: factor on the planned one.
+    """
 
     replicas: int
     load: float
     promises: tuple[Promise, ...]
-    requests: int
-    refused: int
-    duration_s: float
-    input_tokens: int
-    output_tokens: int
-    utilisation: float
-    peak_cache_fraction: float
-    cache_tokens: int
-    preemptions: int
-    cached_tokens: int
-    attainment: float
-    energy_j: float | None
-    latencies: Mapping[str, Mapping[str, float] | None]
+    served: ServeResult
 
     @property
     def worst(self) -> Promise:
@@ -73,34 +64,52 @@ class Measured:
     @property
     def holds(self) -> bool:
         """Every promise is kept and no request was refused."""
-        return not self.refused and self.worst.ratio <= 1.0
+        return not self.served.refused and self.worst.ratio <= 1.0
 
     @property
     def miss(self) -> float:
         """How far from its promises: the worst ratio; infinite where requests were refused."""
-        return float("inf") if self.refused else self.worst.ratio
+        return float("inf") if self.served.refused else self.worst.ratio
+
+    @property
+    def joules_per_output_token(self) -> float | None:
+        """None where the energy is unknown."""
+        joules, tokens = self.served.energy_j, self.served.output_tokens
+        return None if joules is None or not tokens else joules / tokens
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
+        s = self.served
         return {
             "replicas": self.replicas,
             "load": self.load,
             "within_slo": self.holds,
             "promises": [p.as_dict() for p in self.promises],
-            "requests": self.requests,
-            "refused": self.refused,
-            "duration_s": self.duration_s,
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            "cached_tokens": self.cached_tokens,
-            "utilisation": self.utilisation,
-            "peak_cache_fraction": self.peak_cache_fraction,
-            "cache_tokens": self.cache_tokens,
-            "preemptions": self.preemptions,
-            "attainment": self.attainment,
-            "energy_j": self.energy_j,
-            "latencies": {name: None if v is None else dict(v) for name, v in self.latencies.items()},
+            **{name: getattr(s, name) for name in _SHOWN},
+            "attainment": s.slo_attainment,
+            "energy_j": s.energy_j,
+            "latencies": {name: None if v is None else dict(v) for name, v in latencies_of(s).items()},
         }
+
+
+_SHOWN: Final = (
+    "requests",
+    "refused",
+    "duration_s",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "utilisation",
+    "peak_cache_fraction",
+    "cache_tokens",
+    "preemptions",
+)
+"""What a plan's JSON repeats of a simulation."""
+
+
+def latencies_of(served: ServeResult) -> dict[str, Mapping[str, float] | None]:
+    """Percentiles by the latency's name in promises."""
+    return {name: getattr(served, f"{name}_s") for name in LATENCIES}
 
 
 class BrokenError(Exception):
@@ -161,28 +170,11 @@ def _rank(percentile: str, count: int) -> int:
     return count if percentile == "max" else max(1, -(-int(percentile[1:]) * count // 100))
 
 
-def measured(served: ServeResult, slo: PlanSlo, replicas: int, load: float, energy: float | None) -> Measured:
-    """Judge a load served by *replicas*, as the plan counts them (data ranks may be several of ``served``)."""
-    found = {"ttft": served.ttft_s, "tpot": served.tpot_s, "itl": served.itl_s, "e2e": served.e2e_s}
+def measured(served: ServeResult, slo: PlanSlo, replicas: int, load: float) -> Measured:
+    """Judge a load served by *replicas*."""
+    found = latencies_of(served)
     promises = []
     for latency, percentile, limit in slo.limits():
         values = found[latency]
         promises.append(Promise(latency, percentile, limit, None if values is None else values[percentile]))
-    return Measured(
-        replicas=replicas,
-        load=load,
-        promises=tuple(promises),
-        requests=served.requests,
-        refused=served.refused,
-        duration_s=served.duration_s,
-        input_tokens=served.input_tokens,
-        output_tokens=served.output_tokens,
-        utilisation=served.utilisation,
-        peak_cache_fraction=served.peak_cache_fraction,
-        cache_tokens=served.cache_tokens,
-        preemptions=served.preemptions,
-        cached_tokens=served.cached_tokens,
-        attainment=served.slo_attainment,
-        energy_j=energy,
-        latencies=found,
-    )
+    return Measured(replicas, load, tuple(promises), replace(served, history=(), served=None))

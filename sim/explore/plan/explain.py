@@ -6,7 +6,6 @@ time grows by a quarter (the one that lets the most load through names the resou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,9 @@ MOST_OTHERS = 4
 """Other devices that are tried in place of the winner's."""
 CURVE = (0.25, 0.5, 0.75, 0.9, 1.0, 1.05, 1.15)
 """Loads of the headroom curve, over the most load."""
+
+OR = " or "
+"""Between resources that help alike."""
 
 Asker = Callable[..., Task]
 Progress = Callable[[Any], Iterable[Any]]
@@ -64,7 +66,8 @@ class Explanation:
     Attributes:
         fleet: the fleet, with its most load and what was measured just beyond.
         promise: the promise that breaks first, such as ``ttft p95``.
-        binds: what the promise waits for: a resource, ``batch limits``, or nothing that was tried alone.
+        binds: what the promise waits for: a resource (``a or b`` where several help alike), a scheduler's setting, or ""
+            where nothing that was tried alone helps.
         why: the same in a sentence.
         upgrades: what was tried, most load first.
         curve: measurements at loads around the most load.
@@ -116,8 +119,8 @@ def explain(answer: Answer, ask: Asker, pool: Pool, progress: Progress) -> Expla
     ]
     found = list(progress(list(pool.ask(tasks))))
     upgrades = _upgrades(tries, found)
-    tasks = [ask("measure", c, start=n, headroom=most * x) for x in CURVE if most * x != 1.0]
-    curve = [f.at_headroom for f in pool.ask(tasks) if f.at_headroom is not None]
+    tasks = [ask("measure", c, start=n, headroom=most * x) for x in CURVE]
+    curve = [m for f in pool.ask(tasks) if (m := f.at_headroom or f.measured) is not None]
     fleet = replace(winner, load=limit.load, broken=limit.broken)
     promise = limit.broken or winner.measured
     assert promise is not None
@@ -137,7 +140,7 @@ def nearest_miss(answer: Answer, ask: Asker, pool: Pool, progress: Progress) -> 
         near = sorted((s for s in answer.screened if s.status == "ok"), key=lambda s: (s.least, s.floor))[:1]
         tasks = [ask("measure", s.configuration, start=s.configuration.most_replicas) for s in near]
         measured = [f for f in pool.ask(tasks) if f.measured is not None]
-    candidates = sorted((*answer.missed, *measured), key=lambda f: (_miss(f), f.configuration.label))
+    candidates = sorted((*answer.missed, *measured), key=lambda f: (f.miss, f.configuration.label))
     if not candidates:
         return None
     c = candidates[0].configuration
@@ -163,10 +166,6 @@ def nearest_miss(answer: Answer, ask: Asker, pool: Pool, progress: Progress) -> 
     promise = missed.worst.name
     binds = _binding(upgrades, fleet.load or 0.0)
     return Explanation(fleet, promise, binds, _why(fleet, binds), upgrades)
-
-
-def _miss(found: Found) -> float:
-    return max((m.miss for m in (found.measured, found.at_headroom) if m is not None), default=math.inf)
 
 
 def _resources(c: Configuration, n: int, factor: float) -> Iterator[_Try]:
@@ -209,16 +208,13 @@ def _fleets(answer: Answer, c: Configuration, n: int) -> Iterator[_Try]:
 
 def _one_more(c: Configuration, n: int) -> Iterator[tuple[str, Configuration]]:
     """A replica more; of each pool, where they are apart."""
-    serving, split = c.workload.serving, c.split
-    if serving is None or split is None:
+    if c.split is None:
         yield "one more replica", c
         return
-    have = {f"{pool.name}_replicas": pool.replicas for pool in c.pools(n)}
+    have = {pool.name: pool.replicas for pool in c.pools(n)}
     for name in have:
-        counts = {key: type(serving.replicas)(count + (key == name)) for key, count in have.items()}
-        changed = serving.model_copy(update={"disaggregated": split.model_copy(update=counts)})
-        workload = c.workload.model_copy(update={"serving": changed})
-        yield f"one more {name.partition('_')[0]} replica", replace(c, workload=workload)
+        more = c.divided({key: count + (key == name) for key, count in have.items()})
+        yield f"one more {name} replica", replace(c, workload=more)
 
 
 def _upgrades(tries: Sequence[_Try], found: Sequence[Found]) -> tuple[Upgrade, ...]:
@@ -233,14 +229,11 @@ def _upgrades(tries: Sequence[_Try], found: Sequence[Found]) -> tuple[Upgrade, .
 
 
 def _binding(upgrades: Sequence[Upgrade], load: float) -> str:
-    """The resource or setting whose change lets through the most load beyond one step of the search."""
+    """The resource or setting whose change lets through the most load; every resource of those that help alike."""
     alone = [u for u in upgrades if u.kind in ("resource", "scheduler") and u.load > load * 1.001]
-    if not alone:
-        return ""
-    best = max(alone, key=lambda u: (u.load, u.kind == "resource"))
-    if best.kind == "scheduler":
-        return best.name.split(" ")[0]
-    return next(name for name, _ in RESOURCES if best.name.startswith(name))
+    best = [u for u in alone if u.load == max(other.load for other in alone)]
+    resources = [name for name, _ in RESOURCES if any(u.kind == "resource" and u.name.startswith(name) for u in best)]
+    return OR.join(resources) or (best[0].name.split(" ")[0] if best else "")
 
 
 _MEANING = {
@@ -257,13 +250,13 @@ _MEANING = {
 def _why(fleet: Found, binds: str) -> str:
     m = fleet.broken or fleet.measured
     assert m is not None
-    text = _MEANING[binds]
-    first = m.latencies.get("ttft")
+    text = ", or ".join(_MEANING[name] for name in binds.split(OR))
+    first = m.served.ttft_s
     promised = next((p for p in m.promises if p.latency == "ttft"), None)
     if m.worst.latency == "ttft" and first is not None and promised is not None and fleet.alone_ttft_s:
         alone = fleet.alone_ttft_s / max(first[promised.percentile], 1e-12)
         share = f"{100 * min(1.0, alone):.0f} %"
         text += f"; of {promised.name} at the limit {share} is a prompt's own time, the rest is waiting"
-    if m.peak_cache_fraction > 0.99:
-        text += f"; the cache was full ({m.preemptions:,} preemptions)"
+    if m.served.peak_cache_fraction > 0.99:
+        text += f"; the cache was full ({m.served.preemptions:,} preemptions)"
     return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from ...spec.build import build
 from ...spec.plan import PlanSpec, WhatIf
 from ...spec.yaml_loader import Document
 from .configurations import Configuration, Load, Source, enumerate_configurations, load_base
-from .explain import Explanation, explain, nearest_miss
+from .explain import Asker, Explanation, Progress, explain, nearest_miss
 from .mistakes import Assignment, standing
 from .replica import requests_of
 from .screen import Screened
@@ -22,8 +22,6 @@ WAVE = 4
 """Configurations that are searched before the bound of the rest is looked at again, whatever the processes."""
 SHORT = 50
 """A load that lasts less than so many of its first-token promises says little about a queue that grows."""
-
-Progress = Callable[[Any], Iterable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +94,7 @@ def plan(
         DataError: a trace that cannot be read; a process that was killed.
     """
     spec = build(PlanSpec, document, root="plan")
-    spec = spec.model_copy(update={"set": [*spec.set, *assignments]})
-    source = Source(spec, document)
+    source = Source(spec, document, tuple(assignments))
     used = int(spec.seed) if seed is None else seed
     pool = Pool(processes)
     try:
@@ -115,9 +112,6 @@ def plan(
     finally:
         pool.close()
     return PlanResult(spec, used, answer, explanation, nearest, changes, about, _notes(spec, answer, about))
-
-
-Asker = Callable[..., Task]
 
 
 def _asker(source: Source, load: Load, seed: int) -> Asker:
@@ -173,13 +167,21 @@ def solve(
     unknown = [f for f in held if objective(spec, f) is None]
     missed = [f for f in found if f.replicas is None and f.measured is not None]
     return Answer(
-        fleets=tuple(sorted(known, key=lambda f: _rank(spec, f))),
-        unpriced=tuple(sorted(unknown, key=lambda f: (f.devices or 0, _miss(f), f.configuration.label))),
-        missed=tuple(sorted(missed, key=lambda f: (_miss(f), f.configuration.label))),
+        fleets=_different(sorted(known, key=lambda f: _rank(spec, f))),
+        unpriced=_different(sorted(unknown, key=lambda f: (f.devices or 0, f.miss, f.configuration.label))),
+        missed=_different(sorted(missed, key=lambda f: (f.miss, f.configuration.label))),
         screened=tuple(screened),
         proven=proven,
         simulations=sum(f.simulations for f in found),
     )
+
+
+def _different(found: Sequence[Found]) -> tuple[Found, ...]:
+    """Every fleet once: another ratio of pools may come to the same replicas of each."""
+    fleets: dict[str, Found] = {}
+    for f in found:
+        fleets.setdefault(repr((f.shown, f.configuration.fleet(f.shown or 1))), f)
+    return tuple(fleets.values())
 
 
 def _search(ask: Asker, screened: Screened, most: int | None = None, report: bool = True) -> Task:
@@ -248,12 +250,7 @@ def _estimated(spec: PlanSpec, screened: Screened) -> tuple[bool, float, int, st
 
 
 def _rank(spec: PlanSpec, found: Found) -> tuple[float, int, float, str]:
-    return objective(spec, found) or 0.0, found.devices or 0, _miss(found), found.configuration.label
-
-
-def _miss(found: Found) -> float:
-    """How near its promises a fleet is, with its headroom."""
-    return max((m.miss for m in (found.measured, found.at_headroom) if m is not None), default=math.inf)
+    return objective(spec, found) or 0.0, found.devices or 0, found.miss, found.configuration.label
 
 
 def _with(source: Source, what: WhatIf) -> Source:

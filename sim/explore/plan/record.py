@@ -47,9 +47,7 @@ def fleet_record(found: Found) -> dict[str, Any]:
     c, m = found.configuration, found.measured
     p, precision, serving = c.parallelism, c.workload.precision, c.workload.serving
     assert serving is not None
-    replicas = found.replicas if found.replicas is not None else (m.replicas if m is not None else None)
-    joules = None if m is None else m.energy_j
-    output = 0 if m is None else m.output_tokens
+    replicas = found.shown
     return {
         "fleet": c.label,
         "device": c.device,
@@ -74,7 +72,7 @@ def fleet_record(found: Found) -> dict[str, Any]:
         "usd_per_million_output_tokens": found.usd_per_million("output"),
         "usd_per_million_tokens": found.usd_per_million("all"),
         "power_w": found.power_w,
-        "energy_j_per_output_token": None if joules is None or not output else joules / output,
+        "energy_j_per_output_token": None if m is None else m.joules_per_output_token,
         "measured": None if m is None else m.as_dict(),
         "at_headroom": None if found.at_headroom is None else found.at_headroom.as_dict(),
     }

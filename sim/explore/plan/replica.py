@@ -97,15 +97,9 @@ class Replica:
         Raises:
             SpecError: the simulation ran on other devices than the plan counts.
         """
-        serving = load.on(self.serving)
-        count, split = type(serving.replicas), serving.disaggregated
-        pools, used = self.configuration.pools(replicas), self.configuration.used(replicas)
-        if split is None:
-            serving = serving.model_copy(update={"replicas": count(replicas)})
-        else:
-            counts = {f"{pool.name}_replicas": count(pool.replicas) for pool in pools}
-            serving = serving.model_copy(update={"disaggregated": split.model_copy(update=counts)})
-        workload = self.workload.model_copy(update={"serving": serving})
+        used, workload = self.configuration.used(replicas), self.configuration.fleet(replicas).workload
+        assert workload.serving is not None
+        workload = workload.model_copy(update={"serving": load.on(workload.serving)})
         capacity = replace(self.capacity, devices=max(self.capacity.devices, used))
         served = simulate(
             self.machine, workload, self.engine, capacity, self.program, self.base, seed=seed, progress=watch

@@ -29,7 +29,7 @@ Judge = Callable[[int], tuple[float, float, int] | None]
 """Replicas → (first-token time, token time, batch), or None where a promise is missed."""
 
 SURE = 1.05
-"""A floor is believed beyond so many times its limit: step costs are interpolated, and batches padded."""
+"""A floor or a bound is believed beyond so many times its limit: step costs are interpolated, and batches padded."""
 COARSE = (1, 2, 4, 8, 12, 16)
 """Batches up to 16 whose steady state is looked at; above, two to every doubling."""
 BUSIEST = 0.95
@@ -52,10 +52,14 @@ class LoadShape:
 
     @classmethod
     def of(cls, requests: Sequence[Request], block: int) -> LoadShape:
-        """Measure a load; *block* tokens of every shared block are taken as read before (0: nothing is shared)."""
+        """Measure a load; a block of *block* tokens is read where it first comes (0: nothing is shared)."""
         count = max(1, len(requests))
         span = requests[-1].arrival_s - requests[0].arrival_s if len(requests) > 1 else 0.0
-        news = [max(1, r.prompt - block * len(r.blocks)) for r in requests]
+        seen: set[int] = set()
+        news = []
+        for r in requests:
+            news.append(max(1, r.prompt - block * sum(name in seen for name in r.blocks)))
+            seen.update(r.blocks)
         return cls(
             requests=len(requests),
             span_s=span,
@@ -172,7 +176,8 @@ def least_replicas(replica: Replica, load: LoadShape, slo: PlanSlo) -> int:
     """A lower bound on the replicas that read prompts: work at the best rate over the time there is for it.
 
     The slowest requests that promises allow to miss do not count, and what is promised of the last ones is added to
-    the time there is.
+    the time there is. Steps are as full as they may be, of prompts of the mean length: attention to prompts of other
+    lengths, or in pieces, takes more in all.
     """
     window, kept = 0.0, 1.0
     for latency, percentile, limit in slo.limits():
@@ -184,9 +189,12 @@ def least_replicas(replica: Replica, load: LoadShape, slo: PlanSlo) -> int:
         return 1
     counted = max(1, math.floor(kept * load.requests))
     tokens = sum(sorted(load.news)[:counted])
-    most = replica.cost_tokens
-    rate = min(replica.cost.mixed_s(0, 0.0, [(q, 0)], 1) / q for q in (most, max(1, most // 2), max(1, most // 4)))
-    return max(1, math.ceil(tokens * rate / window * (1.0 - 1e-9)))
+    mean, rates = max(1, tokens // counted), []
+    for step in (replica.cost_tokens // part for part in (1, 2, 4)):
+        piece = max(1, min(step, mean))
+        count = max(1, step // piece)
+        rates.append(replica.cost.mixed_s(0, 0.0, [(piece, 0)] * count, 1) / (piece * count))
+    return max(1, math.ceil(tokens * min(rates) / window / SURE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +293,7 @@ def _promised(state: _State, load: LoadShape, slo: PlanSlo, rate: float) -> tupl
     first = 0.0
     for latency, percentile, limit in slo.limits():
         if latency == "ttft":
-            share = min(0.99, share_of(percentile) or 0.63)
+            share = min(0.99, share_of(percentile) or 0.63)  # the mean of an exponential is its 63rd percentile
             wait = state.work_s / (1.0 - busy) * math.log(busy / (1.0 - share)) if busy > 1.0 - share else 0.0
             longer = at(load.news, percentile) / max(1.0, load.new)
             first = wait + state.step_s / 2.0 + state.prompt_s * longer

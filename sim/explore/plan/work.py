@@ -6,6 +6,7 @@ works on what. A process keeps what it prepared and simulated.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -81,6 +82,16 @@ class Found:
     error: str = ""
 
     @property
+    def shown(self) -> int | None:
+        """Replicas of the fleet, or of the one that was measured where none is enough; None without either."""
+        return self.replicas if self.replicas is not None or self.measured is None else self.measured.replicas
+
+    @property
+    def miss(self) -> float:
+        """How near its promises a fleet is, with its headroom; infinite where nothing was measured."""
+        return max((m.miss for m in (self.measured, self.at_headroom) if m is not None), default=math.inf)
+
+    @property
     def devices(self) -> int | None:
         """Devices to be bought."""
         return None if self.replicas is None else self.configuration.bought(self.replicas)
@@ -93,16 +104,16 @@ class Found:
     @property
     def power_w(self) -> float | None:
         """Mean power over the run; None where unknown."""
-        m = self.measured
-        return None if m is None or m.energy_j is None or not m.duration_s else m.energy_j / m.duration_s
+        s = None if self.measured is None else self.measured.served
+        return None if s is None or s.energy_j is None or not s.duration_s else s.energy_j / s.duration_s
 
     def usd_per_million(self, tokens: str) -> float | None:
         """Cost of a million tokens: ``output``, or ``all`` (prompts, too)."""
         m, hourly = self.measured, self.usd_per_hour
         if m is None or hourly is None:
             return None
-        count = m.output_tokens + (m.input_tokens if tokens == "all" else 0)
-        return 1e6 * hourly / 3600.0 * m.duration_s / count if count else None
+        count = m.served.output_tokens + (m.served.input_tokens if tokens == "all" else 0)
+        return 1e6 * hourly / 3600.0 * m.served.duration_s / count if count else None
 
 
 class Worker:
@@ -176,7 +187,7 @@ class Worker:
         return Found(
             task.configuration,
             replicas=replicas,
-            measured=self._simulated(task, replica, shown, 1.0, energy=True),
+            measured=self._simulated(task, replica, shown, 1.0),
             at_headroom=None if task.headroom == 1.0 else self._simulated(task, replica, shown, task.headroom),
             alone_ttft_s=alone_ttft_s(replica, max(1, int(at(shape.news, promised))), 0),
         )
@@ -202,16 +213,16 @@ class Worker:
         """Whether the promises hold; with *least*, whether no more than that share of the requests misses one."""
         if replicas < task.configuration.fewest:
             return False
-        what = (task.configuration, task.changes, task.load, task.slo, task.seed, task.folder, replicas, factor)
-        key = repr((*what, least))
+        what = self._what(task, replicas, factor)
+        key = f"{what} {least}"
         self._asked.add(key)
         if key not in self._held:
             load = task.load.times(factor)
             watch = Watch(task.slo, self._count(task, replica, load), least)
             try:
                 served = replica.serve(replicas, load, task.seed, watch)
-                found = measured(served, task.slo, replicas, factor, None)
-                self._measured.setdefault(repr(what), found)
+                found = measured(served, task.slo, replicas, factor)
+                self._measured.setdefault(what, found)
                 self._held[key] = found.holds or bool(least)
             except BrokenError:
                 self._held[key] = False
@@ -232,16 +243,19 @@ class Worker:
             self._shapes[key] = LoadShape.of(requests, block)
         return self._shapes[key]
 
-    def _simulated(self, task: Task, replica: Replica, replicas: int, factor: float, energy: bool = False) -> Measured:
-        what = (task.configuration, task.changes, task.load, task.slo, task.seed, task.folder, replicas, factor)
-        key = repr(what)
-        self._asked.add(repr((*what, 0.0)))
-        kept = self._measured.get(key)
-        if kept is None or (energy and kept.energy_j is None):
+    @staticmethod
+    def _what(task: Task, replicas: int, factor: float) -> str:
+        """What a simulation depends on: ratios that give the same pools are the same fleet."""
+        fleet = task.configuration.fleet(replicas)
+        return repr((fleet, task.changes, task.load, task.slo, task.seed, task.folder, replicas, factor))
+
+    def _simulated(self, task: Task, replica: Replica, replicas: int, factor: float) -> Measured:
+        key = self._what(task, replicas, factor)
+        self._asked.add(f"{key} {0.0}")
+        if key not in self._measured:
             served = replica.serve(replicas, task.load.times(factor), task.seed)
-            joules = served.energy_j if energy else None
-            kept = self._measured[key] = measured(served, task.slo, replicas, factor, joules)
-        return kept
+            self._measured[key] = measured(served, task.slo, replicas, factor)
+        return self._measured[key]
 
 
 def changed(machine: Machine, changes: Sequence[Change]) -> Machine:
