@@ -92,8 +92,7 @@ class Kernel:
     def tiles(self) -> int:
         """Tiles of all classes."""
         if len(self.classes) == 1:  # nearly always, and asked for often
-            c = self.classes[0]
-            return c.count
+            return self.classes[0].count
         return sum(c.count for c in self.classes)
 
     @property

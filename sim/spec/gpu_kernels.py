@@ -231,7 +231,8 @@ class PointwiseKernels(SpecModel):
     accesses: OpPerCycle | None = Field(
         None,
         description="single elements that the load/store path of one SM takes in a clock where a kernel writes what it "
-        "reads (rotary embedding) or sweeps a row several times (softmax); the units' own rate if absent",
+        "reads (rotary embedding; the units' own rate if absent), or where all accesses of a kernel are counted "
+        "(softmax in several sweeps, the portable quantiser; free if absent)",
     )
 
 

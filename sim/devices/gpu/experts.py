@@ -16,7 +16,7 @@ from ...graph.dtypes import size_of
 from ...graph.operators.moe import Experts
 from ...spec.gpu_kernels import ExpertKernels, GemmTile
 from ..kernel import Kernel, TileClass, kernel_time
-from .parameters import ACCUMULATOR_BYTES, WARP_THREADS, WORKING_REGISTERS, GpuParameters
+from .parameters import ACCUMULATOR_BYTES, DEQUANT_OPS, WARP_THREADS, WORKING_REGISTERS, GpuParameters
 from .pointwise import PointwiseModel, Sweep
 
 ALIGN_THREADS = 1024
@@ -42,9 +42,6 @@ COLUMN_LANES = 4.0
 
 LOOKUP_INSTRUCTIONS = 4.0
 """Instructions to look a scale up in a step: 64-bit address, load, mask."""
-
-DEQUANT_OPS = 1.5
-"""Vector operations to widen one weight: extract, convert, scale, for two weights of a register at once."""
 
 COMPACT_ROWS = (8, 16, 32, 48, 64)
 """Row blocks of the kernel for compact weights (vllm-project/vllm fused_marlin_moe.py)."""
@@ -282,7 +279,8 @@ class ExpertsModel:
         # Every tile fills the stages anew: other blocks work meanwhile.
         fill_s = max(1.0, share / steps) * (p.memory_latency_s + 2.0 * p.l2_latency_s) / slots
         busy = share * (max(matrix_s + widen_s, shared_s) + self._step_s) + fill_s
-        # The blocks that share a tile add their sums one after another: wait for the lock, read, write, release.
+        # The blocks that share a tile add their sums one after another: wait for the lock, read, write, release. Shares
+        # longer than a tile meet in it two at a time.
         sharers = math.ceil(count / tiles) if count > tiles else 2.0
         turn_s = MERGE_TRIPS * p.l2_latency_s + 2.0 * tile.m * tile.n * ACCUMULATOR_BYTES / p.l1_bytes_per_s
         run = (tile.stages - 1.0) * tile.k * tile.n * eb  # stored in the order of the tiles
@@ -355,7 +353,7 @@ class _Shape:
 
 
 def _launched(op: Experts, m: float) -> float:
-    """Row blocks that are launched: as if every held expert had a last one of a single row."""
+    """Row blocks that are launched: as if every expert, held or not, had a last one of a single row."""
     picks = float(op.tokens) * op.top_k
     most = picks + op.experts * (m - 1.0)
     return math.ceil((min(most, picks * m) if op.tokens < m else most) / m)

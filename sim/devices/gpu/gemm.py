@@ -12,12 +12,9 @@ from ...graph.dtypes import size_of
 from ...spec.gpu_kernels import GemmKernels
 from ..kernel import Kernel, TileClass, kernel_time
 from . import tile_search as ts
-from .parameters import GpuParameters, tile_table
+from .parameters import DEQUANT_OPS, GpuParameters, tile_table
 from .power import PowerModel
 from .vector_product import MODULE_ROWS, vector_tiles
-
-DEQUANT_OPS = 1.5
-"""Vector operations to widen one weight: extract, convert, scale, for two weights of a register at once."""
 
 SCALED_STEP = 128.0
 """Elements of k that share a scale where blocks of the operands have one: sums are then scaled and added in fp32."""
@@ -205,7 +202,7 @@ class GemmModel:
         return table
 
     def _start_s(self, x: Product) -> float:
-        """Start of a kernel; 8-bit operands' sums wait for scales of their rows and columns before they are stored."""
+        """Start of a kernel; a module's integer sums wait for scales of their rows and columns before they are stored."""
         if not x.module:
             return self._setup_s
         scales_s = self._p.memory_latency_s + self._p.l2_latency_s if x.dtype == "int8" else 0.0

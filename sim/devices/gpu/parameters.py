@@ -20,6 +20,9 @@ WORKING_REGISTERS = 64.0
 ACCUMULATOR_BYTES = 4.0
 """Bytes of one fp32 accumulator register."""
 
+DEQUANT_OPS = 1.5
+"""Vector operations to widen one weight: extract, convert, scale, for two weights of a register at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class GpuParameters:

@@ -16,8 +16,6 @@ SCALED_TOGETHER: Final = 16.0
 """Elements that share a scale of one byte (NVFP4)."""
 REDUCED_AT_ONCE: Final = 4096.0
 """Bytes of a row that its block has on the way: 512 threads, four loads of one 16-bit number each."""
-
-
 PORTABLE_INSTRUCTIONS: Final = 33.25
 """Instructions an element for the arithmetic pipes where a kernel rounds to eight bits in integer instructions: largest
 magnitude of a group of 128 by 16 threads, a full division an element, limits, rounding. vllm-project/vllm

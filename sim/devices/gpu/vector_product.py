@@ -9,9 +9,9 @@ from ..kernel import TileClass
 from .parameters import WARP_THREADS, GpuParameters
 
 COLUMNS: Final = 4
-"""Columns of a block, as NVIDIA/TensorRT-LLM cpp/tensorrt_llm/kernels has them in its small-batch kernels (2 to 8)."""
+"""Columns of a block. Assumed: the file below has 2."""
 THREADS: Final = 128
-"""Threads of a block."""
+"""Threads of a block (NVIDIA/TensorRT-LLM cpp/tensorrt_llm/kernels/weightOnlyBatchedGemv/int8SQ.cu)."""
 LOAD_BYTES: Final = 16.0
 """Bytes of one load of a thread, the widest there is."""
 MODULE_ROWS: Final = 4
