@@ -166,30 +166,19 @@ class _OpenBuilder(Builder):
 
     templates: dict[Any, GraphTemplate | None] = field(default_factory=dict)
 
-    def graph(
-        self,
-        degrees: Degrees,
-        phase: str,
-        q_len: int,
-        kv_len: int,
-        *,
-        batch: int = 0,
-        padded: int = 0,
-        logits: int = 1,
-    ) -> Graph:
-        """See :meth:`Builder.graph`."""
-        if phase == "generation" and q_len == 1 and not batch and logits == 1:
-            made = self.template(degrees, padded, kv_len)
-            if made is not None and made.admits(kv_len):
-                return made.graph(kv_len)
-        return super().graph(degrees, phase, q_len, kv_len, batch=batch, padded=padded, logits=logits)
+    def token_graph(self, degrees: Degrees, kv_len: int, padded: int = 0) -> Graph:
+        """See :meth:`Builder.token_graph`."""
+        made = self.template(degrees, padded, kv_len)
+        if made is not None and made.admits(kv_len):
+            return made.graph(kv_len)
+        return super().token_graph(degrees, kv_len, padded)
 
     def template(self, degrees: Degrees, padded: int, example: int) -> GraphTemplate | None:
         """The graph of a step with its length left open."""
         key = (degrees, 0 if padded == self.batch(degrees) else padded)
         if key not in self.templates:
-            build = super().graph
-            self.templates[key] = template(lambda kv: build(degrees, "generation", 1, kv, padded=padded), example)
+            build = super().token_graph
+            self.templates[key] = template(lambda kv: build(degrees, kv, padded), example)
         return self.templates[key]
 
 

@@ -31,8 +31,7 @@ def check_degrees(workload: WorkloadSpec, model: ArchitectureSpec | None, degree
         UnsupportedError: names the degree and what it would have to divide.
     """
     if workload.task == "training_step":
-        if degrees.context > 1:
-            raise UnsupportedError("context parallelism is for inference; a training step has tensor, data, pipeline")
+        _check_training(workload, degrees)
         return
     name = workload.name
     if mixed and (degrees.context > 1 or degrees.pipeline > 1):
@@ -56,6 +55,16 @@ def check_degrees(workload: WorkloadSpec, model: ArchitectureSpec | None, degree
             f"{name}: a prompt of {workload.prompt} tokens is too short for {degrees.context} context ranks of two "
             f"chunks each"
         )
+
+
+def _check_training(workload: WorkloadSpec, degrees: Degrees) -> None:
+    ways = workload.parallelism
+    if degrees.context > 1:
+        raise UnsupportedError("context parallelism is for inference; a training step has tensor, data, pipeline")
+    if ways != "auto" and ways.sequence:
+        raise UnsupportedError("parallelism.sequence is for inference; use training.sequence_parallel")
+    if ways != "auto" and not ways.folded:
+        raise UnsupportedError("ranks are run one by one for inference; leave 'folded' true")
 
 
 def _expert_layers(model: ArchitectureSpec | None) -> list[Moe]:
@@ -84,12 +93,19 @@ def route(graph: Graph, routing: str) -> Graph:
     return graph.map(change)
 
 
-def with_sends(graph: Graph, degrees: Degrees) -> Graph:
-    """Adds the activations' way between pipeline stages: one message a boundary, every rank to its counterpart."""
+def with_sends(graph: Graph, degrees: Degrees, inner: int) -> Graph:
+    """Adds the activations' way between pipeline stages: one message a boundary, every rank to its counterpart.
+
+    *inner*: devices of the innermost level, see :meth:`Degrees.send_stride`.
+
+    Raises:
+        UnsupportedError: nothing says what stages hand on.
+    """
     if degrees.pipeline == 1:
         return graph
-    send = Collective("send_recv", residual_bytes(graph), 2, degrees.stage_devices)
-    sends = tuple(Node(f"{STAGE_SEND}{i}", send) for i in range(degrees.pipeline - 1))
+    size, boundaries = residual_bytes(graph), range(degrees.pipeline - 1)
+    ops = [Collective("send_recv", size, 2, degrees.send_stride(i, inner)) for i in boundaries]
+    sends = tuple(Node(f"{STAGE_SEND}{i}", op) for i, op in enumerate(ops))
     return replace(graph, items=(*graph.items, *sends))
 
 
@@ -120,8 +136,8 @@ def with_sharing(graph: Graph, degrees: Degrees, algorithm: str) -> Graph:
         op = node.op
         if not isinstance(op, Collective) or op.devices == 1:
             return (node,)
-        pairs = node.name.startswith(STAGE_SEND)
-        groups = degrees.stage_devices if pairs else max(1, degrees.stage_devices // op.devices)
+        between_stages = op.stride >= degrees.stage_devices  # every rank of a stage to its counterpart
+        groups = degrees.stage_devices if between_stages else max(1, degrees.stage_devices // op.devices)
         return (replace(node, op=replace(op, groups=groups, algorithm=forced)),)
 
     return graph.map(change)

@@ -92,7 +92,11 @@ class Builder:
             part = with_library(part)
             return beside_products(part) if self.workload.training.overlap_tensor else part
         part = as_engine(part, engine_kernels(self.engine, real if padded not in (0, real) else 0))
-        return with_sharing(with_sends(part, degrees), degrees, ways.collectives)
+        return with_sharing(with_sends(part, degrees, self.capacity.inner_devices), degrees, ways.collectives)
+
+    def token_graph(self, degrees: Degrees, kv_len: int, padded: int = 0) -> Graph:
+        """The graph of a decoding step with *kv_len* keys; *padded* as for :meth:`graph`."""
+        return self.graph(degrees, "generation", 1, kv_len, padded=padded)
 
     @property
     def ways(self) -> Parallelism:
@@ -111,7 +115,7 @@ class Builder:
         if w.task in ("operators", "prefill", "generate"):
             widest = self.graph(degrees, "context", int(w.prompt), int(w.prompt))
         else:
-            widest = self.graph(degrees, "generation", 1, int(w.prompt) + int(w.generate))
+            widest = self.token_graph(degrees, int(w.prompt) + int(w.generate))
         return inference_memory(whole, self.capacity, degrees.pipeline, home_only(widest))
 
     def last_graph(self, degrees: Degrees) -> Graph:
@@ -121,7 +125,7 @@ class Builder:
             return self.graph(degrees, "context", int(w.prompt), int(w.prompt))
         if w.task == "training_step":
             return self.graph(degrees, "training", int(w.prompt), int(w.prompt))
-        return self.graph(degrees, "generation", 1, int(w.prompt) + int(w.generate))
+        return self.token_graph(degrees, int(w.prompt) + int(w.generate))
 
     def form(self) -> ForwardForm:
         """How the framework writes the forward pass."""
@@ -455,9 +459,7 @@ def _phases(builder: Builder, degrees: Degrees) -> tuple[Phase, ...]:
         made = new - 1 if w.task == "generate" else new
         captured = builder.engine.captured_batch(builder.batch(degrees))
         runs = tuple(
-            _inference(
-                builder, builder.graph(degrees, "generation", 1, kv, padded=captured or 0), weight, degrees, float(made)
-            )
+            _inference(builder, builder.token_graph(degrees, kv, captured or 0), weight, degrees, float(made))
             for kv, weight in samples(prompt + 1, made)
         )
         if runs:
@@ -492,5 +494,8 @@ def _training(builder: Builder, degrees: Degrees) -> Phase:
     w = builder.workload
     whole = builder.graph(degrees, "training", int(w.prompt), int(w.prompt))
     tokens, sequences = float(w.batch) * float(w.prompt), int(w.batch)
-    runs = step_executions(whole, builder.training_plan(degrees), builder.layout(degrees))
+    plan, layout = builder.training_plan(degrees), builder.layout(degrees)
+    runs = step_executions(whole, plan, layout, builder.capacity.inner_devices)
+    algorithm = builder.ways.collectives
+    runs = tuple(replace(run, graph=with_sharing(run.graph, degrees, algorithm)) for run in runs)
     return Phase("step", runs, tokens, 1.0, sequences)

@@ -134,6 +134,18 @@ class Degrees:
         """
         return self.tensor * self.context * self.data
 
+    def send_stride(self, behind: int, inner: int) -> int:
+        """How far a message from stage *behind* to the next one is priced to go, with *inner* devices a node.
+
+        Where some rank's counterpart is in the next node, to the same place there.
+
+        >>> [Degrees(tensor=4, pipeline=4).send_stride(stage, 8) for stage in range(3)]
+        [4, 8, 4]
+        """
+        stage = self.stage_devices
+        leaves = behind * stage // inner != ((behind + 2) * stage - 1) // inner
+        return max(stage, inner) if leaves else stage
+
     @property
     def devices(self) -> int:
         """Devices that take part."""

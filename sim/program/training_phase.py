@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..errors import UnsupportedError
 from ..graph.graph import Graph, Node
 from ..graph.operators.communication import Collective
 from ..transforms.training import TrainingPlan, training_step
@@ -11,23 +12,33 @@ from .memory import stages_of
 from .program import Execution
 from .training_memory import TrainingLayout
 
+ADDITIONS = {"add": 1.0, "add_rmsnorm": 0.5, "add_layernorm": 0.5}
+"""Residual additions, with the part of their result that goes on: a fused one writes the norm of it, too."""
+
 
 def residual_bytes(graph: Graph) -> float:
-    """Activations that pass from block to block; a fused addition writes them and their norm."""
-    kinds = {"add": 1.0, "embedding": 1.0, "add_rmsnorm": 0.5, "add_layernorm": 0.5}
-    found = (n.op.output_bytes * kinds[n.op.kind] for _, n, _ in graph.walk() if n.op.kind in kinds)
-    return max(found, default=0.0)
+    """Activations that pass from block to block on one rank.
+
+    With sequence parallelism a rank adds up its share of the tokens; the embedding in front has all of them.
+
+    Raises:
+        UnsupportedError: there is no residual stream.
+    """
+    additions = [n.op.output_bytes * ADDITIONS[n.op.kind] for _, n, _ in graph.walk() if n.op.kind in ADDITIONS]
+    if not additions:
+        raise UnsupportedError(f"{graph.name}: no residual addition says what pipeline stages hand on; use pipeline 1")
+    return max(additions)
 
 
-def step_executions(whole: Graph, plan: TrainingPlan, layout: TrainingLayout) -> tuple[Execution, ...]:
-    """What one device (of the slowest stage) does in a training step."""
+def step_executions(whole: Graph, plan: TrainingPlan, layout: TrainingLayout, inner: int) -> tuple[Execution, ...]:
+    """What one device (of the slowest stage) does in a training step; *inner* devices a node."""
     degrees = layout.degrees
     if degrees.pipeline == 1:
         return (Execution(training_step(whole, plan, degrees.microbatches), 1.0, degrees.devices),)
-    return _pipelined(whole, plan, layout)
+    return _pipelined(whole, plan, layout, inner)
 
 
-def _pipelined(whole: Graph, plan: TrainingPlan, layout: TrainingLayout) -> tuple[Execution, ...]:
+def _pipelined(whole: Graph, plan: TrainingPlan, layout: TrainingLayout, inner: int) -> tuple[Execution, ...]:
     """A 1F1B pipeline: the busiest stage works through all microbatches, the others' work happens beside it.
 
     Its time is that of the busiest stage; before and after, it waits for one microbatch on every other stage. With
@@ -38,8 +49,10 @@ def _pipelined(whole: Graph, plan: TrainingPlan, layout: TrainingLayout) -> tupl
     parts = stages_of(whole, degrees.pipeline)
     # The fullest stage in FLOPs is the slowest; ends with the output head often are.
     busiest = max(range(len(parts)), key=lambda i: parts[i].flops)
-    copies = degrees.tensor * degrees.data
-    send = Collective("send_recv", residual_bytes(whole), 2, degrees.tensor * degrees.data, runtime="nccl")
+    copies = degrees.stage_devices
+    # The stage whose messages go farthest sets the pace.
+    stride = max(degrees.send_stride(i, inner) for i in range(degrees.pipeline - 1))
+    send = Collective("send_recv", residual_bytes(whole), 2, stride, runtime="nccl")
     runs: list[Execution] = []
     for index, part in enumerate(parts):
         if not part.items:

@@ -291,7 +291,7 @@ def group_of_rank(rank: int, op: Collective) -> Ranks:
 def _together(world: _World, rank: int, node: Node, op: Collective) -> Generator[simpy.Event, Any, None]:
     """A collective: the last rank of the group to arrive starts it; all leave at its end. A send waits for nobody."""
     if node.name.rpartition(".")[2].startswith(STAGE_SEND):
-        yield world.links.start(_flow(world, op, (rank, rank + op.stride), rank))
+        yield world.links.start(_flow(world, op, (rank, rank + world.program.degrees.stage_devices), rank))
         return
     group = group_of_rank(rank, op)
     # The n-th collective of a rank with a group meets the n-th of the others.

@@ -183,9 +183,10 @@ def test_impossible_parallelism_is_refused(model: str, parallelism: dict[str, An
         placed(model, parallelism=tuple(parallelism.items()), **fields)
 
 
-def test_context_is_for_inference() -> None:
+@pytest.mark.parametrize("way", [{"context": 2}, {"tensor": 2, "sequence": True}, {"tensor": 2, "folded": False}])
+def test_what_is_for_inference(way: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedError, match="for inference"):
-        program(task="training_step", parallelism={"context": 2})
+        program(task="training_step", parallelism=way)
 
 
 def test_short_prompts_are_not_cut_up() -> None:
@@ -289,6 +290,43 @@ def test_stages_hand_on_the_residual_stream() -> None:
         for name, _, count in stage.walk():
             parts[name] += count
     assert parts == whole
+
+
+@pytest.mark.parametrize("task", ["prefill", "training_step"])
+def test_stages_hand_on_what_a_rank_holds(task: str) -> None:
+    """With sequence parallelism every tensor rank has, and sends, its share of the tokens."""
+    whole = 8 * 4096 * HIDDEN * 2
+    for divided, share in ((False, 1), (True, 4)):
+        fields: dict[str, Any] = {"training": (("sequence_parallel", divided),)} if task == "training_step" else {}
+        ways = {"tensor": 4, "pipeline": 2} | ({"sequence": divided} if task == "prefill" else {})
+        sends = collectives(program(task=task, parallelism=ways, **fields), "send_recv")
+        assert sends
+        assert {op.payload_bytes for _, op, _ in sends} == {whole / share}
+
+
+def test_only_messages_that_leave_a_node_are_priced_outside() -> None:
+    """Four stages of four devices, two a node of eight: the middle one of three messages leaves."""
+    sends = collectives(program(parallelism={"tensor": 4, "pipeline": 4}), "send_recv")
+    assert [(op.devices, op.stride, op.groups) for _, op, _ in sends] == [(2, 4, 4), (2, 8, 4), (2, 4, 4)]
+
+
+def test_stages_without_a_residual_stream_are_refused() -> None:
+    linear = {"name": "p", "kind": "linear", "dimensions": {"m": 64, "n": 64, "k": 64, "dtype": "bf16"}}
+    fields = {"model": None, "task": "operators", "operators": [{"name": "b", "repeat": 4, "operators": [linear]}]}
+    base = {"kind": "workload", "name": "w", "batch": 1, "parallelism": {"pipeline": 2}}
+    with pytest.raises(UnsupportedError, match="no residual addition"):
+        place(WorkloadSpec.model_validate(base | fields), ENGINE, Capacity("test device", 1e15, 0.0, 64, 8))
+
+
+@pytest.mark.parametrize("way", [{"tensor": 8, "data": 8}, {"tensor": 4, "data": 8, "pipeline": 2}])
+def test_groups_of_a_training_step_run_at_once(way: dict[str, int]) -> None:
+    """All tensor ranks' gradients are reduced at the same time, by the algorithm that is asked for."""
+    p = program(task="training_step", parallelism=way | {"collectives": "ring"})
+    gradients = [op for name, op, _ in collectives(p, "all_reduce") if "gradient" in name]
+    assert gradients
+    assert {(op.devices, op.stride, op.groups, op.algorithm) for op in gradients} == {
+        (8, way["tensor"], way["tensor"], "ring")
+    }
 
 
 combinations = st.fixed_dictionaries(
