@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 TABLES = (".csv", ".parquet", ".pq")
 """Endings of a table; a recipe is a YAML file or the name of a bundled one."""
 
+MEASURING, TABLE, RECIPE = "measuring this machine", "--fit TABLE", "--fit RECIPE"
+OPTIONS = {
+    MEASURING: ("out", "device", "threads", "quick"),
+    TABLE: ("out", "hardware", "parameter", "split", "rows", "launch", "seed"),
+    RECIPE: ("data", "write", "check"),
+}
+"""Options that only some uses of the command have."""
+
 
 class MeasuredDevice(StrEnum):
     """What PyTorch runs on."""
@@ -29,6 +37,7 @@ class MeasuredDevice(StrEnum):
 
 
 def calibrate(
+    context: typer.Context,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Hardware file to write (default: cpu_this_machine.yaml).")
     ] = None,
@@ -64,18 +73,12 @@ def calibrate(
 ) -> None:
     """Measure this machine under PyTorch and write its hardware file; or fit a file to tables of measured kernels."""
     bar = partial(progress, label="calibrating", quiet=quiet or json_)
-    if fit and not fit.endswith(TABLES):
-        if hardware or parameter or out is not None:
-            raise SpecError(
-                "a recipe names its hardware and numbers; --hardware, --parameter and --out go with a table"
-            )
+    use = MEASURING if not fit else TABLE if fit.endswith(TABLES) else RECIPE
+    _refuse_others(context, use)
+    if use == RECIPE:
         _recipe(fit, data, write, check, json_, quiet)
         return
-    if data is not None or write or check:
-        raise SpecError("--data, --write and --check belong to a recipe; name it with --fit RECIPE")
-    if not fit:
-        if hardware or parameter:
-            raise SpecError("--hardware and --parameter belong to a fit; name its table with --fit TABLE")
+    if use == MEASURING:
         from ..explore.calibrate.command import calibrate as measure
 
         path = out or Path(f"{device.value}_this_machine.yaml")
@@ -104,6 +107,15 @@ def calibrate(
         print_json(result.as_dict())
     elif not quiet:
         _print(result, out)
+
+
+def _refuse_others(context: typer.Context, use: str) -> None:
+    """Refuse options that were given and that this use of the command would not look at."""
+    for name in sorted({option for options in OPTIONS.values() for option in options}.difference(OPTIONS[use])):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            uses = " and ".join(other for other, options in OPTIONS.items() if name in options)
+            raise SpecError(f"--{name} does not go with {use}; it belongs to {uses}")
 
 
 def _recipe(recipe: str, data: Path | None, write: bool, check: bool, json_: bool, quiet: bool) -> None:

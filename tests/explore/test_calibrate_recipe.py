@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,6 @@ class Made:
     measured_s: float
     measured_j: float | None = None
     launch: str = "graph"
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def rows() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -142,6 +140,29 @@ def test_written_numbers_stand_and_the_rest_of_the_file_stays(recipe: Path) -> N
     assert [path.name for path in recipe.parent.iterdir() if path.name.startswith(".")] == []
 
 
+def test_rows_of_a_system_are_predicted_on_the_system(recipe: Path) -> None:
+    """A system's device has the name of the device alone, and other links."""
+    slow = recipe.parent / "slow.yaml"
+    level = "{name: nvlink, kind: switch, size: 4, bandwidth: 20 GB/s, latency: 3 us}"
+    slow.write_text(
+        f"kind: system\nname: slow\ndevices: [{{hardware: card.yaml, count: 4}}]\ntopology: [{level}]\n", "utf-8"
+    )
+    cells = {"op": "all_reduce", "bytes": 1 << 24, "devices": 4}
+    made = load_machine(str(slow)).device.lower(from_row("collective", cells))
+
+    def with_sums(path: Path, device: str, least_readings: int) -> list[Made]:
+        if device != str(slow):
+            return reader(path, device, least_readings)
+        seconds = made.analytic_s + single_launch_s(load_machine(device).device.launch, "graph", made)
+        return [Made("sum", "collective", cells, seconds)]
+
+    judge = "labels: [convolution], where: {length: {low: 2, high: 1e9}}"
+    recipe.write_text(recipe.read_text().replace(judge, f"labels: [sum], device: {slow}"))
+    judged = run_recipe(str(recipe), recipe.parent, with_sums).stages[1].judged
+    (found,) = [j for j in judged if j.part == "never fitted to"]
+    assert found.fitted.median < 1e-9
+
+
 def test_rows_that_depend_on_a_later_stage_are_refused(recipe: Path) -> None:
     text = recipe.read_text()
     recipe.write_text(text.replace("labels: [product]", "labels: [product, convolution]"))
@@ -171,9 +192,16 @@ def test_what_is_wrong_is_refused_where_it_is(recipe: Path, old: str, new: str, 
 
 def test_missing_tables_and_rows_are_data_errors(recipe: Path) -> None:
     text = recipe.read_text()
-    recipe.write_text(text.replace("labels: [product]", "labels: [nothing]"))
-    with pytest.raises(DataError, match="0 rows of nothing are too few"):
-        run_recipe(str(recipe), recipe.parent, reader)
+    for more, message in (
+        ("[product], where: {m: {low: 5, high: 6}}", "0 rows of product are too few"),
+        ("[product], where: {dtype: {low: 1, high: 2}}", "0 rows of product are too few"),
+        ("[product, prodct]", "no row has the label 'prodct'; did you mean 'product'"),
+        ("[product], where: {lenght: [1]}", "no row has the column 'lenght'"),
+        ("[product], without: {dtyp: [bf16]}", "no row has the column 'dtyp'; did you mean 'dtype'"),
+    ):
+        recipe.write_text(text.replace("labels: [product]", f"labels: {more}"))
+        with pytest.raises(DataError, match=message):
+            run_recipe(str(recipe), recipe.parent, reader)
     recipe.write_text(text.replace("table: rows.txt", "table: other.txt", 1))
     with pytest.raises(DataError, match=r"recipe.yaml:10:\d+: .*no such table"):
         run_recipe(str(recipe), recipe.parent, reader)
@@ -254,9 +282,11 @@ def test_generations_with_fitted_entries_have_a_recipe() -> None:
 def test_the_command_takes_recipes_and_tables_apart(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     for words, message in (
         (["--fit", "no_such_recipe", "--data", "."], "no_such_recipe"),
-        (["--fit", "t.csv", "--check"], "belong to a recipe"),
-        (["--check"], "belong to a recipe"),
-        (["--fit", "ampere", "--hardware", "gpu_a100"], "a recipe names its hardware"),
+        (["--fit", "t.csv", "--check"], "--check does not go with --fit TABLE; it belongs to --fit RECIPE"),
+        (["--check"], "it belongs to --fit RECIPE"),
+        (["--hardware", "gpu_a100"], "it belongs to --fit TABLE"),
+        (["--fit", "ampere", "--hardware", "gpu_a100"], "--hardware does not go with --fit RECIPE"),
+        (["--fit", "ampere", "--split", "0.5"], "--split does not go with --fit RECIPE"),
         (["--fit", "ampere", "--write", "--check"], "give one of them"),
     ):
         monkeypatch.setattr("sys.argv", ["effsim", "calibrate", *words])
@@ -288,11 +318,17 @@ def test_stored_numbers_stand(name: str, monkeypatch: pytest.MonkeyPatch, capsys
     assert end.value.code == 0, capsys.readouterr().err
 
 
-def test_the_number_of_files_that_a_failed_write_leaves_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Entry("kernels.gemm.nothing", "1 us", "s"),  # before anything is written
+        Entry("kernels.gemm.reduction", "1e3", "s"),  # after: it reads back as another text
+    ],
+)
+def test_a_failed_write_leaves_the_file_and_nothing_beside_it(tmp_path: Path, entry: Entry) -> None:
     card = tmp_path / "card.yaml"
     card.write_text(CARD)
-    shutil.copy(card, tmp_path / "kept.yaml")
     with pytest.raises(SpecError):
-        write_entries(card, [Entry("kernels.gemm.nothing", "1 us", "s")])
+        write_entries(card, [entry])
     assert card.read_text() == CARD
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["card.yaml", "kept.yaml"]
+    assert [p.name for p in tmp_path.iterdir()] == ["card.yaml"]

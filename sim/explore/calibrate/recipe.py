@@ -80,9 +80,10 @@ def run_recipe(
     """
     spec, document = load_recipe(name_or_path)
     target = _target(spec, document)
-    bounded = {stage.name: _parameters(stage, i, spec, document) for i, stage in enumerate(spec.stages)}
+    machine = timed_briefly(load_machine(spec.device))
+    machines = {spec.device: machine}
+    bounded = {stage.name: _parameters(stage, i, machine, document) for i, stage in enumerate(spec.stages)}
     uncovered = _count(spec, target, document)
-    machines: dict[str, Machine] = {}
     values: dict[str, float] = {}
     stages = []
     expect_many()
@@ -92,8 +93,8 @@ def run_recipe(
         judges = [_rows(r, spec, data, read, machines, document, ("stages", index, "judge", i), whole=True)
                   for i, r in enumerate(stage.judge)]  # fmt: skip
         later = [p for other in spec.stages[index + 1 :] for p in bounded[other.name]]
-        _independent(stage, sets, machines, later, document.location(("stages", index)))
-        found = _fit(stage, bounded[stage.name], sets, judges, machines, values)
+        _independent(sets, later, document.location(("stages", index)))
+        found = _fit(stage, bounded[stage.name], sets, judges, values)
         values |= {path: n.value for n in found.numbers for path in n.paths}
         stages.append(found)
     return RecipeResult(spec.name, str(target), spec.split.fraction, spec.split.seed, tuple(stages), tuple(uncovered))
@@ -130,8 +131,7 @@ def _count(spec: FitSpec, target: Path, document: Document) -> list[str]:
     return uncovered
 
 
-def _parameters(stage: FitStage, index: int, spec: FitSpec, document: Document) -> list[_Bounded]:
-    machine = timed_briefly(load_machine(spec.device))
+def _parameters(stage: FitStage, index: int, machine: Machine, document: Document) -> list[_Bounded]:
     leaves = dict(machine.spec.leaves())
     out = []
     for i, parameter in enumerate(stage.parameters):
@@ -140,7 +140,7 @@ def _parameters(stage: FitStage, index: int, spec: FitSpec, document: Document) 
             leaf, here = leaves.get(path), document.location((*at, "paths", j))
             if leaf is None:
                 close = nearest(path, leaves)
-                raise SpecError(f"{spec.device} has no number {path!r}", location=here, path="fit", suggestion=close)
+                raise SpecError(f"{machine.name} has no number {path!r}", location=here, path="fit", suggestion=close)
             if isinstance(leaf, IntQuantity):
                 raise SpecError(f"{path!r} is a count; only continuous numbers can be fitted", location=here)
         dimension = dimension_of(type(machine.spec), parameter.paths[0])
@@ -172,25 +172,18 @@ def _rows(
     machine = machines.get(name) or machines.setdefault(name, timed_briefly(load_machine(name)))
     fraction = 0.0 if whole else spec.split.fraction
     rows = read(path, name, chosen.readings)
-    return row_set(rows, chosen, machine.device, fraction=fraction, seed=spec.split.seed)
+    return row_set(rows, chosen, machine, fraction=fraction, seed=spec.split.seed)
 
 
-def _independent(
-    stage: FitStage, sets: Sequence[RowSet], machines: Mapping[str, Machine], later: Sequence[_Bounded], where: Any
-) -> None:
+def _independent(sets: Sequence[RowSet], later: Sequence[_Bounded], where: Any) -> None:
     """Refuse a stage whose rows answer to a number of a later one, which is not fitted yet."""
     for parameter in later:
         moved = {path: math.sqrt(parameter.low * parameter.high) * 0.97 for path in parameter.paths}
         for rows in sets:
-            machine = _named(machines, rows.device)
-            before = predict(machine.device, rows.fitted, rows.quantity)
-            if predict(changed(machine, moved), rows.fitted, rows.quantity) != before:
+            before = predict(rows.machine.device, rows.fitted, rows.quantity)
+            if predict(changed(rows.machine, moved), rows.fitted, rows.quantity) != before:
                 what = f"its rows answer to {parameter.paths[0]}, which a later stage fits"
                 raise SpecError(what, location=where, path="fit", expected="both in one stage, or the other order")
-
-
-def _named(machines: Mapping[str, Machine], device: str) -> Machine:
-    return next(machine for machine in machines.values() if machine.device.name == device)
 
 
 # --- fitting ----------------------------------------------------------------------------------------------------------
@@ -201,7 +194,6 @@ def _fit(
     parameters: Sequence[_Bounded],
     sets: Sequence[RowSet],
     judges: Sequence[RowSet],
-    machines: Mapping[str, Machine],
     before: Mapping[str, float],
 ) -> StageResult:
     def values(point: Sequence[float]) -> dict[str, float]:
@@ -211,7 +203,7 @@ def _fit(
     def predictions(point: Sequence[float], held: Sequence[RowSet], fitted: bool) -> list[list[tuple[float, float]]]:
         out = []
         for rows in held:
-            device = changed(_named(machines, rows.device), values(point))
+            device = changed(rows.machine, values(point))
             part = rows.fitted if fitted else rows.held_out
             times = predict(device, part, rows.quantity)
             out.append([(time, row.measured) for time, row in zip(times, part, strict=True)])

@@ -175,6 +175,6 @@ class RecipeResult:
             console.print(errors)
             if stage.left:
                 console.print(f"{stage.left} rows of {stage.name} cannot be predicted and were left out")
-        console.print(f"{self.count} fitted numbers in {self.file}")
+        console.print(f"fitted numbers in {self.file}: {self.count}")
         for path in self.uncovered:
             console.print(f"not in the recipe: {path}")

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ...devices.device import Device
 from ...devices.registry import Machine, rebuild
-from ...errors import DataError, UnsupportedError
+from ...errors import DataError, UnsupportedError, nearest
 from ...graph.operator import Operator
 from ...graph.table import from_row
 from ...readings.launch import single_launch_s
@@ -62,27 +62,32 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class RowSet:
-    """Rows of one table on one device, those to fit to and those held out; ``left``: rows that cannot be predicted."""
+    """Rows of one table on one machine, those to fit to and those held out; ``left``: rows that cannot be predicted."""
 
     what: str
-    device: str
+    machine: Machine
     quantity: str
     fitted: tuple[Row, ...]
     held_out: tuple[Row, ...]
     left: int = 0
 
 
-def row_set(rows: Iterable[MeasuredRow], chosen: FitRows, device: Device, **split: Any) -> RowSet:
+def row_set(rows: Iterable[MeasuredRow], chosen: FitRows, machine: Machine, **split: Any) -> RowSet:
     """Convert, filter, draw and split the rows of one table; *split* is as for :func:`divide`.
 
     Raises:
-        DataError: nothing is left on one side.
+        DataError: the table has no such label or column, or nothing is left on one side.
     """
     kept: list[Row] = []
-    left = 0
+    left, device = 0, machine.device
     power = chosen.quantity == "power"
+    labels, columns = set[str](), set[str]()
     for row in rows:
-        if row.label not in chosen.labels or not matches(row.cells, chosen):
+        labels.add(row.label)
+        if row.label not in chosen.labels:
+            continue
+        columns |= row.cells.keys()
+        if not matches(row.cells, chosen):
             continue
         watts = None if row.measured_j is None else row.measured_j / row.measured_s
         if (power and watts is None) or not _within(watts, chosen.watts):
@@ -97,12 +102,23 @@ def row_set(rows: Iterable[MeasuredRow], chosen: FitRows, device: Device, **spli
             left += 1
             continue
         kept.append(Row(op, row.launch, watts if power and watts is not None else row.measured_s))
+    _there(chosen, "label", chosen.labels, labels)
+    _there(chosen, "column", [*chosen.where, *chosen.without], columns)
     fitted, held_out = divide(kept, chosen.most, **split)
     if not held_out or not (fitted or split["fraction"] == 0.0):
         wanted = ", ".join(chosen.labels)
         raise DataError(f"{chosen.table}: {len(kept)} rows of {wanted} are too few to fit to and to judge by")
     what = f"{PurePosixPath(chosen.table).stem}: {', '.join(chosen.labels)}"
-    return RowSet(what, device.name, chosen.quantity, fitted, held_out, left)
+    return RowSet(what, machine, chosen.quantity, fitted, held_out, left)
+
+
+def _there(chosen: FitRows, what: str, wanted: Iterable[str], known: set[str]) -> None:
+    """Refuse a name that no row has: misspelt, it would change in silence which rows are fitted to."""
+    for name in wanted:
+        if name not in known:
+            guess = nearest(name, known)
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise DataError(f"{chosen.table}: no row has the {what} {name!r}{hint}")
 
 
 def matches(cells: Mapping[str, Any], chosen: FitRows) -> bool:
@@ -119,7 +135,7 @@ def matches(cells: Mapping[str, Any], chosen: FitRows) -> bool:
 
 def _within(value: Any, span: FitSpan | None) -> bool:
     """Whether a number is there and inside the span; without a span anything is."""
-    return span is None or (value is not None and span.low <= float(value) <= span.high)
+    return span is None or (isinstance(value, int | float) and span.low <= value <= span.high)
 
 
 def divide(rows: Sequence[Row], most: int, *, fraction: float, seed: int) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
