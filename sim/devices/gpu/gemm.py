@@ -202,7 +202,7 @@ class GemmModel:
         return table
 
     def _start_s(self, x: Product) -> float:
-        """Start of a kernel; a module's integer sums wait for scales of their rows and columns before they are stored."""
+        """Start of a kernel; a module's integer sums wait for scales of rows and columns before they are stored."""
         if not x.module:
             return self._setup_s
         scales_s = self._p.memory_latency_s + self._p.l2_latency_s if x.dtype == "int8" else 0.0

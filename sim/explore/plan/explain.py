@@ -66,8 +66,8 @@ class Explanation:
     Attributes:
         fleet: the fleet, with its most load and what was measured just beyond.
         promise: the promise that breaks first, such as ``ttft p95``.
-        binds: what the promise waits for: a resource (``a or b`` where several help alike), a scheduler's setting, or ""
-            where nothing that was tried alone helps.
+        binds: what the promise waits for: a resource (``a or b`` where several help alike), a scheduler's setting, or
+            "" where nothing that was tried alone helps.
         why: the same in a sentence.
         upgrades: what was tried, most load first.
         curve: measurements at loads around the most load.
