@@ -48,11 +48,13 @@ class CollectivePlan:
 def bound_s(network: Network, op: str, size_bytes: float, devices: int, stride: int = 1) -> float:
     """No algorithm is faster: the bytes every rank must send over its narrowest level, at full bandwidth.
 
-    All-reduce 2·(d−1)/d·B (one copy, B, where the switch adds), its halves (d−1)/d·B.
+    All-reduce 2·(d−1)/d·B (one copy, B, where the switch adds), its halves (d−1)/d·B. A message between two goes over
+    the outermost level that they span alone.
     """
     worst = 0.0
     inner = 1
-    for level, members in network.spans(devices, stride):
+    spans = network.spans(devices, stride)
+    for level, members in spans[-1:] if op == "send_recv" else spans:
         share = size_bytes / inner
         factor = (members - 1) / members
         if op == "all_to_all":  # of all partners, those reached over this level
