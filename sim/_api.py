@@ -27,6 +27,7 @@ from .serving.metrics import ServeResult
 from .spec.architecture import ArchitectureSpec
 from .spec.build import build
 from .spec.catalogue import find, load_document, names
+from .spec.confine import is_file
 from .spec.dram import DramSpec
 from .spec.engine import EngineSpec
 from .spec.fields import SpecModel
@@ -95,7 +96,7 @@ def _workload_document(name_or_path: str | WorkloadSpec) -> Document:
 def load_engine(name_or_path: str, base: Path | None = None) -> EngineSpec:
     """An engine profile by bundled name or path (relative to *base* where it exists there)."""
     nearby = (base / name_or_path) if base is not None else None
-    found = str(nearby) if nearby is not None and nearby.is_file() else name_or_path
+    found = str(nearby) if nearby is not None and is_file(nearby) else name_or_path
     return build(EngineSpec, load_document("engines", found), root="engine")
 
 
@@ -410,7 +411,7 @@ def find_any(name_or_path: str) -> Path:
     Raises:
         UnknownNameError: neither.
     """
-    if Path(name_or_path).is_file():
+    if is_file(Path(name_or_path)):
         return Path(name_or_path)
     for section in ("hardware", "workloads", "architectures", "engines", "studies", "plans", "fits"):
         if Path(name_or_path).name.removesuffix(".yaml") in names(section):

@@ -15,8 +15,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+
+_concealed: ContextVar[tuple[str, ...]] = ContextVar("effsim_concealed", default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,10 @@ class EffsimError(Exception):
     """Base of everything effsim raises on purpose. ``exit_code`` is what the command line returns."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        """The message, without folders that are concealed."""
+        return _conceal(super().__str__())
 
 
 class SpecError(EffsimError):
@@ -95,6 +103,32 @@ class DoesNotFitError(EffsimError):
     """The workload does not fit; the message says by how much and what would make it fit."""
 
     exit_code = 1
+
+
+@contextmanager
+def concealing(prefixes: tuple[str, ...]) -> Iterator[None]:
+    """Leave *prefixes* out of the text of errors: folders of this machine, in front of names of files."""
+    token = _concealed.set(prefixes)
+    try:
+        yield
+    finally:
+        _concealed.reset(token)
+
+
+def settle(error: EffsimError) -> None:
+    """Take what is concealed now out of *error* for good."""
+    error.args = tuple(_conceal(part) if isinstance(part, str) else part for part in error.args)
+    if isinstance(error, SpecError):
+        for name in ("what", "path", "expected", "suggestion"):
+            setattr(error, name, _conceal(getattr(error, name)))
+        if error.location is not None:
+            error.location = replace(error.location, file=_conceal(error.location.file))
+
+
+def _conceal(text: str) -> str:
+    for prefix in _concealed.get():
+        text = text.replace(prefix, "")
+    return text
 
 
 def located(error: EffsimError, location: Location) -> EffsimError:

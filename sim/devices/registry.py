@@ -10,6 +10,7 @@ from ..errors import SpecError, UnsupportedError
 from ..network.topology import Network
 from ..spec.build import build_by_kind
 from ..spec.catalogue import load_document
+from ..spec.confine import exists
 from ..spec.cpu import CpuSpec
 from ..spec.fields import SpecModel
 from ..spec.fpga import FpgaSpec
@@ -158,7 +159,7 @@ def _load_system(system: SystemSpec, file: Path, assignments: Sequence[str]) -> 
     specs = []
     for index, group in enumerate(system.devices):
         nearby = file.parent / group.hardware
-        document = load_document("hardware", str(nearby) if nearby.exists() else group.hardware)
+        document = load_document("hardware", str(nearby) if exists(nearby) else group.hardware)
         owners = ("device", group.label) if index == 0 else (group.label,)
         mine = ["hardware." + a.split(".", 2)[2] for a in assignments if a.split(".")[1] in owners]
         specs.append(build_by_kind(dict(DEVICE_SPECS), apply(document, mine, "hardware"), root="hardware.device"))

@@ -20,6 +20,7 @@ from ..errors import DataError, UnsupportedError
 from ..graph.table import from_row
 from ..intervals.kernel import DeviceIntervals
 from ..readings.launch import single_launch_s
+from ..spec.confine import is_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -149,7 +150,7 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     Raises:
         DataError: missing, unreadable, without a ``kind`` column, or with a ragged row (names the line).
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"{path}: no such file")
     columns, rows = _read_parquet(path) if path.suffix in (".parquet", ".pq") else _read_csv(path)
     if "kind" not in columns:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from ..errors import DataError
+from ..spec.confine import readable
 
 MAX_CONFIG_BYTES: Final = 10 * 2**20
 """Largest configuration that is read; real ones have a few kilobytes."""
@@ -39,7 +40,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path)
     try:
-        with file.open("rb") as stream:
+        with readable(file).open("rb") as stream:
             data = stream.read(MAX_CONFIG_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

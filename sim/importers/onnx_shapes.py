@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, UnsupportedError
+from ..spec.confine import is_file
 
 if TYPE_CHECKING:
     import onnx
@@ -41,7 +42,7 @@ def load(path: Path) -> onnx.ModelProto:
     except ImportError:
         raise UnsupportedError("importing an ONNX file needs the package onnx: pip install 'effsim[onnx]'") from None
     try:
-        if not path.is_file():
+        if not is_file(path):
             raise DataError(f"{path}: no such file")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"{path}: larger than the 2 GiB that an ONNX file may have")

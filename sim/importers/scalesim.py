@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import DataError
 from ..graph.operator import ceil_div
 from ..spec.catalogue import load_document, merge
+from ..spec.confine import readable
 from ..spec.yaml_loader import Document, load_yaml_text
 
 BASE = "systolic_scalesim"
@@ -220,7 +221,7 @@ def _unique(name: str, taken: set[str]) -> str:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        if readable(path).stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from ..errors import DataError, UnsupportedError
+from ..spec.confine import is_file, layers
 from .torch_export import from_module
 from .traced_workload import Imported
 
@@ -46,7 +47,7 @@ def _split(target: str) -> tuple[Path, str]:
     file, colon, factory = target.rpartition(":")
     if not colon or not factory.isidentifier() or not file.endswith(".py"):
         raise DataError(f"{target[:200]!r} is not FILE.py:FUNCTION, for example model.py:build")
-    if not Path(file).is_file():
+    if layers() is not None or not is_file(Path(file)):  # nobody else's Python is run, wherever it stands
         raise DataError(f"{file}: no such file")
     return Path(file).resolve(), factory
 

@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from ..errors import SpecError
 from ..spec.build import build
 from ..spec.catalogue import load_document
+from ..spec.confine import Layers, layers
 from ..spec.dram import DramSpec
 from ..spec.overrides import apply
 from . import layout as at
@@ -107,8 +108,9 @@ def load_preset(name_or_path: str, assignments: tuple[str, ...] = ()) -> Preset:
         SpecError: the file or an assignment is wrong.
         UnknownNameError: no such preset.
     """
-    # Bundled files do not change while we run; a user's may.
-    return _bundled(name_or_path, assignments) if name_or_path in catalogue() else _load(name_or_path, assignments)
+    # Bundled files do not change while we run; a user's may. Which file a name means depends on what may be read.
+    known = name_or_path in catalogue()
+    return _bundled(name_or_path, assignments, layers()) if known else _load(name_or_path, assignments)
 
 
 def _load(name_or_path: str, assignments: tuple[str, ...]) -> Preset:
@@ -118,7 +120,9 @@ def _load(name_or_path: str, assignments: tuple[str, ...]) -> Preset:
     return Preset(build(DramSpec, document, root="dram"))
 
 
-_bundled = lru_cache(maxsize=64)(_load)
+@lru_cache(maxsize=64)
+def _bundled(name: str, assignments: tuple[str, ...], _confinement: Layers | None) -> Preset:
+    return _load(name, assignments)
 
 
 def _options(preset: Preset, out: Ints) -> None:

@@ -18,6 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from ..spec.confine import layers
 from ..units import parse
 from .achieved import CHUNK_BYTES, RUNS, WINDOW_BYTES, Achieved, simulate_shares, with_clock
 from .preset import Preset, load_preset
@@ -60,7 +61,8 @@ def kept(part: Preset, refresh: str) -> Achieved:
     found = _MEMORY.get(key) or _from_dict(_bundled().get(key)) or _from_file(_cache_folder() / f"{key}.json")
     if found is None:
         found = simulate_shares(part, refresh)
-        _write(_cache_folder() / f"{key}.json", asdict(found))
+        if layers() is None:  # what others ask for leaves nothing behind
+            _write(_cache_folder() / f"{key}.json", asdict(found))
     _MEMORY[key] = found
     return found
 

@@ -12,6 +12,7 @@ from ..graph.table import from_row
 from ..spec.architecture import ArchitectureSpec
 from ..spec.build import build
 from ..spec.catalogue import load_document
+from ..spec.confine import exists
 from ..spec.workload import OperatorEntry, WorkloadSpec
 
 
@@ -24,13 +25,13 @@ def load_model(name_or_path: str, base: Path | None = None) -> ArchitectureSpec:
         UnsupportedError: a configuration of an unsupported model type.
     """
     path = Path(name_or_path)
-    if base is not None and not path.is_absolute() and (base / path).exists():
+    if base is not None and not path.is_absolute() and exists(base / path):
         path = base / path
     if path.suffix == ".json":
         from ..importers.huggingface import from_config, load_config  # only here: most runs read YAML
 
         return from_config(load_config(path), name=path.parent.name or path.stem, file=str(path))
-    found = str(path) if path.exists() else name_or_path
+    found = str(path) if exists(path) else name_or_path
     return build(ArchitectureSpec, load_document("architectures", found), root="architecture")
 
 

@@ -9,6 +9,7 @@ from ..devices.capacity import capacity_of
 from ..devices.registry import Machine, load_machine
 from ..errors import DoesNotFitError, SpecError
 from ..program.place import place
+from ..spec.confine import is_file
 from ..spec.serving import ServingSpec
 from ..spec.serving_fleet import DisaggregatedSpec
 from ..spec.workload import Parallelism
@@ -45,7 +46,7 @@ def decode_side(side: ReplicaKind, deployment: Deployment) -> ReplicaKind:
         return side
     if split.decode_hardware is not None:
         nearby = base / split.decode_hardware
-        machine = load_machine(str(nearby) if nearby.is_file() else split.decode_hardware)
+        machine = load_machine(str(nearby) if is_file(nearby) else split.decode_hardware)
         capacity = capacity_of(machine)
     changes: dict[str, object] = {"batch": type(workload.batch)(1)}
     if split.decode_tensor is not None:

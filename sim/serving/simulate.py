@@ -10,6 +10,7 @@ from ..devices.registry import Machine
 from ..errors import SpecError, UnsupportedError
 from ..program.memory import Capacity
 from ..program.program import Program
+from ..spec.confine import is_file
 from ..spec.engine import EngineSpec
 from ..spec.serving import ServingSpec
 from ..spec.workload import WorkloadSpec
@@ -107,7 +108,7 @@ def load_requests(serving: ServingSpec, workload: WorkloadSpec, base: Path, seed
         drawn = random_requests(serving, int(workload.prompt), int(workload.generate), seed)
         return (_scaled(r, serving) for r in drawn), 0
     path = Path(arrivals.trace)
-    if not path.is_absolute() and (base / path).is_file():
+    if not path.is_absolute() and is_file(base / path):
         path = base / path
     found, block = read_trace(path, None if arrivals.requests is None else int(arrivals.requests))
     for request in found:

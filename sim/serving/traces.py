@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..spec.confine import readable
 from .request import Request
 
 MOONCAKE_BLOCK = 512
@@ -27,7 +28,7 @@ def read_trace(path: Path, most: int | None = None) -> tuple[list[Request], int]
         DataError: unreadable, an unknown format, or a bad line (named).
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with readable(path).open(encoding="utf-8-sig") as file:
             first = file.readline()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None

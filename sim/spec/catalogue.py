@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from ..errors import Location, SpecError, UnknownNameError, nearest
+from .confine import is_file
 from .yaml_loader import Document, Node, load_yaml
 
 MAX_EXTENDS: Final = 8
@@ -64,7 +65,7 @@ def find(section: str, name_or_path: str) -> Path:
         UnknownNameError: there is no such file, with the nearest bundled name.
     """
     path = Path(name_or_path)
-    if _is_file(path):
+    if is_file(path):
         return path
     bundled = _bundled(section)
     stem = _stem(name_or_path)
@@ -138,7 +139,7 @@ def _parent(section: str, path: Path, extends: Node) -> Path:
         wanted = "the name of a bundled file, or a path relative to this one"
         raise SpecError("not the name of a file", location=extends.location, path="extends", expected=wanted)
     beside = path.parent / name
-    if _is_file(beside):
+    if is_file(beside):
         return beside
     choices: dict[str, Path] = {}
     for kind in _EXTENDABLE.get(section, (section,)):
@@ -192,13 +193,6 @@ def _stem(name: str) -> str:
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
     return name
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long, or a NUL character
-        return False
 
 
 def _has_separator(name: str) -> bool:

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeAlias
 import yaml
 
 from ..errors import Location, YamlError
+from .confine import readable
 
 Scalar: TypeAlias = str | int | float | bool | None
 Key: TypeAlias = str | int
@@ -139,7 +140,7 @@ def load_yaml(path: Path) -> Document:
     name = str(path).replace("\x00", "\\0")
     start = Location(name)
     try:
-        status = path.stat()
+        status = readable(path).stat()
         if stat.S_ISDIR(status.st_mode):
             raise YamlError("is a directory", location=start, expected="a YAML file")
         if not stat.S_ISREG(status.st_mode):

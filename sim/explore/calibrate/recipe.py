@@ -20,6 +20,7 @@ from ...devices.registry import Machine, load_machine, timed_briefly
 from ...errors import DataError, SpecError, UnknownNameError, nearest
 from ...spec.build import build
 from ...spec.catalogue import find, load_document
+from ...spec.confine import is_file
 from ...spec.fields import IntQuantity
 from ...spec.fit_recipe import MOST_FITTED, FitRows, FitSpec, FitStage
 from ...spec.study import split_number
@@ -167,7 +168,7 @@ def _rows(
     whole: bool = False,
 ) -> RowSet:
     name, path = chosen.device or spec.device, data / chosen.table
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"{document.location((*at, 'table'))}: {path}: no such table")
     machine = machines.get(name) or machines.setdefault(name, timed_briefly(load_machine(name)))
     fraction = 0.0 if whole else spec.split.fraction

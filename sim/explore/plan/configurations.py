@@ -14,6 +14,7 @@ from ...program.source import load_model
 from ...spec.architecture import ArchitectureSpec
 from ...spec.build import build
 from ...spec.catalogue import load_document
+from ...spec.confine import is_file
 from ...spec.fields import SpecModel
 from ...spec.overrides import COMMAND_LINE, apply
 from ...spec.plan import Candidate, PlanSlo, PlanSpec, Pools, merged
@@ -180,7 +181,7 @@ class Source:
     def file(self, name: str) -> str:
         """A file beside the plan, or the name as it is."""
         nearby = self.folder / name
-        return str(nearby) if nearby.is_file() else name
+        return str(nearby) if is_file(nearby) else name
 
     @property
     def assignments(self) -> tuple[Assignment, ...]:
@@ -228,7 +229,7 @@ def _with_trace(workload: WorkloadSpec, source: Source) -> WorkloadSpec:
     if serving is None or serving.arrivals.trace is None:
         return workload
     beside = source.folder / serving.arrivals.trace
-    if not beside.is_file():
+    if not is_file(beside):
         return workload
     arrivals = serving.arrivals.model_copy(update={"trace": str(beside.resolve())})
     return workload.model_copy(update={"serving": serving.model_copy(update={"arrivals": arrivals})})

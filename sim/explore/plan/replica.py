@@ -20,6 +20,7 @@ from ...serving.simulate import load_requests, simulate
 from ...serving.step_cost import StepCost
 from ...spec.build import build
 from ...spec.catalogue import load_document
+from ...spec.confine import is_file
 from ...spec.engine import EngineSpec
 from ...spec.serving import ServingSpec
 from ...spec.workload import WorkloadSpec
@@ -120,7 +121,7 @@ def requests_of(workload: WorkloadSpec, base: Path, load: Load, seed: int) -> tu
 def engine_of(workload: WorkloadSpec, base: Path) -> EngineSpec:
     """The engine profile of a workload."""
     nearby = base / workload.engine
-    name = str(nearby) if nearby.is_file() else workload.engine
+    name = str(nearby) if is_file(nearby) else workload.engine
     return build(EngineSpec, load_document("engines", name), root="engine")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from ...devices.registry import Machine, rebuild
 from ...errors import DataError, DoesNotFitError, EffsimError, UnsupportedError
+from ...spec.confine import enter, layers
 from ...spec.plan import PlanSlo
 from ..sensitivity import parameters, with_value
 from .configurations import Configuration, Load
@@ -313,7 +314,7 @@ class Pool:
 
         if self._pool is None:
             # Started from nothing: a copy of this process would also copy its threads' locks.
-            self._pool = ProcessPoolExecutor(self._count, get_context("spawn"))
+            self._pool = ProcessPoolExecutor(self._count, get_context("spawn"), initializer=enter, initargs=(layers(),))
         try:
             yield from self._pool.map(work, tasks)
         except BrokenProcessPool:

@@ -22,6 +22,7 @@ from ...readings.events import events
 from ...spec.architecture import ArchitectureSpec
 from ...spec.build import build
 from ...spec.catalogue import load_document
+from ...spec.confine import is_file
 from ...spec.engine import EngineSpec
 from ...spec.overrides import apply
 from ...spec.study import StudySpec, parse_constraint
@@ -206,7 +207,7 @@ class Evaluator:
 
     def _file(self, name: str) -> str:
         nearby = self._folder / name
-        return str(nearby) if nearby.is_file() else name
+        return str(nearby) if is_file(nearby) else name
 
     def _machine(self, name: str, assignments: tuple[str, ...]) -> Machine:
         return self._keep(("machine", name, assignments), lambda: load_machine(self._file(name), assignments))
@@ -237,7 +238,7 @@ class Evaluator:
     def _engine(self, group: _Group, workload: WorkloadSpec, base: Path) -> EngineSpec:
         name = workload.engine if group.engine is None else self._file(group.engine)
         nearby = base / name
-        document = self._document("engines", str(nearby) if nearby.is_file() else name)
+        document = self._document("engines", str(nearby) if is_file(nearby) else name)
         make = lambda: build(EngineSpec, apply(document, group.on_engine, "engine"), root="engine")  # noqa: E731
         return self._keep(("engine", document.file, group.on_engine), make)
 

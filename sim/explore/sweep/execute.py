@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import DataError, SpecError
+from ...spec.confine import Layers, carried
 from ...spec.study import StudySpec
 from .evaluate import Evaluator, Row
 from .sampling import Point
@@ -23,10 +24,11 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a worker needs: the study as JSON, and the folder of its file."""
+    """What a worker needs: the study as JSON, the folder of its file, and which files may be read."""
 
     study: str
     folder: str
+    confinement: Layers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,13 @@ _evaluators: dict[Job, Evaluator] = {}
 
 def work(job: Job, chunk: Chunk) -> tuple[Chunk, list[Row]]:
     """Evaluate a chunk; the evaluator of a job is kept for the next one."""
-    found = _evaluators.get(job)
-    if found is None:
-        _evaluators.clear()
-        study = StudySpec.model_validate(json.loads(job.study))
-        found = _evaluators[job] = Evaluator(study, job.folder)
-    return Chunk(chunk.start, chunk.stop, ()), found.rows(chunk.points)
+    with carried(job.confinement):
+        found = _evaluators.get(job)
+        if found is None:
+            _evaluators.clear()
+            study = StudySpec.model_validate(json.loads(job.study))
+            found = _evaluators[job] = Evaluator(study, job.folder)
+        return Chunk(chunk.start, chunk.stop, ()), found.rows(chunk.points)
 
 
 class Here:

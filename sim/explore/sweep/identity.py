@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import EffsimError
 from ...spec.catalogue import load_document
+from ...spec.confine import is_file, readable
 from ...spec.study import StudySpec
 from ...version import VERSION
 
@@ -53,7 +54,7 @@ def _named_by_study(study: StudySpec, folder: Path) -> Iterator[Named]:
 
 def _file(name: str, folder: Path) -> Path:
     nearby = folder / name
-    return nearby if nearby.is_file() else Path(name)
+    return nearby if is_file(nearby) else Path(name)
 
 
 def _content(named: Named) -> tuple[Any, list[Named]]:
@@ -62,7 +63,7 @@ def _content(named: Named) -> tuple[Any, list[Named]]:
     try:
         file = _file(name, folder)
         if file.suffix in (".json", ".cfg"):  # a configuration of another tool
-            return hashlib.sha256(file.read_bytes()).hexdigest(), []
+            return hashlib.sha256(readable(file).read_bytes()).hexdigest(), []
         found = load_document(section, str(file))
     except (EffsimError, OSError) as error:
         return str(error), []  # a point that names it says so

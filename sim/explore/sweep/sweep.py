@@ -11,6 +11,7 @@ from typing import Any
 from ...errors import EffsimError, SpecError, located
 from ...spec.build import build
 from ...spec.catalogue import load_document
+from ...spec.confine import is_file, layers
 from ...spec.study import StudySpec
 from ...spec.yaml_loader import Document
 from .evaluate import Evaluator, Row
@@ -96,7 +97,7 @@ def sweep(
     folder = str(Path(document.file).resolve().parent)
     _check(study, document, folder)
     store = Store(out, study, digest(study, seed, Path(folder)), fresh=fresh)
-    job = Job(json.dumps(study.model_dump(mode="json"), sort_keys=True), folder)
+    job = Job(json.dumps(study.model_dump(mode="json"), sort_keys=True), folder, layers())
     if study.method == "optuna":
         _adaptive(study, seed, store, job, processes, scheduler, progress)
     else:
@@ -114,7 +115,7 @@ def _check(study: StudySpec, document: Document, folder: str) -> None:
             continue
         try:
             nearby = Path(folder) / name
-            load_document(section, str(nearby) if nearby.is_file() else name)
+            load_document(section, str(nearby) if is_file(nearby) else name)
         except EffsimError as error:
             raise located(error, document.location((field,))) from None
     evaluator = Evaluator(study, folder)
