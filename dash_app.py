@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from effsim import EffsimError, run
-from effsim.report.dash_page import DEFAULT_HOST, DEFAULT_PORT, serve
+from effsim import EffsimError
+from effsim.dashboard.app import serve
+from effsim.dashboard.server import DEFAULT_HOST, DEFAULT_PORT
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--open", action="store_true", help="open a browser window")
     options = parser.parse_args(arguments)
     try:
-        serve(run, options.host, options.port, options.open)
+        serve(options.host, options.port, open_browser=options.open)
     except EffsimError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

@@ -1,0 +1,1 @@
+"""One module a page: its layout for a view, and its callbacks."""

@@ -1,0 +1,139 @@
+"""The public functions, asked on behalf of a visitor: confined to bundled files and uploads, answers remembered."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from .. import _api
+from ..errors import DataError, EffsimError
+from ..report.result import RunResult
+from ..spec.confine import confined
+from .jobs import Jobs
+from .library import Library
+from .view import View
+
+ENGINES: Final = ("events", "analytic", "roofline")
+START: Final = {"hardware": "gpu_a100", "workload": "llama70b_decode"}
+"""What is shown before anything is chosen."""
+MAX_CHANGES: Final = 64
+"""Assignments of one request."""
+_KEPT: Final = 256
+_T = TypeVar("_T")
+
+
+class Memo:
+    """The newest answers by what was asked."""
+
+    def __init__(self, most: int = _KEPT) -> None:
+        self._most = most
+        self._held: OrderedDict[Any, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Any, make: Callable[[], _T]) -> _T:
+        """The answer of *key*, made if it is not held. Errors are not held."""
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                found: _T = self._held[key]
+                return found
+        made = make()
+        with self._lock:
+            self._held[key] = made
+            while len(self._held) > self._most:
+                self._held.popitem(last=False)
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One run that a view asks for; choices are those of the library."""
+
+    hardware: str
+    workload: str
+    engine: str = ENGINES[0]
+    changes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, view: View) -> Asked:
+        """What a view says, with the start where it says nothing."""
+        return cls(
+            view.one("hardware", START["hardware"]),
+            view.one("workload", START["workload"]),
+            view.one("engine", ENGINES[0]),
+            view.many("set"),
+        )
+
+    @property
+    def view(self) -> View:
+        """The fields of the address."""
+        return View.of(hardware=self.hardware, workload=self.workload, engine=self.engine, set=self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What pages ask: a library of choices, runs, and long work."""
+
+    library: Library = field(default_factory=Library)
+    jobs: Jobs = field(default_factory=Jobs)
+    memo: Memo = field(default_factory=Memo)
+
+    def run(self, asked: Asked, *, sensitivity: bool = True) -> RunResult:
+        """As :func:`effsim.run` with the same files.
+
+        Raises:
+            EffsimError: as there; messages name uploads as their senders do.
+        """
+        return self.full(asked, sensitivity=sensitivity).result
+
+    def full(self, asked: Asked, *, sensitivity: bool = True) -> _api.FullRun:
+        """The run with its machine and program."""
+
+        def ask() -> _api.FullRun:
+            return _api.run_full(
+                self.library.argument("hardware", asked.hardware),
+                self.library.argument("workloads", asked.workload),
+                engine=asked.engine,
+                set=asked.changes,
+                sensitivity=sensitivity,
+            )
+
+        return self.ask(("run", asked, sensitivity), ask, asked.changes)
+
+    def explain(self, asked: Asked, operator: str) -> dict[str, Any]:
+        """As :func:`effsim.explain`."""
+
+        def ask() -> dict[str, Any]:
+            hardware = self.library.argument("hardware", asked.hardware)
+            workload = self.library.argument("workloads", asked.workload)
+            return _api.explain(hardware, workload, operator, set=asked.changes)
+
+        return self.ask(("explain", asked, operator), ask, asked.changes)
+
+    def ask(self, key: Any, make: Callable[[], _T], changes: Sequence[str] = ()) -> _T:
+        """An answer from memory, or made within the confines of the library.
+
+        Raises:
+            EffsimError: what *make* raises, with its message made readable; too many *changes*.
+        """
+        if len(changes) > MAX_CHANGES:
+            raise DataError(f"{len(changes)} changes; at most {MAX_CHANGES} at a time")
+        with self.confined():
+            return self.memo.get(key, make)
+
+    @contextmanager
+    def confined(self) -> Iterator[None]:
+        """No file but bundled ones and uploads is read; errors name uploads as their senders do."""
+        try:
+            with confined(self.library.folder):
+                yield
+        except EffsimError as error:
+            raise RefusedError(self.library.readable(str(error))) from error
+
+
+class RefusedError(EffsimError):
+    """An error of a public function, in words for the visitor."""

@@ -1,0 +1,79 @@
+"""From the bytes of a browser to a checked file of the library: YAML of any kind, or a Hugging Face ``config.json``."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Final
+
+import yaml
+
+from .. import _api
+from ..errors import DataError
+from ..importers.huggingface import load_architecture
+from ..spec.confine import confined
+from ..spec.yaml_loader import MAX_BYTES, load_yaml_text
+from .library import MAX_TABLE_BYTES, Library, Upload, clean_label
+
+KINDS: Final = {"workload": "workloads", "study": "studies", "plan": "plans"}
+"""Section of each ``kind:`` of file; every other kind that is chosen from is hardware."""
+TITLES: Final = {"hardware": "a hardware file", "workloads": "a workload", "studies": "a study", "plans": "a plan"}
+SHAPE: Final = {"task": "decode", "batch": 1, "prompt": 2048, "generate": 128}
+"""What is asked of an uploaded model until the visitor changes it."""
+
+
+def decode(contents: str) -> bytes:
+    """The bytes of a data URL, as upload components send them.
+
+    Raises:
+        DataError: it is none, or far too large.
+    """
+    _, comma, body = contents.partition(",")
+    if not comma or len(body) > MAX_TABLE_BYTES * 4 // 3 + 4:
+        raise DataError(f"the upload is not a file of at most {MAX_TABLE_BYTES / 2**20:.0f} MiB")
+    try:
+        return base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError):
+        raise DataError("the upload is not a file") from None
+
+
+def receive(library: Library, section: str, name: str, content: bytes) -> Upload:
+    """Check a file and keep it.
+
+    A model (a Hugging Face ``config.json``, or ``kind: architecture``) becomes a workload that runs it.
+
+    Raises:
+        DataError, SpecError: it is not a valid file of *section*, with the position of what is wrong.
+    """
+    label = clean_label(name)
+    if len(content) > MAX_BYTES:
+        raise DataError(f"{label}: {len(content) / 2**20:.1f} MiB; YAML and JSON have at most 1 MiB")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{label}: not UTF-8 text; expected YAML or a Hugging Face config.json") from None
+    kind = None if label.lower().endswith(".json") else load_yaml_text(text, label).data.get("kind")
+    if section == "workloads" and kind in (None, "architecture"):
+        model = _checked(library, "models", label, content)
+        name = f"{label.rsplit('.', 1)[0]} decode"
+        shape = {"kind": "workload", "name": name, "model": model.path.name} | SHAPE
+        return _checked(library, section, name, yaml.safe_dump(shape, sort_keys=False).encode())
+    found = KINDS.get(kind, "hardware") if isinstance(kind, str) else "hardware"
+    if found != section:
+        raise DataError(f"{label}: this is {TITLES[found]} (kind: {str(kind)[:40]}); expected {TITLES[section]}")
+    return _checked(library, section, label, text.encode())
+
+
+def _checked(library: Library, section: str, label: str, content: bytes) -> Upload:
+    """Keep a file that passes the check that files on disk pass."""
+    kept = library.add(section, label, content)
+    try:
+        with confined(library.folder):
+            if section == "models":
+                load_architecture(str(kept.path))
+            else:
+                _api.check_file(str(kept.path))
+    except BaseException:
+        library.discard(kept.token)
+        raise
+    return kept

@@ -1,0 +1,86 @@
+"""What runs in a process of its own: the long public functions, with their progress sent to the server."""
+
+from __future__ import annotations
+
+import operator
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+from ..errors import EffsimError
+from ..spec.confine import confined
+
+_EVERY_S: Final = 0.2
+_LEAST_MEMORY: Final = 4 * 2**30
+_NICE: Final = 5
+Progress = Callable[[Any], Iterable[Any]]
+
+
+def _serve(arguments: Mapping[str, Any], progress: Progress) -> Any:
+    from .._api import serve
+
+    changes, seed = arguments["set"], arguments["seed"]
+    return serve(arguments["hardware"], arguments["workload"], set=changes, seed=seed, progress=progress)
+
+
+def _plan(arguments: Mapping[str, Any], progress: Progress) -> Any:
+    from .._api import plan
+
+    return plan(arguments["plan"], set=arguments["set"], progress=progress)
+
+
+def _sweep(arguments: Mapping[str, Any], progress: Progress) -> Any:
+    from .._api import sweep
+
+    return sweep(arguments["study"], out=Path(arguments["out"]), progress=progress)
+
+
+WORK: Final[Mapping[str, Callable[[Mapping[str, Any], Progress], Any]]] = {
+    "serve": _serve,
+    "plan": _plan,
+    "sweep": _sweep,
+}
+"""Kinds of work by name; nothing else can be started. ``arguments["root"]`` is the folder of uploads."""
+
+
+def work(pipe: Connection, kind: str, arguments: Mapping[str, Any]) -> None:
+    """Do a piece of work and send ``("progress", done, total)``, then ``("done", result)`` or ``("failed", why)``."""
+    _be_modest()
+    try:
+        with confined(Path(arguments["root"])):
+            result = WORK[kind](arguments, lambda items: _counted(items, pipe))
+        pipe.send(("done", result))
+    except EffsimError as error:
+        pipe.send(("failed", str(error)))
+    except MemoryError:
+        pipe.send(("failed", "out of memory; ask for less"))
+    except BrokenPipeError:
+        pass  # nobody listens any more
+
+
+def _counted(items: Any, pipe: Connection) -> Iterator[Any]:
+    """The items, with word of how many have passed."""
+    total, last = operator.length_hint(items, 0), 0.0
+    for done, item in enumerate(items):
+        if time.monotonic() - last > _EVERY_S:
+            last = time.monotonic()
+            pipe.send(("progress", done, total))
+        yield item
+
+
+def _be_modest() -> None:
+    """Leave the processor to the server, and the memory to the machine."""
+    with suppress(OSError, AttributeError):
+        os.nice(_NICE)
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return
+    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = max(_LEAST_MEMORY, have // 2)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
