@@ -13,5 +13,7 @@ packages += list(CATALOGUES)
 setup(
     packages=packages,
     package_dir=ROOMS | CATALOGUES,
-    package_data={"effsim": ["py.typed"]} | {name: ["*.yaml", "**/*.yaml", "**/*.json"] for name in CATALOGUES},
+    package_data={"effsim": ["py.typed"]}
+    | {name: ["*.yaml", "**/*.yaml", "**/*.json"] for name in CATALOGUES}
+    | {"effsim.validation.record": ["*.json"]},
 )
