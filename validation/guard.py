@@ -87,10 +87,10 @@ def record(report: Report) -> str:
         for figure in figures(report)
     ]
     held = {"schema": SCHEMA, "quantiles_at": list(LEVELS), "figures": rows}
-    return LISTED.sub(lambda found: " ".join(found[0].split()), json.dumps(held, indent=1)) + "\n"
+    return LISTED.sub(lambda found: f"[{' '.join(found[1].split())}]", json.dumps(held, indent=1)) + "\n"
 
 
-LISTED = re.compile(r"\[[^\[\]{}\"]*\]")
+LISTED = re.compile(r"\[([^\[\]{}\"]*)\]")
 """A list of numbers, which is written on one line."""
 
 

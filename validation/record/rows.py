@@ -15,6 +15,8 @@ from .checks import number, shown, text
 
 MOST_ROWS, MOST_BYTES = 2_000_000, 1 << 30
 """Bounds of what is read: a whole comparison has 45,000 rows and 10 MB."""
+SHOWN_ERROR: Final = 200
+"""Characters of what pyarrow says of a broken file."""
 BATCH: Final = 1 << 15
 """Rows of a Parquet file that are in memory as columns at a time."""
 SAME: Final = 1e-6
@@ -157,34 +159,45 @@ def _from_parquet(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f'{path}: Parquet needs pyarrow: pip install "effsim[parquet]"; or use .csv') from None
     try:
         with path.open("rb") as stream:
+            _check_types(pq.ParquetFile(stream).schema_arrow, path, pa)
             # Kept as dictionaries, a text that repeats a million times takes the memory of one.
             held = pq.ParquetFile(stream, read_dictionary=list(TEXTS))
             if held.metadata.num_rows > MOST_ROWS:
                 raise DataError(f"{path}: {held.metadata.num_rows} rows; at most {MOST_ROWS} are read")
-            _missing(path, held.schema_arrow.names)
             groups = (held.metadata.row_group(index) for index in range(held.metadata.num_row_groups))
             if sum(group.total_byte_size for group in groups) > MOST_BYTES:
                 raise DataError(f"{path}: larger than {MOST_BYTES >> 20} MiB when unpacked")
             for batch in held.iter_batches(BATCH, columns=list(COLUMNS)):
-                columns = {name: _column(batch.column(name), name, path, pa) for name in COLUMNS}
+                columns = {name: _column(batch.column(name), f"{path}: a {name}") for name in COLUMNS}
                 for values in zip(*columns.values(), strict=True):
                     yield dict(zip(columns, values, strict=True))
-    except pa.ArrowException as error:
-        raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
+    except (pa.ArrowException, OSError, LookupError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {str(error)[:SHOWN_ERROR]}") from None
 
 
-def _column(column: Any, name: str, path: Path, pa: Any) -> list[Any]:
-    """Values of one column; only of the type that it is written with, so that nothing nested is unfolded."""
-    kind = column.type
-    if name in TEXTS and pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type):
-        words = [text(word, f"{path}: a {name}", empty=True) for word in column.dictionary.to_pylist()]
-        return [None if at is None else words[at] for at in column.indices.to_pylist()]
-    wanted = pa.types.is_boolean if name == "fitted" else pa.types.is_floating
-    if name in TEXTS or not (wanted(kind) or pa.types.is_null(kind)):
-        expected = "texts" if name in TEXTS else "truth values" if name == "fitted" else "numbers"
-        raise DataError(f"{path}: column {name!r} is of type {str(kind)[:60]}; expected {expected}")
-    values: list[Any] = column.to_pylist()
-    return values
+def _check_types(schema: Any, path: Path, pa: Any) -> None:
+    """Refuse columns of other types than are written, so that nothing nested is unfolded."""
+    _missing(path, schema.names)
+    for name in COLUMNS:
+        kind = schema.field(name).type
+        if name in TEXTS:
+            plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+            fits, expected = pa.types.is_string(plain) or pa.types.is_large_string(plain), "texts"
+        elif name == "fitted":
+            fits, expected = pa.types.is_boolean(kind) or pa.types.is_null(kind), "truth values"
+        else:
+            fits, expected = pa.types.is_floating(kind) or pa.types.is_null(kind), "numbers"
+        if not fits:
+            raise DataError(f"{path}: column {name!r} is of type {str(kind)[:60]}; expected {expected}")
+
+
+def _column(column: Any, where: str) -> list[Any]:
+    """Values of one column; texts of a dictionary are looked at once each."""
+    if not hasattr(column, "dictionary"):
+        values: list[Any] = column.to_pylist()
+        return values
+    words = [text(word, where, empty=True) for word in column.dictionary.to_pylist()]
+    return [None if at is None else words[at] for at in column.indices.to_pylist()]
 
 
 READERS: Final[Mapping[str, Callable[[Path], Iterator[dict[str, Any]]]]] = {
