@@ -28,6 +28,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
+import typer
 import worked_example
 from typer.models import OptionInfo
 
@@ -161,6 +162,8 @@ def parameters(function: Callable[..., Any]) -> list[Parameter]:
     hints = get_type_hints(function, include_extras=True)
     found = []
     for name, declared in inspect.signature(function).parameters.items():
+        if hints[name] is typer.Context:  # of the parser, not of the user
+            continue
         kind, info = get_args(hints[name])[:2]
         kind = next((a for a in get_args(kind) if a is not NoneType), kind) if get_origin(kind) is not list else kind
         found.append(Parameter(name, kind, info, declared.default))

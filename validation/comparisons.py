@@ -48,8 +48,10 @@ def of_kernels(report: kernels.KernelReport | None) -> Iterator[Row]:
     for one in report.outcomes if report is not None else ():
         row, mark = one.row, one.judged
         place = ("kernels", row.hardware, row.label, row.source, described(row.kind, row.cells))
-        ends = (None, None, None) if mark is None else (mark.low_s, mark.high_s, mark.fitted)
-        yield Row(*place, row.measured_s, one.predicted_s, "s", *ends)
+        if mark is None:
+            yield Row(*place, row.measured_s, one.predicted_s, "s")
+        else:
+            yield Row(*place, row.measured_s, one.predicted_s, "s", mark.low_s, mark.high_s, mark.fitted)
 
 
 def of_energy(outcomes: Iterable[energy.EnergyOutcome]) -> Iterator[Row]:
@@ -104,7 +106,8 @@ def of_runs(outcomes: Iterable[endtoend.Outcome]) -> Iterator[Row]:
         case, work = one.case, one.case.workload
         if one.predicted_s is None:
             continue
-        sizes = f"batch {work.batch}, prompt {work.prompt}, new {work.generate}, tensor {work.parallelism.tensor}"
+        ranks = "auto" if isinstance(work.parallelism, str) else work.parallelism.tensor
+        sizes = f"batch {work.batch}, prompt {work.prompt}, new {work.generate}, tensor {ranks}"
         place = ("published", f"{case.source}, {case.machine}", case.label, case.source, _line(f"{case.row}: {sizes}"))
         fitted = not runs.point_of(case) & 1
         yield Row(*place, case.measured_s, one.predicted_s, "s", one.low_s, one.high_s, fitted)

@@ -113,8 +113,11 @@ def _figure(row: Any, where: str) -> Figure:
     if number(n, f"{where}.n", 1, MOST_N) != int(n):
         raise DataError(f"{where}.n is {shown(n)}; expected a whole number")
     inside, worst = row.get("inside"), row.get("worst")
+    check, place, what = (text(row[name], f"{where}.{name}") for name in REQUIRED[:3])
     return Figure(
-        *(text(row[name], f"{where}.{name}") for name in REQUIRED[:3]),
+        check,
+        place,
+        what,
         n=int(n),
         median=number(row["median"], f"{where}.median", 0.0),
         p90=number(row["p90"], f"{where}.p90", 0.0),
