@@ -61,11 +61,12 @@ def of_energy(outcomes: Iterable[energy.EnergyOutcome]) -> Iterator[Row]:
     among them is not known.
     """
     for one in outcomes:
-        row, ends = one.row, one.interval_j or (None, None)
+        row = one.row
+        low, high = one.interval_j or (None, None)
         label = f"{described(row.kind, row.cells)}; power read {energy.class_of(one.readings)}"
         place = ("energy", row.hardware, row.label, row.source, label)
         fitted = False if held_out(row) else None
-        yield Row(*place, one.watts * row.measured_s, one.predicted_j, "J", *ends, fitted)
+        yield Row(*place, one.watts * row.measured_s, one.predicted_j, "J", low, high, fitted)
 
 
 def of_training(report: training.TrainingReport | None) -> Iterator[Row]:
