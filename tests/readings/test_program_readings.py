@@ -8,11 +8,12 @@ import sys
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from effsim._api import plan_on
+from effsim._api import plan_on, run
 from effsim.devices.registry import Machine, load_machine
 from effsim.program.program import Phase, Program
 from effsim.readings.analytic import analytic, roofline
