@@ -237,7 +237,7 @@ def test_same_bytes_whatever_the_process_and_the_compiler() -> None:
 def test_an_operator_may_be_named_as_the_host_is(tmp_path: Path) -> None:
     text = (
         "kind: workload\nname: named\ntask: operators\nengine: eager-pytorch\noperators:\n"
-        "  - {name: NAME, kind: gemm, dimensions: {m: 64, n: 64, k: 64, dtype: fp16}}\n"
+        "  - {name: NAME, kind: linear, dimensions: {m: 64, n: 64, k: 64, dtype: fp16}}\n"
     )
     rows = {}
     for name in ("host", "product"):
