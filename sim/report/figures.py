@@ -84,6 +84,7 @@ def _operators(result: RunResult) -> Figure:
     scale, unit = _scaled(time for _, time, _ in bars)
     out = base_figure(FRAME_PX + BAR_PX * len(bars), bargap=0.25)
     labels = distinct([label for label, _, _ in bars])
+    names = [row.name for row in shown] + [""] * bool(rest)
     for resource in _resources(rows):
         values = [terms.get(resource, 0.0) / scale for _, _, terms in bars]
         out.add_trace(
@@ -93,6 +94,7 @@ def _operators(result: RunResult) -> Figure:
                 name=escape(resource),
                 orientation="h",
                 marker=filling(resource),
+                customdata=names,
                 hovertemplate=f"%{{y}}<br>{escape(resource)} %{{x:.4g}} {unit}<extra></extra>",
             )
         )
@@ -206,6 +208,7 @@ def _points(out: Figure, result: RunResult, *, single: bool, index: int) -> None
                 name=escape(f"{words.plain(bound)}-bound{machine}"),
                 marker={"size": sizes, "color": look(bound)[0], "opacity": 0.8, "line": line, "symbol": symbol},
                 text=[_point_text(p) for p in group],
+                customdata=[p.row.name for p in group],
                 hovertemplate="%{text}<extra></extra>",
             )
         )
