@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import unescape
 from typing import Any, Final
 
 from dash import Input, Output, State, ctx, dcc, html, no_update
@@ -24,7 +25,7 @@ FIGURES: Final = (
         "Each point is an operator, as large as its time.",
     ),
     ("operators", "Time by operator", "Choose a bar to have the operator explained below."),
-    ("energy", "Energy by operator", ""),
+    ("energy", "Energy by operator", "Whole run, all devices; without host and links."),
     ("memory", "Memory of one device", ""),
     ("timeline", "Timeline of the first step", "Drag to zoom, double-click to see all; one row a resource."),
     ("sensitivity", "What would change the time", "What 10 % more of a number brings."),
@@ -240,7 +241,7 @@ def clicked(data: Any) -> Any:
         name = data["points"][0]["customdata"]
     except (TypeError, KeyError, IndexError):
         return no_update
-    return name if isinstance(name, str) and name else no_update
+    return unescape(name) if isinstance(name, str) and name else no_update
 
 
 def explained(service: Service, asked: Asked, operator: str) -> Any:
