@@ -40,6 +40,21 @@ class Browser:
         found: list[Any] = self.driver.find_elements("css selector", selector)
         return found
 
+    def click(self, selector: str) -> None:
+        """Click an element, brought to the middle of the window first: a header stays over the top."""
+        from selenium.common.exceptions import ElementClickInterceptedException, ElementNotInteractableException
+
+        def clicked() -> bool:
+            element = self.find(selector)
+            self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+            try:
+                element.click()
+            except (ElementClickInterceptedException, ElementNotInteractableException):
+                return False
+            return True
+
+        self.until(clicked, f"a click on {selector}")
+
     def until(self, ready: Callable[[], Any], what: str = "the page", patience_s: float = PATIENCE_S) -> Any:
         """What *ready* gives once it is true."""
         from selenium.common.exceptions import StaleElementReferenceException

@@ -160,12 +160,12 @@ def test_every_control_once(browser: Browser) -> None:
     browser.find("#run-changes").send_keys("workload.batch=4\n")
     browser.until(lambda: "workload.batch" in browser.find(".command").text, "the change")
     assert "set=workload.batch%3D4" in browser.driver.current_url
-    browser.find("#run-kind input[value=fitted]").click()
+    browser.click("#run-kind input[value=fitted]")
     browser.until(lambda: "kind=fitted" in browser.driver.current_url, "the kind in the link")
-    browser.find("#run-table th:nth-child(3) button").click()
+    browser.click("#run-table th:nth-child(3) button")
     browser.find('th[aria-sort="descending"]')
     for name in page.SAVED:
-        browser.find(f"#run-save-{name}").click()
+        browser.click(f"#run-save-{name}")
     browser.settle()
     browser.find("#run-changes").send_keys("0\n")
     browser.until(lambda: "workload.batch=40" in browser.find(".command").text, "the other change")
