@@ -81,12 +81,15 @@ def counted(traffic: Traffic) -> float:
     """Share counting.
 
     Adapters: the devices behind one. Leaf switches: groups that leave a leaf, each at a member's rate, over its uplinks
-    ``L/r`` (an exchange with everyone: the share of the partners outside, ``r`` times as slow, beside those inside).
-    Rings: groups side by side.
+    ``L/r``: those that lie side by side, of which a leaf smaller than their distance holds one a member (an exchange
+    with everyone: the share of the partners outside, ``r`` times as slow, beside those inside). Rings: groups side by
+    side.
 
     >>> counted(Traffic("fat_tree", 8, 8, 8, 2, 1.0, 8, 4, 1, 1, False))  # two devices behind an adapter
     2.0
     >>> counted(Traffic("fat_tree", 8, 1, 1, 1, 2.0, 4, 2, 4, 4, False))  # four groups leave a leaf of 4, two uplinks
+    2.0
+    >>> counted(Traffic("fat_tree", 16, 1, 1, 1, 2.0, 4, 2, 8, 8, False))  # of eight groups four are below one leaf
     2.0
     """
     adapters = float(min(traffic.shared_by, traffic.devices))
@@ -97,7 +100,7 @@ def counted(traffic: Traffic) -> float:
     t, leaving = traffic, 1.0
     if t.everyone:
         leaving = t.leaf_members * (t.members - t.leaf_members) / (t.members - 1)
-    return max(adapters, leaving * t.side_by_side * t.uplink)
+    return max(adapters, leaving * min(t.side_by_side, t.leaf) * t.uplink)
 
 
 def _ring_load(traffic: Traffic) -> float:
@@ -119,8 +122,8 @@ def queued(traffic: Traffic) -> float:
     partners = traffic.members - 1 if traffic.everyone else 1
     if traffic.side_by_side * traffic.members * partners * min(traffic.shared_by, traffic.devices) > MOST_MESSAGES:
         return counted(traffic)
-    if traffic.kind == "ring" and traffic.everyone:  # what a member sends would leave it in one unit of time
-        return max(1.0, _makespan(traffic, traffic))
+    if traffic.kind == "ring" and traffic.everyone:  # what a device sends would leave its adapter in one unit of time
+        return max(float(min(traffic.shared_by, traffic.devices)), _makespan(traffic, traffic))
     alone = _makespan(replace(traffic, devices=1, lanes=1, shared_by=1, side_by_side=1, oversubscription=1.0), traffic)
     return max(1.0, _makespan(traffic, traffic) / alone)
 
@@ -128,11 +131,15 @@ def queued(traffic: Traffic) -> float:
 def _makespan(running: Traffic, real: Traffic) -> float:
     """When the last message of one step has arrived; an adapter sends one message in one unit of time.
 
+    A message comes in many more pieces than are queued here: the time that one piece takes behind its slowest link is
+    taken off, down to what the busiest link carries.
+
     Members are those that *running* groups lie on; devices that share nothing are alike, so one adapter of each member
     stands for all, with its part of the uplinks.
     """
     behind = min(running.shared_by, running.devices)
     free: dict[tuple[str, int], float] = {}
+    carried: dict[tuple[str, int], float] = {}
     uplink = running.uplink / behind  # of one message; the adapter's part of the uplinks
     paths: list[tuple[tuple[tuple[str, int], ...], float]] = []
     for side in range(running.side_by_side):
@@ -145,6 +152,12 @@ def _makespan(running: Traffic, real: Traffic) -> float:
             odd = index % 2 == 1
             paths += [(_path(running, node, partner, span, odd=odd), size) for partner in partners] * behind
     chunks = max(1, min(MOST_CHUNKS, MOST_PIECES // len(paths)))
+    passing = 0.0  # of the longest way: one piece over all of its links but the slowest
+    for links, size in paths:
+        lengths = [size * (uplink if link[0] in ("up", "down") else 1.0) for link in links]
+        passing = max(passing, (sum(lengths) - max(lengths)) / chunks)
+        for link, length in zip(links, lengths, strict=True):
+            carried[link] = carried.get(link, 0.0) + length
     events = [(0.0, serial, serial % len(paths), 0) for serial in range(chunks * len(paths))]
     serial, last = len(events), 0.0
     while events:
@@ -159,7 +172,7 @@ def _makespan(running: Traffic, real: Traffic) -> float:
             serial += 1
         else:
             last = max(last, done)
-    return last
+    return max(last - passing, *carried.values())
 
 
 def _path(traffic: Traffic, source: int, target: int, span: int, *, odd: bool) -> tuple[tuple[str, int], ...]:

@@ -75,15 +75,15 @@ class Scaler:
     def _act(self, signal: float) -> bool:
         """Grow or shrink; whether anything changed."""
         plan, pool = self.plan, self.pool
-        coming = pool.count(State.SERVING, State.STARTING, State.FAILED)
+        lasting = pool.lasting
         if signal > plan.out_above:
             places = pool.count(State.STOPPED, State.DRAINING)
-            more = min(plan.step, plan.most - coming, places)
+            more = min(plan.step, plan.most - lasting, places)
             for _ in range(more):
                 pool.start(plan.start_s)
             self.outs += max(0, more)
             return more > 0
-        if signal < plan.in_below and coming > plan.least and pool.count(State.SERVING, State.STARTING) > 1:
+        if signal < plan.in_below and lasting > plan.least and pool.count(State.SERVING, State.STARTING) > 1:
             pool.drain()
             self.ins += 1
             return True

@@ -81,13 +81,9 @@ class Failures:
     def _fail(self, member: Member, lasts_s: float) -> Generator[Any, Any, None]:
         """Fail, be noticed, come back (one that was draining does not)."""
         fleet = self._fleet
-        draining = member.state is State.DRAINING
         fleet.lose(member)
         unnoticed = min(self.plan.detection_s, lasts_s)
         yield fleet.env.timeout(unnoticed)
         fleet.notice(member)
         yield fleet.env.timeout(lasts_s - unnoticed)
-        if draining:
-            fleet.pool_of(member).stop(member)
-        else:
-            fleet.pool_of(member).serve(member)
+        fleet.pool_of(member).recovered(member)

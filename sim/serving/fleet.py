@@ -274,6 +274,8 @@ class Fleet:
         for member in self.decode.members:
             if request in member.limbo:
                 member.limbo.remove(request)
+                if member.replica is not None:
+                    member.replica.stuck -= 1
             elif member.index == request.replica and member.replica is not None:
                 member.replica.forget(request)
                 self._drained(member.index)

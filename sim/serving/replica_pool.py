@@ -40,6 +40,7 @@ class Member:
         listed: the router sends requests here (also to one that has failed, until that is noticed).
         limbo: requests that were sent here, or were here, and are tried elsewhere when the failure is noticed.
         lives: replicas that it has had.
+        returns: where it has failed, whether another replica follows; none does behind one that was draining.
         since_s: when its devices were taken; ``paid_s``: how long they were held before.
     """
 
@@ -50,6 +51,7 @@ class Member:
     listed: bool = False
     limbo: list[Request] = field(default_factory=list)
     lives: int = 0
+    returns: bool = True
     since_s: float = 0.0
     paid_s: float = 0.0
     log: StepLog | None = None
@@ -98,6 +100,12 @@ class ReplicaPool:
     def serving(self) -> list[Member]:
         """Members that serve and take requests."""
         return [m for m in self.members if m.state is State.SERVING]
+
+    @property
+    def lasting(self) -> int:
+        """Members that serve, or will without being asked: those that start, or have failed and come back."""
+        failed = sum(m.state is State.FAILED and m.returns for m in self.members)
+        return self.count(State.SERVING, State.STARTING) + failed
 
     def member_of(self, replica: Replica) -> Member:
         """Where a replica is."""
@@ -150,8 +158,7 @@ class ReplicaPool:
 
     def serve(self, member: Member) -> None:
         """A place gets a new replica, with an empty cache, that serves from now on."""
-        if member.replica is not None:
-            self.evicted += member.replica.pool.evicted
+        self._discard(member)
         member.replica = self._make(member.index, member.tally)
         member.replica.recorder.log = member.log
         member.lives += 1
@@ -178,7 +185,8 @@ class ReplicaPool:
             self._set(member, State.STOPPED)
 
     def failed(self, member: Member) -> None:
-        """It works no more; the router does not know yet."""
+        """It works no more; the router does not know yet. One that was draining does not come back."""
+        member.returns = member.state is not State.DRAINING
         self._set(member, State.FAILED)
 
     def noticed(self, member: Member) -> list[Request]:
@@ -187,9 +195,19 @@ class ReplicaPool:
         lost, member.limbo = member.limbo, []
         return lost
 
-    def stop(self, member: Member) -> None:
-        """Give its devices back."""
+    def recovered(self, member: Member) -> None:
+        """The devices of one that failed work again: a new replica serves there, or they are given back."""
+        if member.returns:
+            self.serve(member)
+            return
+        self._discard(member)  # it held what was lost with it, and would seem to hold it still
         self._set(member, State.STOPPED)
+
+    def _discard(self, member: Member) -> None:
+        """Nothing is left of the replica in a place but what it counted."""
+        if member.replica is not None:
+            self.evicted += member.replica.pool.evicted
+            member.replica = None
 
     def _set(self, member: Member, state: State) -> None:
         now = float(self.env.now)

@@ -44,6 +44,22 @@ def test_queues_take_what_counting_says(traffic: Traffic) -> None:
     assert counted(traffic) >= 1.0
 
 
+@pytest.mark.parametrize(
+    ("traffic", "slowed"),
+    [
+        # Leaves of one member, groups two apart: of the two side by side each leaf sends one, at half an adapter's rate.
+        (Traffic("fat_tree", 4, 1, 1, 1, 2.0, 1, 2, 2, 2, False), 2.0),
+        # Two devices of one adapter, all to all on a ring: the links would take 4/3, the adapter sends one by one.
+        (Traffic("ring", 4, 2, 2, 2, 1.0, 4, 4, 1, 1, True), 2.0),
+        # Eight messages over each of 28 links back to the first: that a piece passes them all does not hide it.
+        (Traffic("ring", 64, 2, 2, 2, 1.0, 8, 8, 4, 4, False), 8.0),
+    ],
+)
+def test_both_ways_find_what_the_busiest_link_carries(traffic: Traffic, slowed: float) -> None:
+    assert counted(traffic) == pytest.approx(slowed)
+    assert queued(traffic) == pytest.approx(slowed)
+
+
 @settings(max_examples=60)
 @given(traffics())
 def test_more_groups_or_narrower_links_never_help(traffic: Traffic) -> None:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scaling import RATES, TIMES
 from strategies import BY_KIND, DTYPE, operators
 
 from effsim.devices.device import Device, Lowered
+from effsim.devices.gpu.power import SLOWDOWN
 from effsim.devices.registry import build_device, load_machine
 from effsim.explore.sensitivity import with_value
 from effsim.graph.operator import Operator, Role
@@ -261,15 +262,18 @@ def test_scaling_every_rate_scales_every_time(op: Operator, gpu: str) -> None:
 
 @settings(max_examples=40)
 @given(BY_KIND["linear"], gpus)
+@example(Linear(256, 8192, 2048, "fp16"), "gpu_h100")  # one that the board cannot hold its clock for
 def test_kernel_time_is_what_the_tile_search_chose_by(op: Operator, gpu: str) -> None:
-    # The search prices a candidate; the kernel that is built from it must cost the same (plus its start).
+    # The search prices a candidate at full clock; the kernel that is built from it must cost the same (plus its start),
+    # and as many times more as the power limit lowers its rates.
     d = device(gpu)
-    assert len(d.kernels_of(op, True)) == 1
+    (kernel,) = d.kernels_of(op, True)
+    slower = dict(kernel.detail).get(SLOWDOWN, 1.0)
     searched = d._gemm._out[0]  # type: ignore[attr-defined]
     habits = d.spec.kernels  # type: ignore[attr-defined]
     start = habits.gemm.start
     setup = float(habits.setup) if start is None else float(start) / d.parameters.clock_hz  # type: ignore[attr-defined]
-    assert d.lower(op).analytic_s == pytest.approx(searched + setup, rel=1e-9)
+    assert d.lower(op).analytic_s == pytest.approx((searched + setup) * slower, rel=1e-9)
 
 
 @pytest.mark.parametrize("gpu", GPUS)

@@ -155,9 +155,16 @@ def check_requests(setting: Setting, served: Served) -> None:
 
 
 def check_pages(fleet: Fleet) -> None:
-    """Where a replica lives, nothing is held at the end."""
+    """Where a replica lives, nothing is held at the end, and nothing waits or travels between them.
+
+    One that has failed keeps what it lost until its place is used again or given back.
+    """
+    transfers = fleet.transfers
+    assert transfers is None or not (transfers._moves or transfers._queue or transfers._busy)
     for pool in fleet.pools:
+        assert not pool.backlog
         for member in pool.members:
+            assert not member.limbo
             replica = member.replica
             if replica is None or member.state is State.FAILED:
                 continue

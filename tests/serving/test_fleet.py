@@ -8,13 +8,15 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import simpy
 
 from effsim.errors import UnsupportedError
 from effsim.serving.autoscaling import ScalingPlan
 from effsim.serving.disaggregated import DecodePool
 from effsim.serving.failures import FailurePlan, Outage
-from effsim.serving.fleet import FleetPlan, Served, serve_requests
+from effsim.serving.fleet import Fleet, FleetPlan, Served, serve_requests
 from effsim.serving.moves import Block
+from effsim.serving.replica_pool import State
 from effsim.serving.request import Request
 from effsim.serving.scheduling import Scheduling
 from effsim.serving.step_log import StepLog
@@ -204,6 +206,52 @@ def test_every_signal_scales(signal: str) -> None:
     load = [Request(i, 0.5 * i, 10, 10) for i in range(100)]
     (pool,) = run(load, Scheduling(most_sequences=2), scaling=plan).pools
     assert pool.outs >= 2
+
+
+def test_nothing_is_left_of_a_replica_that_failed_while_it_was_draining() -> None:
+    """Its place is given back without it: what it lost is served elsewhere, and seems held nowhere."""
+    env = simpy.Environment()
+    failures = FailurePlan(outages=(Outage(1, 3.0, 2.0),), detection_s=1.0)
+    fleet = Fleet(env, COST, HOW, replace(PLAN, replicas=2, failures=failures), 0)
+    env.process(fleet.drive([Request(i, 0.0, 10, 9) for i in range(2)]))
+    env.run(until=1.5)
+    fleet.entry.drain()  # both are as busy: the last one
+    place = fleet.member(1)
+    env.run(until=4.5)
+    assert (place.state, place.limbo) == (State.FAILED, [])
+    assert place.replica is not None
+    assert not place.replica.empty
+    env.run(until=fleet.done)
+    assert (place.state, place.replica, fleet.entry.serving()) == (State.STOPPED, None, [fleet.member(0)])
+    assert [(r.replica, r.retries) for r in fleet.served().requests] == [(0, 0), (0, 1)]
+    assert place.paid_s == pytest.approx(5.0)
+
+
+def test_a_replica_that_failed_while_it_was_draining_does_not_count_among_the_least() -> None:
+    """Three are more than needed: one drains and fails. That the other two are all there is, the scaler knows."""
+    plan = ScalingPlan(2, 3, in_below=10.0, interval_s=1.0, cooldown_s=0.0, start_s=1.0)
+    failures = FailurePlan(outages=(Outage(2, 1.5, 100.0),), detection_s=0.5)
+    served = run([Request(i, 0.0, 10, 20) for i in range(3)], replicas=3, scaling=plan, failures=failures)
+    (pool,) = served.pools
+    assert pool.ins == 1
+    assert pool.changes[-1][1:] == (2, 0, 0, 1)
+
+
+def test_a_cache_lost_at_both_ends_is_not_counted_where_it_was_awaited() -> None:
+    """Replica 1, which was to fetch it, fails, then 0, which had it: the router sees no load of it on replica 1."""
+    env = simpy.Environment()
+    failures = FailurePlan(outages=(Outage(1, 1.5, 50.0), Outage(0, 1.75, 5.0)), detection_s=4.0)
+    plan = replace(PLAN, decode=replace(DECODE, replicas=2), failures=failures)
+    fleet = Fleet(env, COST, HOW, plan, 0)
+    env.process(fleet.drive([Request(0, 0.0, 100, 4)]))
+    awaiting = fleet.member(1)
+    env.run(until=1.6)
+    assert awaiting.replica is not None
+    assert (len(awaiting.limbo), awaiting.replica.load) == (1, 1)
+    env.run(until=1.8)
+    assert (len(awaiting.limbo), awaiting.replica.load) == (0, 0)
+    env.run(until=fleet.done)
+    assert fleet.served().requests[0].retries == 1
 
 
 # --- more replicas, steps that are cut short
