@@ -26,13 +26,14 @@ from pathlib import Path
 from statistics import median
 
 from effsim import load_machine, load_workload
-from effsim._api import load_engine, plan_on
+from effsim._api import plan_on
 from effsim.devices.gpu import tile_search
 from effsim.devices.gpu.device import GpuDevice
 from effsim.devices.registry import Machine
 from effsim.graph.operators.linear import Linear
 from effsim.program.program import Execution, Phase, Program
 from effsim.program.source import load_model, model_graph, truncated
+from effsim.program.workload_file import load_engine
 from effsim.readings import tiles
 from effsim.readings.analytic import analytic
 from effsim.readings.events import events

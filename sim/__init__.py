@@ -23,8 +23,6 @@ if TYPE_CHECKING:
         explain,
         import_config,
         kernel_table,
-        load_engine,
-        load_workload,
         plan,
         run,
         schemas,
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
     from .devices.registry import load_machine
     from .importers.surface import from_onnx, from_torch
     from .importers.traced_workload import ApproximationWarning, to_yaml
+    from .program.workload_file import load_engine, load_workload
     from .report.result import RunResult
 
 __version__ = VERSION
@@ -54,8 +53,8 @@ _LAZY = {
     "check_file": "._api",
     "schemas": "._api",
     "load_machine": ".devices.registry",
-    "load_workload": "._api",
-    "load_engine": "._api",
+    "load_workload": ".program.workload_file",
+    "load_engine": ".program.workload_file",
     "RunResult": ".report.result",
 }
 

@@ -21,9 +21,11 @@ from ..spec.architecture import ArchitectureSpec
 from ..spec.engine import EngineSpec
 from ..spec.fields import IntQuantity
 from ..spec.workload import Parallelism, WorkloadSpec
+from .builder import Builder, builder_of, degrees_of
+from .fit import candidates
 from .memory import Capacity
 from .parallel import check_degrees
-from .place import Builder, builder_of, candidates, degrees_of, program_of, samples
+from .place import program_of, samples
 from .program import Degrees, Memory, Program
 
 Columns = dict[Operator, tuple[str, tuple[Operator, ...]]]

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from effsim import run
-from effsim._api import load_machine, load_workload
+from effsim.devices.registry import load_machine
 from effsim.errors import DataError, EffsimError
+from effsim.program.workload_file import load_workload
 from effsim.spec.systolic import SystolicSpec
 
 CONFIG = """[general]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effsim._api import load_engine, plan_on
+from effsim._api import plan_on
 from effsim.devices.registry import Machine, load_machine
 from effsim.graph.operators.attention import Attention, KVAppend
 from effsim.graph.operators.communication import Collective
@@ -16,6 +16,7 @@ from effsim.graph.operators.linear import Linear
 from effsim.program.engine import layers_of
 from effsim.program.program import HostWork, Program
 from effsim.program.source import load_model
+from effsim.program.workload_file import load_engine
 from effsim.readings.analytic import analytic, roofline
 from effsim.readings.events import events
 from effsim.spec.catalogue import names

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effsim._api import load_engine
 from effsim.architectures.build import Step, build_graph, parameter_count
 from effsim.errors import DataError, DoesNotFitError, EffsimError, UnsupportedError
 from effsim.graph.graph import Graph, Repeat
@@ -22,6 +21,7 @@ from effsim.program.place import place
 from effsim.program.program import Program
 from effsim.program.source import load_model
 from effsim.program.training_memory import saved_activations, training_memory
+from effsim.program.workload_file import load_engine
 from effsim.spec.workload import WorkloadSpec
 from effsim.transforms.shard import shard
 from effsim.transforms.training import TrainingPlan

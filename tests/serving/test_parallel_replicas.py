@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 import effsim
-from effsim._api import load_engine, load_workload
 from effsim.devices.capacity import capacity_of
 from effsim.devices.registry import load_machine
 from effsim.program.place import StepGraph, step_graphs
 from effsim.program.program import Degrees
+from effsim.program.workload_file import load_engine, load_workload
 from effsim.serving.metrics import ServeResult
 from effsim.serving.replica_kind import cache_room
 

@@ -9,14 +9,16 @@ import pytest
 from typer.testing import CliRunner
 
 import effsim
-from effsim._api import capacity_of, load_engine, load_workload, plan_on
+from effsim._api import plan_on
 from effsim.cli.app import app
+from effsim.devices.capacity import capacity_of
 from effsim.devices.registry import load_machine
 from effsim.errors import DoesNotFitError, UnsupportedError
 from effsim.program.engine import host_work
 from effsim.program.place import step_graphs
 from effsim.program.program import Degrees
 from effsim.program.source import load_model
+from effsim.program.workload_file import load_engine, load_workload
 from effsim.readings.analytic import analytic
 from effsim.serving.step_cost import Line, Plane, StepCost, grid
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...devices.capacity import capacity_of
 from ...devices.registry import Machine, load_machine
 from ...errors import EffsimError, SpecError, located
-from ...program.place import degrees_of
+from ...program.builder import degrees_of
 from ...program.source import load_model
 from ...spec.architecture import ArchitectureSpec
 from ...spec.build import build

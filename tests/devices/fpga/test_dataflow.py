@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effsim._api import load_workload, plan_on
+from effsim._api import plan_on
 from effsim.devices.fpga.dataflow import fpga_fit, map_graph
 from effsim.devices.fpga.device import FpgaDevice
 from effsim.devices.fpga.folding import smallest_folding
@@ -20,6 +20,7 @@ from effsim.graph.graph import Graph, Node, Repeat
 from effsim.graph.operators.communication import Collective
 from effsim.graph.operators.linear import Linear
 from effsim.graph.operators.pointwise import Pointwise
+from effsim.program.workload_file import load_workload
 from effsim.spec.fpga import FpgaSpec
 
 

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effsim._api import load_workload, plan_on
+from effsim._api import plan_on
 from effsim.devices.gpu.attention_training import tile_for
 from effsim.devices.gpu.device import GpuDevice
 from effsim.devices.registry import load_machine
 from effsim.errors import UnsupportedError
 from effsim.graph.operator import Operator
 from effsim.graph.operators.attention import Attention, AttentionBackward
+from effsim.program.workload_file import load_workload
 from effsim.validation.tables import read_csv
 
 

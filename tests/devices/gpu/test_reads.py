@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import operators
 
-from effsim._api import load_workload, plan_on
+from effsim._api import plan_on
 from effsim.devices.device import Device
 from effsim.devices.gpu.device import GpuDevice
 from effsim.devices.gpu.reads import anybody_reads, reads
@@ -21,6 +21,7 @@ from effsim.graph.operators.attention import Attention, AttentionBackward, KVApp
 from effsim.graph.operators.communication import Collective, HostTransfer
 from effsim.graph.operators.linear import Linear
 from effsim.graph.operators.moe import TopK
+from effsim.program.workload_file import load_workload
 
 GPUS = ("gpu_a100", "gpu_h100", "gpu_b200")
 CAUSAL = Attention("context", 2, 512, 512, 32, 8, 128, dtype="bf16")
