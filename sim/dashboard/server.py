@@ -203,8 +203,10 @@ def check_address(host: str, port: int) -> None:
     Raises:
         DataError: it cannot.
     """
+    if not 0 <= port < 2**16:
+        raise DataError(f"cannot listen on {host}:{port}: ports end at 65535")
     family: Any = socket.AF_INET6 if _addresses(host)[0].version == 6 else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
-    except (OSError, OverflowError) as error:
-        raise DataError(f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise DataError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
