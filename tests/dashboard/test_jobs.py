@@ -40,12 +40,14 @@ def study(folder: Path, *, points: int) -> dict[str, Any]:
     file.write_text(
         f"""kind: study
 name: small
-provenance: {{kind: assumed, source: a test}}
 hardware: gpu_a100
-workload: llama8b_decode
+workload: llama3_8b_decode
 parameters:
   - {{path: hardware.memory.bandwidth, range: {{low: 1 TB/s, high: 4 TB/s}}}}
-sampling: {{method: latin_hypercube, points: {points}}}
+method: sobol
+samples: {points}
+objectives:
+  - {{name: time_per_token_s, goal: min}}
 """
     )
     return {"study": str(file), "out": str(folder / "out"), "root": str(folder)}
@@ -104,12 +106,12 @@ def test_work_that_cannot_start_has_failed(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.slow
 def test_work_gives_what_the_function_gives(jobs: Jobs, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    arguments = study(tmp_path, points=40)
+    arguments = study(tmp_path, points=16)
     job = jobs.start("sweep", arguments)
     until(lambda: job.ended)
     assert (job.state, job.message) == ("done", "")  # numba and pyarrow work within the limit of memory
     expected = sweep(arguments["study"], out=tmp_path / "mine")
-    assert job.result.to_json() == expected.to_json()
+    assert job.result.as_dict() == expected.as_dict()
     assert job.seconds > 0
 
 
@@ -127,7 +129,7 @@ def test_work_is_confined_and_messages_name_files(jobs: Jobs, tmp_path: Path) ->
         job = jobs.start("sweep", other)
         until(lambda job=job: job.ended)
         assert job.state == "failed"
-        assert job.message.startswith("mine.yaml:4:")
+        assert job.message.startswith("mine.yaml:3:11: no such file")
         assert "PLANTED" not in job.message
         assert str(tmp_path) not in job.message.replace(hardware, "")
         assert jobs.start("sweep", other) is not job  # what failed is started again
@@ -139,7 +141,7 @@ def test_work_is_confined_and_messages_name_files(jobs: Jobs, tmp_path: Path) ->
 def test_running_work_shows_progress_and_ends_at_once(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     jobs = Jobs()
-    job = jobs.start("sweep", study(tmp_path, points=2_000_000))
+    job = jobs.start("sweep", study(tmp_path, points=100_000))
     until(lambda: job.done > 0)
     (child,) = multiprocessing.active_children()
     if os.path.isdir(f"/proc/{child.pid}/fd"):
@@ -169,7 +171,7 @@ def test_running_work_shows_progress_and_ends_at_once(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_work_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    arguments = study(tmp_path, points=2_000_000)
+    arguments = study(tmp_path, points=100_000)
     script = tmp_path / "server.py"
     script.write_text(
         "import json, multiprocessing, sys, time\n"
