@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -77,6 +79,7 @@ def build_app(service: Service | None = None, host: str = "127.0.0.1") -> Dash:
         suppress_callback_exceptions=True,
         serve_locally=True,
         index_string=_INDEX,
+        on_error=answer_to_error,
     )
     guard(app.server, host)
     every = pages()
@@ -88,6 +91,28 @@ def build_app(service: Service | None = None, host: str = "127.0.0.1") -> Dash:
     return result
 
 
+def answer_to_error(error: Exception) -> None:
+    """What a page says where a callback did not expect an error: words of ours, and to the log what happened.
+
+    Nothing else of the page changes.
+    """
+    import dash
+
+    from . import parts
+
+    if isinstance(error, EffsimError):
+        shown = parts.error(str(error))
+    else:
+        report_error()
+        shown = parts.error("This did not work, for a reason nobody thought of.", "The server's log says more.")
+    dash.set_props("problem", {"children": shown})
+
+
+def report_error() -> None:
+    """Write the error that is being handled to the log (the standard error), with where it happened."""
+    sys.stderr.write(f"effsim dashboard: {traceback.format_exc()}\n")
+
+
 def warm(service: Service) -> None:
     """Make the first page's answer before anyone asks, beside the start of the server."""
 
@@ -96,7 +121,9 @@ def warm(service: Service) -> None:
             for name in ("roofline", "operators", "memory", "timeline", "sensitivity"):
                 service.run(Asked.of(View())).figure(name)
 
-    threading.Timer(_QUICKLY_S, ask).start()
+    timer = threading.Timer(_QUICKLY_S, ask)
+    timer.daemon = True  # never in the way of the end
+    timer.start()
 
 
 def _frame(every: Sequence[Page]) -> Any:
@@ -113,11 +140,16 @@ def _frame(every: Sequence[Page]) -> Any:
         dcc.Download(id="download"),
     ]
     share = html.Button("Copy link", id="share", type="button", n_clicks=0, title="an address that restores this view")
-    header = html.Header(
-        [html.A("effsim", href="/", className="brand"), html.Nav(links, **{"aria-label": "pages"}), share, theme]
-    )
+    named: dict[str, Any] = {"aria-label": "pages"}
+    header = html.Header([html.A("effsim", href="/", className="brand"), html.Nav(links, **named), share, theme])
     return html.Div(
-        [*stores, header, html.Main(id="page", tabIndex=-1), html.Div(id="announce", role="status", className="unseen")]
+        [
+            *stores,
+            header,
+            html.Div(id="problem"),
+            html.Main(id="page", tabIndex=-1),
+            html.Div(id="announce", role="status", className="unseen"),
+        ]
     )
 
 
@@ -126,26 +158,32 @@ def _route(app: Any, service: Service, every: Sequence[Page]) -> None:
     from dash import Input, Output, State
 
     from . import parts
+    from .pickers import visitors
 
     known = {page.path: page for page in every}
 
     @app.callback(  # type: ignore[untyped-decorator]
-        Output("page", "children"), Input("url", "pathname"), State("url", "search"), State("uploads", "data")
+        Output("page", "children"),
+        Output("problem", "children"),
+        Input("url", "pathname"),
+        Input("url", "search"),
+        State("uploads", "data"),
     )
-    def show(path: str | None, query: str | None, uploads: list[dict[str, str]] | None) -> Any:
-        page = known.get((path or "/").rstrip("/") or "/")
+    def show(path: Any, query: Any, uploads: Any) -> Any:
+        page = known.get((path if isinstance(path, str) else "/").rstrip("/") or "/")
         if page is None:
-            return parts.error("There is no page at this address.", "Choose one from the menu above.")
-        return page.layout(service, View.parse(query), uploads or [])
+            return parts.error("There is no page at this address.", "Choose one from the menu above."), None
+        return page.layout(service, View.parse(query), visitors(uploads)), None
 
     call = dash.ClientsideFunction("effsim", "link")
-    app.clientside_callback(call, Output("announce", "children"), Input("link", "data"), prevent_initial_call=True)
+    done = [Output("announce", "children"), Output("problem", "children", allow_duplicate=True)]
+    app.clientside_callback(call, *done, Input("link", "data"), prevent_initial_call=True)
     call = dash.ClientsideFunction("effsim", "menu")
     app.clientside_callback(call, Output("announce", "title"), Input("url", "pathname"), Input("link", "data"))
     call = dash.ClientsideFunction("effsim", "theme")
     app.clientside_callback(call, Output("theme", "children"), Input("theme", "n_clicks"))
     call = dash.ClientsideFunction("effsim", "share")
-    app.clientside_callback(call, Output("share", "children"), Input("share", "n_clicks"), prevent_initial_call=True)
+    app.clientside_callback(call, Output("share", "title"), Input("share", "n_clicks"), prevent_initial_call=True)
 
 
 def serve(
@@ -154,20 +192,21 @@ def serve(
     """Serve the dashboard until interrupted; *say* is told the address, and a warning where others can reach it.
 
     Raises:
-        DataError: dash is not installed, or the address cannot be listened on.
+        DataError: dash or waitress is not installed, or the address cannot be listened on.
     """
-    from .server import address, check_address, listen, warning
+    from .server import address, check_address, ended_by_signals, listen, require_waitress, warning
 
     require_dash()
-    check_address(host, port)
-    service = Service()
-    try:
-        app = build_app(service, host)
-        warm(service)
-        for line in (warning(host), f"effsim dashboard at {address(host, port)} (Ctrl+C ends it)"):
-            if line:
-                say(line)
-        listen(app.server, host, port, open_browser=open_browser)
-    finally:
-        service.jobs.close()
-        service.library.close()
+    require_waitress()
+    with suppress(KeyboardInterrupt), ended_by_signals():
+        check_address(host, port)
+        service = Service()
+        try:
+            app = build_app(service, host)
+            warm(service)
+            for line in (warning(host), f"effsim dashboard at {address(host, port)} (Ctrl+C ends it)"):
+                if line:
+                    say(line)
+            listen(app.server, host, port, open_browser=open_browser)
+        finally:
+            service.close()

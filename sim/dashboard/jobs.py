@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -26,6 +27,7 @@ MOST_KEPT: Final = 32
 LIMIT_S: Final = 3600.0
 """Longest that one piece of work may take."""
 _POLL_S: Final = 0.2
+_PATIENCE_S: Final = 5.0
 _ENDED: Final = ("done", "failed", "cancelled")
 
 
@@ -66,6 +68,10 @@ class Jobs:
         self._limit_s = limit_s
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._lock = threading.Lock()
+        self._closed = False
+        self._threads: set[threading.Thread] = set()
+        self.readable: Callable[[str], str] = str
+        """What messages are put into for people."""
 
     def start(self, kind: str, arguments: Mapping[str, Any]) -> Job:
         """Start a piece of work of :data:`effsim.dashboard.work.WORK`, or find it; what failed is started again.
@@ -75,6 +81,8 @@ class Jobs:
         """
         key = key_of(kind, arguments)
         with self._lock:
+            if self._closed:
+                raise DataError("the server is ending")
             known = self._jobs.get(key)
             if known is not None and known.state not in ("failed", "cancelled"):
                 self._jobs.move_to_end(key)
@@ -85,7 +93,9 @@ class Jobs:
             self._jobs.move_to_end(key)
             for old in [k for k, j in self._jobs.items() if j.ended][: max(0, len(self._jobs) - MOST_KEPT)]:
                 del self._jobs[old]
-        threading.Thread(target=self._tend, args=(job,), daemon=True, name=f"job-{kind}").start()
+            thread = threading.Thread(target=self._tend, args=(job,), daemon=True, name=f"job-{kind}")
+            self._threads.add(thread)
+            thread.start()
         return job
 
     def get(self, key: str) -> Job | None:
@@ -104,71 +114,91 @@ class Jobs:
             job.stop.set()
 
     def close(self) -> None:
-        """End all work."""
+        """End all work: when this returns, its processes are gone."""
         with self._lock:
+            self._closed = True
             for job in self._jobs.values():
                 job.stop.set()
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(_PATIENCE_S)
 
     # --- one job's thread
 
     def _tend(self, job: Job) -> None:
-        while not self._slots.acquire(timeout=_POLL_S):
-            if job.stop.is_set():
-                job.state = "cancelled"
-                return
         try:
-            self._watch(job)
+            while not self._slots.acquire(timeout=_POLL_S):
+                if job.stop.is_set():
+                    job.state = "cancelled"
+                    return
+            try:
+                self._watch(job)
+            finally:
+                self._slots.release()
         except Exception as error:  # a job that cannot start has failed; the server goes on
-            job.state, job.message = "failed", f"the work could not be started: {error}"
+            job.message, job.state = f"the work could not be done: {type(error).__name__}", "failed"
+            sys.stderr.write(f"effsim dashboard: {job.kind}: {error!r}\n")
         finally:
-            self._slots.release()
+            with self._lock:
+                self._threads.discard(threading.current_thread())
 
     def _watch(self, job: Job) -> None:
         from .work import work
 
+        if job.stop.is_set():
+            job.state = "cancelled"
+            return
         context = multiprocessing.get_context("spawn")
         mine, theirs = context.Pipe(duplex=False)
         process = context.Process(target=work, args=(theirs, job.kind, dict(job.arguments)), daemon=True)
         started = time.monotonic()
-        if job.stop.is_set():
-            job.state = "cancelled"
-            return
-        process.start()
-        theirs.close()
-        job.state = "running"
         try:
+            process.start()
+            theirs.close()
+            job.state = "running"
             while not job.ended:
                 job.seconds = time.monotonic() - started
                 if job.stop.is_set():
                     job.state = "cancelled"
                 elif job.seconds > self._limit_s:
-                    job.state, job.message = "failed", f"stopped after {self._limit_s:.0f} s"
+                    job.message, job.state = f"stopped after {self._limit_s:.0f} s", "failed"
                 else:
-                    _hear(job, mine, process)
+                    self._hear(job, mine, process)
         finally:
-            if process.is_alive() and job.state in ("cancelled", "failed"):
-                process.kill()
-            process.join()
+            theirs.close()
             mine.close()
+            _end(process, gently=job.state == "done")
 
-
-def _hear(job: Job, mine: Connection, process: BaseProcess) -> None:
-    """Take the next news of a process, or notice its end."""
-    try:
-        if not mine.poll(_POLL_S):
-            if not process.is_alive() and not mine.poll(0):
-                raise EOFError
+    def _hear(self, job: Job, mine: Connection, process: BaseProcess) -> None:
+        """Take the next news of a process, or notice its end. The state is set last: who sees it sees the rest."""
+        try:
+            if not mine.poll(_POLL_S):
+                if not process.is_alive() and not mine.poll(0):
+                    raise EOFError
+                return
+            what, *news = mine.recv()
+        except (EOFError, OSError):
+            process.join(_PATIENCE_S)
+            code = process.exitcode
+            killed = code is not None and code < 0
+            reason = "it was killed, perhaps for want of memory" if killed else f"it ended with code {code}"
+            job.message, job.state = f"the work ended without a result: {reason}", "failed"
             return
-        what, *news = mine.recv()
-    except (EOFError, OSError):
-        process.join()
-        killed = process.exitcode is not None and process.exitcode < 0
-        reason = "it was killed, perhaps for want of memory" if killed else f"it ended with code {process.exitcode}"
-        job.state, job.message = "failed", f"the work ended without a result: {reason}"
+        if what == "progress":
+            job.done, job.total = news
+        elif what == "done":
+            job.result, job.state = news[0], "done"
+        else:
+            job.message, job.state = self.readable(str(news[0])), "failed"
+
+
+def _end(process: BaseProcess, *, gently: bool) -> None:
+    """No process is left behind; one that has given its result may end by itself."""
+    if process.pid is None:  # never started
         return
-    if what == "progress":
-        job.done, job.total = news
-    elif what == "done":
-        job.result, job.state = news[0], "done"
-    else:
-        job.message, job.state = news[0], "failed"
+    if gently:
+        process.join(_PATIENCE_S)
+    if process.is_alive():
+        process.kill()
+    process.join()
+    process.close()

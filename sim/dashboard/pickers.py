@@ -16,12 +16,21 @@ from .service import Service
 Uploads = Sequence[dict[str, str]]
 """``token``, ``section`` and ``label`` of what a visitor has uploaded."""
 _MOST: Final = 32
+_KEYS: Final = ("token", "section", "label")
 _ACCEPT: Final = {
     "hardware": ".yaml,.yml",
     "workloads": ".yaml,.yml,.json",
     "studies": ".yaml,.yml",
     "plans": ".yaml,.yml",
 }
+
+
+def visitors(held: object) -> list[dict[str, str]]:
+    """The uploads that a browser says are its own: whatever it sends, texts under the three names."""
+    if not isinstance(held, list):
+        return []
+    mine = [one for one in held[:_MOST] if isinstance(one, dict)]
+    return [{key: one[key] for key in _KEYS} for one in mine if all(isinstance(one.get(key), str) for key in _KEYS)]
 
 
 def options(service: Service, section: str, uploads: Uploads) -> list[dict[str, str]]:
@@ -72,6 +81,7 @@ def register_picker(app: Any, service: Service, name: str, section: str, *, mult
         ClientsideFunction("effsim", "sent"),
         Output(f"{name}-sent", "data"),
         Output(f"{name}-said", "children"),
+        Output(f"{name}-upload", "contents"),
         Input(f"{name}-upload", "contents"),
         State(f"{name}-upload", "filename"),
         prevent_initial_call=True,
@@ -87,20 +97,33 @@ def register_picker(app: Any, service: Service, name: str, section: str, *, mult
         State("uploads", "data"),
         prevent_initial_call=True,
     )
-    def arrived(sent: Any, value: Any, uploads: list[dict[str, str]] | None) -> Any:
+    def arrived(sent: Any, value: Any, uploads: Any) -> Any:
         if not isinstance(sent, dict):
             raise PreventUpdate
-        from .uploads import decode, receive
-
         try:
-            kept = receive(service.library, section, str(sent.get("name", "")), decode(str(sent.get("contents", ""))))
+            return taken(service, section, sent, (value or []) if multi else None, visitors(uploads))
         except EffsimError as error:
-            shown = parts.error(service.library.readable(str(error)))
-            return no_update, no_update, shown, no_update
-        held = [u for u in (uploads or []) if u.get("token") != kept.token][-_MOST:]
-        held = [{"token": kept.token, "section": section, "label": kept.label}, *held]
-        chosen = [*(value or []), kept.token] if multi else kept.token
-        return options(service, section, held), chosen, f"{kept.label} is in the list", held
+            return no_update, no_update, parts.error(service.library.readable(str(error))), no_update
+
+
+def taken(
+    service: Service, section: str, sent: dict[str, Any], chosen: object, uploads: Uploads
+) -> tuple[list[dict[str, str]], str | list[str], str, list[dict[str, str]]]:
+    """Keep a file that was sent: the options, the choice (added to a list that is *chosen* from), what to say, and
+    the visitor's uploads.
+
+    Raises:
+        EffsimError: the file is refused.
+    """
+    from .uploads import decode, receive
+
+    kept = receive(service.library, section, str(sent.get("name", "")), decode(str(sent.get("contents", ""))))
+    mine = {"token": kept.token, "section": section, "label": kept.label}
+    held = [mine, *(u for u in uploads if u["token"] != kept.token)][:_MOST]
+    value: str | list[str] = kept.token
+    if isinstance(chosen, list):
+        value = [*(c for c in chosen if isinstance(c, str) and c != kept.token), kept.token]
+    return options(service, section, held), value, f"{kept.label} is in the list", held
 
 
 LIMIT_BYTES: Final = MAX_BYTES

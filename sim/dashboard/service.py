@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from .. import _api
@@ -15,11 +15,13 @@ from ..report.result import RunResult
 from ..spec.confine import confined
 from .jobs import Jobs
 from .library import Library
-from .view import View
+from .view import View, assignments
 
 ENGINES: Final = ("events", "analytic", "roofline")
 START: Final = {"hardware": "gpu_a100", "workload": "llama70b_decode"}
 """What is shown before anything is chosen."""
+MAX_CHOICE: Final = 200
+"""Characters of a name."""
 MAX_CHANGES: Final = 64
 """Assignments of one request."""
 _KEPT: Final = 256
@@ -27,26 +29,40 @@ _T = TypeVar("_T")
 
 
 class Memo:
-    """The newest answers by what was asked."""
+    """The newest answers by what was asked. Who asks for what somebody else is making waits for that."""
 
     def __init__(self, most: int = _KEPT) -> None:
         self._most = most
         self._held: OrderedDict[Any, Any] = OrderedDict()
+        self._gates: dict[Any, threading.RLock] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Any, make: Callable[[], _T]) -> _T:
         """The answer of *key*, made if it is not held. Errors are not held."""
         with self._lock:
             if key in self._held:
-                self._held.move_to_end(key)
-                found: _T = self._held[key]
-                return found
-        made = make()
-        with self._lock:
-            self._held[key] = made
-            while len(self._held) > self._most:
-                self._held.popitem(last=False)
+                known: _T = self._found(key)
+                return known
+            gate = self._gates.setdefault(key, threading.RLock())
+        with gate:
+            with self._lock:
+                if key in self._held:  # made while this waited
+                    meanwhile: _T = self._found(key)
+                    return meanwhile
+            try:
+                made = make()
+                with self._lock:
+                    self._held[key] = made
+                    while len(self._held) > self._most:
+                        self._held.popitem(last=False)
+            finally:
+                with self._lock:
+                    self._gates.pop(key, None)
         return made
+
+    def _found(self, key: Any) -> Any:
+        self._held.move_to_end(key)
+        return self._held[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +84,18 @@ class Asked:
             view.many("set"),
         )
 
+    @classmethod
+    def given(cls, hardware: object, workload: object, engine: object, changes: object) -> Asked:
+        """What a form says; whatever a request holds in its place is an error, not a surprise.
+
+        Raises:
+            DataError: no text where text is due, or too much of it.
+        """
+        for name, value in (("hardware", hardware), ("workload", workload), ("reading", engine)):
+            if not isinstance(value, str) or len(value) > MAX_CHOICE:
+                raise DataError(f"no {name} is chosen")
+        return cls(str(hardware), str(workload), str(engine), assignments(changes))
+
     @property
     def view(self) -> View:
         """The fields of the address."""
@@ -82,6 +110,15 @@ class Service:
     jobs: Jobs = field(default_factory=Jobs)
     memo: Memo = field(default_factory=Memo)
 
+    def __post_init__(self) -> None:
+        """Messages of long work name uploads as their senders do."""
+        self.jobs.readable = self.library.readable
+
+    def close(self) -> None:
+        """End all work, and forget what was uploaded."""
+        self.jobs.close()
+        self.library.close()
+
     def run(self, asked: Asked, *, sensitivity: bool = True) -> RunResult:
         """As :func:`effsim.run` with the same files.
 
@@ -94,13 +131,14 @@ class Service:
         """The run with its machine and program."""
 
         def ask() -> _api.FullRun:
-            return _api.run_full(
+            full = _api.run_full(
                 self.library.argument("hardware", asked.hardware),
                 self.library.argument("workloads", asked.workload),
                 engine=asked.engine,
                 set=asked.changes,
                 sensitivity=sensitivity,
             )
+            return replace(full, result=self._named(full.result))
 
         return self.ask(("run", asked, sensitivity), ask, asked.changes)
 
@@ -124,6 +162,12 @@ class Service:
             raise DataError(f"{len(changes)} changes; at most {MAX_CHANGES} at a time")
         with self.confined():
             return self.memo.get(key, make)
+
+    def _named(self, result: RunResult) -> RunResult:
+        """A result whose sentences name uploads as their senders do."""
+        said = self.library.readable
+        assumptions = tuple(replace(a, source=said(a.source)) for a in result.assumptions)
+        return replace(result, assumptions=assumptions, notes=tuple(said(note) for note in result.notes))
 
     @contextmanager
     def confined(self) -> Iterator[None]:

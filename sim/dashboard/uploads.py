@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import yaml
 
 from .. import _api
-from ..errors import DataError
+from ..devices.registry import load_machine
+from ..errors import DataError, EffsimError
 from ..importers.huggingface import load_architecture
+from ..spec.build import build
+from ..spec.catalogue import load_document
 from ..spec.confine import confined
+from ..spec.fields import SpecModel
+from ..spec.plan import PlanSpec
+from ..spec.study import StudySpec
 from ..spec.yaml_loader import MAX_BYTES, load_yaml_text
 from .library import MAX_TABLE_BYTES, Library, Upload, clean_label
 
 KINDS: Final = {"workload": "workloads", "study": "studies", "plan": "plans"}
 """Section of each ``kind:`` of file; every other kind that is chosen from is hardware."""
 TITLES: Final = {"hardware": "a hardware file", "workloads": "a workload", "studies": "a study", "plans": "a plan"}
+_ROOTS: Final = {"studies": "study", "plans": "plan"}
+_SPECS: Final[Mapping[str, type[SpecModel]]] = {"studies": StudySpec, "plans": PlanSpec}
 SHAPE: Final = {"task": "decode", "batch": 1, "prompt": 2048, "generate": 128}
 """What is asked of an uploaded model until the visitor changes it."""
 
@@ -43,7 +53,7 @@ def receive(library: Library, section: str, name: str, content: bytes) -> Upload
     A model (a Hugging Face ``config.json``, or ``kind: architecture``) becomes a workload that runs it.
 
     Raises:
-        DataError, SpecError: it is not a valid file of *section*, with the position of what is wrong.
+        DataError, SpecError: it is not a valid file of *section*, with the position of what is wrong in it.
     """
     label = clean_label(name)
     if len(content) > MAX_BYTES:
@@ -52,28 +62,49 @@ def receive(library: Library, section: str, name: str, content: bytes) -> Upload
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{label}: not UTF-8 text; expected YAML or a Hugging Face config.json") from None
-    kind = None if label.lower().endswith(".json") else load_yaml_text(text, label).data.get("kind")
-    if section == "workloads" and kind in (None, "architecture"):
+    json = label.lower().endswith(".json")
+    kind = None if json else load_yaml_text(text, label).data.get("kind")
+    if section == "workloads" and (json or kind == "architecture"):
         model = _checked(library, "models", label, content)
         name = f"{label.rsplit('.', 1)[0]} decode"
         shape = {"kind": "workload", "name": name, "model": model.path.name} | SHAPE
-        return _checked(library, section, name, yaml.safe_dump(shape, sort_keys=False).encode())
-    found = KINDS.get(kind, "hardware") if isinstance(kind, str) else "hardware"
-    if found != section:
-        raise DataError(f"{label}: this is {TITLES[found]} (kind: {str(kind)[:40]}); expected {TITLES[section]}")
+        return _checked(library, section, name, yaml.safe_dump(shape, sort_keys=False).encode(), (model.token,))
+    if json:
+        raise DataError(f"{label}: JSON is read for models only; expected {TITLES[section]} as YAML")
     return _checked(library, section, label, text.encode())
 
 
-def _checked(library: Library, section: str, label: str, content: bytes) -> Upload:
+def _checked(library: Library, section: str, label: str, content: bytes, needs: tuple[str, ...] = ()) -> Upload:
     """Keep a file that passes the check that files on disk pass."""
-    kept = library.add(section, label, content)
+    checking = Path()
     try:
-        with confined(library.folder):
-            if section == "models":
-                load_architecture(str(kept.path))
-            else:
-                _api.check_file(str(kept.path))
-    except BaseException:
-        library.discard(kept.token)
-        raise
-    return kept
+        with library.candidate(section, label, content, needs) as (made, checking), confined(library.folder):
+            _check(section, str(checking))
+    except EffsimError as error:
+        message = str(error).replace(checking.name, label) if checking.name else str(error)
+        raise DataError(library.readable(message)) from error
+    return made
+
+
+def _check(section: str, file: str) -> None:
+    """Read a file of a section as the public functions do.
+
+    Raises:
+        EffsimError: it is wrong, or of another section.
+    """
+    if section == "models":
+        load_architecture(file)
+        return
+    document = load_document(section, file)
+    kind = document.data.get("kind")
+    found = KINDS.get(kind, "hardware") if isinstance(kind, str) else section
+    if found != section:
+        raise DataError(
+            f"{Path(file).name}: this is {TITLES[found]} (kind: {str(kind)[:40]}); expected {TITLES[section]}"
+        )
+    if section in _SPECS:
+        build(_SPECS[section], document, root=_ROOTS[section])
+    elif section == "workloads":
+        _api.open_workload(file)
+    else:
+        load_machine(file)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
+
+from ..errors import DataError
 
 MAX_QUERY: Final = 16_384
 """Characters of a query that are looked at; more is no view of ours."""
@@ -23,9 +26,9 @@ class View:
     fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, query: str | None) -> View:
+    def parse(cls, query: object) -> View:
         """The view of a query; one that is too long or malformed is the empty view."""
-        if not query or len(query) > MAX_QUERY:
+        if not isinstance(query, str) or not query or len(query) > MAX_QUERY:
             return cls()
         try:
             pairs = parse_qsl(query.removeprefix("?"), max_num_fields=MAX_FIELDS, errors="replace")
@@ -50,11 +53,12 @@ class View:
         return self.fields.get(name, ())
 
     def number(self, name: str, default: float) -> float:
-        """The value of a field as a number; *default* where it is none."""
+        """The value of a field as a finite number; *default* where it is none."""
         try:
-            return float(self.one(name))
+            found = float(self.one(name))
         except ValueError:
             return default
+        return found if math.isfinite(found) else default
 
     def with_fields(self, **fields: str | Iterable[str] | None) -> View:
         """This view with other values; None and empty values remove a field."""
@@ -73,18 +77,27 @@ class View:
         return f"?{urlencode(pairs)}" if pairs else ""
 
 
-def assignments(text: str | None) -> tuple[str, ...]:
+def assignments(text: object) -> tuple[str, ...]:
     """The ``path=value`` parts of a line; a part in brackets or quotes may hold spaces.
 
     >>> assignments("workload.batch=8  hardware.memory.bandwidth='4 TB/s'")
     ('workload.batch=8', 'hardware.memory.bandwidth=4 TB/s')
+
+    Raises:
+        DataError: no text, or longer than an address can be.
     """
     import shlex
 
+    if text is None:
+        return ()
+    if not isinstance(text, str):
+        raise DataError("the changes are a line of path=value")
+    if len(text) > MAX_QUERY:
+        raise DataError(f"the changes have {len(text):,} characters; at most {MAX_QUERY:,}")
     try:
-        return tuple(shlex.split(text or ""))
+        return tuple(shlex.split(text))
     except ValueError:  # an open quote: the parts as they stand, for the error to name one
-        return tuple((text or "").split())
+        return tuple(text.split())
 
 
 def assignment_line(changes: Iterable[str]) -> str:

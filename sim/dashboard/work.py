@@ -50,6 +50,7 @@ WORK: Final[Mapping[str, Callable[[Mapping[str, Any], Progress], Any]]] = {
 def work(pipe: Connection, kind: str, arguments: Mapping[str, Any]) -> None:
     """Do a piece of work and send ``("progress", done, total)``, then ``("done", result)`` or ``("failed", why)``."""
     _be_modest()
+    _follow_parent()
     try:
         with confined(Path(arguments["root"])):
             result = WORK[kind](arguments, lambda items: _counted(items, pipe))
@@ -60,6 +61,26 @@ def work(pipe: Connection, kind: str, arguments: Mapping[str, Any]) -> None:
         pipe.send(("failed", "out of memory; ask for less"))
     except BrokenPipeError:
         pass  # nobody listens any more
+
+
+def _follow_parent() -> None:
+    """End with the server, however that ends; an interruption from the keyboard is the server's to hear."""
+    import signal
+    import threading
+    from multiprocessing import parent_process
+    from multiprocessing.connection import wait
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _counted(items: Any, pipe: Connection) -> Iterator[Any]:

@@ -16,6 +16,25 @@
     return 'Theme: ' + name;
   }
 
+  /* The clipboard of a page that is not this machine's own needs the old way. */
+  function copy(text) {
+    if (navigator.clipboard) { return navigator.clipboard.writeText(text); }
+    var area = document.createElement('textarea');
+    area.value = text;
+    area.style.position = 'fixed';
+    area.style.opacity = '0';
+    document.body.appendChild(area);
+    area.select();
+    var done = document.execCommand('copy');
+    area.remove();
+    return done ? Promise.resolve() : Promise.reject(new Error('copy'));
+  }
+
+  function tell(text) {
+    window.dash_clientside.set_props('share', {children: text});
+    setTimeout(function () { window.dash_clientside.set_props('share', {children: 'Copy link'}); }, 1500);
+  }
+
   function size(contents) {
     var comma = contents.indexOf(',');
     return Math.floor((contents.length - comma - 1) * 3 / 4);
@@ -27,7 +46,7 @@
         if (data && data.path === window.location.pathname) {
           window.history.replaceState(window.history.state, '', data.path + data.query);
         }
-        return none();
+        return [none(), null];  // a new answer: what went wrong before is over
       },
       menu: function (path, data) {
         var query = new URLSearchParams(data && data.path === path ? data.query : window.location.search);
@@ -36,9 +55,10 @@
         var tail = kept.toString();
         document.querySelectorAll('header nav a').forEach(function (anchor) {
           var here = anchor.pathname;
+          var target = tail && PAGES_WITH_SHARED.indexOf(here) >= 0 && PAGES_WITH_SHARED.indexOf(path) >= 0;
+          anchor.setAttribute('href', here + (target ? '?' + tail : ''));  // also for a new tab
           if (here === path) { anchor.setAttribute('aria-current', 'page'); } else { anchor.removeAttribute('aria-current'); }
         });
-        window.effsimShared = tail;
         return none();
       },
       theme: function (clicks) {
@@ -46,22 +66,20 @@
         return setTheme(clicks ? THEMES[(THEMES.indexOf(now) + 1) % THEMES.length] : now);
       },
       share: function () {
-        var text = window.location.href;
-        if (navigator.clipboard) { navigator.clipboard.writeText(text).catch(function () {}); }
-        setTimeout(function () {
-          var button = document.getElementById('share');
-          if (button) { button.textContent = 'Copy link'; }
-        }, 1500);
-        return 'Copied';
+        copy(window.location.href).then(function () { tell('Copied'); }, function () {
+          tell('Copy it from the address bar');
+        });
+        return none();
       },
       sent: function (contents, name) {
-        if (!contents) { return [none(), none()]; }
+        if (!contents) { return [none(), none(), none()]; }
         var limit = /\.(parquet|pq)$/i.test(name || '') ? TABLE_LIMIT : LIMIT;
         if (size(contents) > limit) {
           var mib = (size(contents) / 1048576).toFixed(1);
-          return [none(), (name || 'the file') + ': ' + mib + ' MiB; at most ' + limit / 1048576 + ' MiB'];
+          return [none(), (name || 'the file') + ': ' + mib + ' MiB; at most ' + limit / 1048576 + ' MiB', null];
         }
-        return [{name: name, contents: contents}, 'checking…'];
+        /* What was sent is forgotten, and has a time: the same file can be sent again. */
+        return [{name: name, contents: contents, at: Date.now()}, 'checking…', null];
       },
       same: function (value) { return value; }
     }
@@ -70,12 +88,10 @@
   /* Menu links take hardware, workload and changes along. */
   document.addEventListener('click', function (event) {
     var anchor = event.target.closest && event.target.closest('header nav a');
-    if (!anchor || !window.effsimShared) { return; }
-    if (PAGES_WITH_SHARED.indexOf(anchor.pathname) < 0 || event.ctrlKey || event.metaKey || event.shiftKey) { return; }
-    if (PAGES_WITH_SHARED.indexOf(window.location.pathname) < 0) { return; }
+    if (!anchor || event.ctrlKey || event.metaKey || event.shiftKey || event.button) { return; }
     event.preventDefault();
     event.stopPropagation();
-    window.history.pushState({}, '', anchor.pathname + '?' + window.effsimShared);
+    window.history.pushState({}, '', anchor.pathname + anchor.search);
     window.dispatchEvent(new CustomEvent('_dashprivate_pushstate'));
     window.scrollTo(0, 0);
   }, true);
