@@ -26,10 +26,13 @@ PALETTE: Final = (
 """Okabe and Ito (2008), and neighbours."""
 SCALE: Final = "Viridis"
 MOST_TICKS: Final = 24
+HEIGHTS: Final = {"scatter": 520, "parallel": 420, "heat": 480}
+"""Pixels of figures that change while they stand."""
 _BINS: Final = 16
 _MOST_TEXT: Final = 120
 _TICKS: Final = 5
-_BAR_PX: Final = 26
+_FEW_DECADES: Final = 2.5
+_BAR_PX: Final = 18
 _LONG: Final = 28
 Figure = dict[str, Any]
 
@@ -51,6 +54,15 @@ def _e(text: str) -> str:
     return escape(words.plain(text))
 
 
+def number(value: float) -> str:
+    """Three digits, without an exponent where it can be helped.
+
+    >>> number(2310.4), number(0.91234), number(3.2e12)
+    ('2,310', '0.912', '3.2e+12')
+    """
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
 def _short(text: str) -> str:
     return _e(text if len(text) <= _LONG else f"…{text[-_LONG + 1 :]}")
 
@@ -61,7 +73,9 @@ def _short(text: str) -> str:
 def scatter(points: Points, controls: Controls, chosen: Chosen) -> Figure:
     """Two columns against each other, coloured by a third; the Pareto front on top."""
     x, y = points.columns[controls.x], points.columns[controls.y]
-    out = _frame(520, dragmode="zoom", hovermode="closest", uirevision=f"{x.name} {y.name} {controls.log}")
+    out = _frame(
+        HEIGHTS["scatter"], dragmode="zoom", hovermode="closest", uirevision=f"{x.name} {y.name} {controls.log}"
+    )
     groups = places(points)
     names = ("within the constraints", "outside the constraints") if len(groups) > 1 else ("points",)
     selected = chosen.mask(points) if chosen.source else None
@@ -74,9 +88,19 @@ def scatter(points: Points, controls: Controls, chosen: Chosen) -> Figure:
         out["data"].append(trace)
     out["data"].append(_front(points, controls))
     layout = out["layout"]
-    layout["xaxis"] |= {"title": {"text": _e(x.title)}, "type": "log" if "x" in controls.log else "linear"}
-    layout["yaxis"] |= {"title": {"text": _e(y.title)}, "type": "log" if "y" in controls.log else "linear"}
+    layout["xaxis"] |= _axis(x, points, "x" in controls.log)
+    layout["yaxis"] |= _axis(y, points, "y" in controls.log)
     layout["margin"] |= {"l": 56, "b": 52, "t": 64}
+    return out
+
+
+def _axis(column: Column, points: Points, log: bool) -> Figure:
+    """Title, scale and ticks of an axis."""
+    out: Figure = {"title": {"text": _e(column.title)}, "type": "log" if log else "linear"}
+    known = column.values[points.ok & (column.values > 0.0)]
+    if log and len(known):
+        few = math.log10(float(known.max()) / float(known.min())) < _FEW_DECADES
+        out["dtick"] = "D2" if few else 1
     return out
 
 
@@ -107,11 +131,11 @@ def _trace(points: Points, controls: Controls, members: Any, name: str) -> Figur
     x, y, colour = (points.columns[name] for name in (controls.x, controls.y, controls.colour))
     lines = [f"{_e(c.title)}: %{{{axis}:,.4g}}" for c, axis in ((x, "x"), (y, "y"))]
     third = _e(column_title(colour.name))
-    if colour.words:
+    said = None
+    if colour.words or colour.log:
         said = [_e(colour.text(v)) for v in colour.values[members].tolist()]
         lines.append(f"{third}: %{{text}}")
     else:
-        said = None
         lines.append(f"{_e(colour.title)}: %{{marker.color:,.4g}}")
     out: Figure = {
         "type": "scattergl",
@@ -148,17 +172,14 @@ def _front(points: Points, controls: Controls) -> Figure:
 def _colours(points: Points, name: str, members: Any, *, bar: bool) -> Figure:
     """Marker colours of a column: a scale for numbers, a palette for words."""
     column = points.columns[name]
-    out: Figure = {"color": packed(column.values[members].astype(np.float32)), "showscale": bar}
+    out: Figure = {"color": packed(column.shown[members].astype(np.float32)), "showscale": bar}
     title = {"text": _short(column_title(name)), "side": "right"}
     if not column.words:
-        known = column.values[points.ok]
+        known = column.shown[points.ok]
         low, high = (float(np.nanmin(known)), float(np.nanmax(known))) if len(known) else (0.0, 1.0)
-        return out | {
-            "colorscale": SCALE,
-            "cmin": low,
-            "cmax": high if high > low else low + 1.0,
-            "colorbar": {"title": title | {"text": _short(column.title)}, "thickness": 12, "outlinewidth": 0},
-        }
+        bar_ = {"title": title | {"text": _short(column.title)}, "thickness": 12, "outlinewidth": 0}
+        bar_ |= _log_ticks(low, high) if column.log else {}
+        return out | {"colorscale": SCALE, "cmin": low, "cmax": high if high > low else low + 1.0, "colorbar": bar_}
     count = len(column.words)
     return out | {
         "colorscale": word_scale(column),
@@ -172,6 +193,14 @@ def _colours(points: Points, name: str, members: Any, *, bar: bool) -> Figure:
             "ticktext": [_short(word) for word in column.words[:MOST_TICKS]],
         },
     }
+
+
+def _log_ticks(low: float, high: float) -> Figure:
+    """Ticks of a bar whose colours are of logarithms."""
+    steps = [math.log10(m) + e for e in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
+    at = [v for v in steps if low <= v <= high]
+    at = [v for v in at if v == round(v)] if len(at) > 2 * _TICKS else at
+    return {"tickvals": at, "ticktext": [number(10.0**v) for v in at]}
 
 
 def word_scale(column: Column) -> list[list[Any]]:
@@ -189,10 +218,8 @@ def word_scale(column: Column) -> list[list[Any]]:
 
 def parallel(points: Points, controls: Controls, chosen: Chosen) -> Figure:
     """A line a point, across the axes of the study and its objectives."""
-    names = list(dict.fromkeys([*points.parameters, *points.objectives]))
-    shown = [n for n in names if len(points.drawn) and not np.isnan(points.columns[n].values[points.drawn]).all()]
-    dimensions = [_dimension(points, name, chosen) for name in shown]
-    out = _frame(420, uirevision="")
+    dimensions = [_dimension(points, name, chosen) for name in dimension_names(points)]
+    out = _frame(HEIGHTS["parallel"], uirevision=chosen.revision)
     out["data"].append(
         {
             "type": "parcoords",
@@ -206,8 +233,14 @@ def parallel(points: Points, controls: Controls, chosen: Chosen) -> Figure:
             "unselected": {"line": {"color": "#9aa0a6", "opacity": 0.12}},
         }
     )
-    out["layout"]["margin"] = {"l": 70, "r": 70, "t": 96, "b": 28}
+    out["layout"]["margin"] = {"l": 100, "r": 84, "t": 96, "b": 28}
     return out
+
+
+def dimension_names(points: Points) -> list[str]:
+    """Columns of the parallel coordinates: the axes and the objectives that are known somewhere."""
+    names = dict.fromkeys([*points.parameters, *points.objectives])
+    return [n for n in names if len(points.drawn) and not np.isnan(points.columns[n].values[points.drawn]).all()]
 
 
 def _dimension(points: Points, name: str, chosen: Chosen) -> Figure:
@@ -231,16 +264,12 @@ def _dimension(points: Points, name: str, chosen: Chosen) -> Figure:
         }
     else:
         at = np.unique(known) if len(np.unique(known)) <= 2 * _TICKS else np.linspace(low, high, _TICKS)
-        out |= {"tickvals": at.tolist(), "ticktext": [_tick(10.0**v if column.log else v) for v in at.tolist()]}
+        out |= {"tickvals": at.tolist(), "ticktext": [number(10.0**v if column.log else v) for v in at.tolist()]}
     if len(known) < len(shown):
         out["tickvals"] = [low - 0.08 * (high - low), *out["tickvals"]]
         out["ticktext"] = ["unknown", *out["ticktext"]]
     pairs = chosen.ranges.get(name)
     return out | ({"constraintrange": [[*pair] for pair in pairs]} if pairs else {})
-
-
-def _tick(value: float) -> str:
-    return f"{value:,.3g}" if abs(value) < 1e6 else f"{value:.3g}"
 
 
 def lines(points: Points, controls: Controls, chosen: Chosen) -> Figure:
@@ -271,27 +300,32 @@ def heat(points: Points, controls: Controls, mask: Any) -> Figure:
         values = summarised(z.values[members], cell, size, controls.how, points.goal(z.name))
     shape = (len(y_names), len(x_names))
     what = "points" if controls.how == "count" else f"{controls.how} {_e(z.title)}"
-    titles = [f"{_e(x.title)}: %{{x}}", f"{_e(y.title)}: %{{y}}", f"{what}: %{{z:,.4g}}", "%{customdata} points"]
-    smaller = controls.how != "count" and points.goal(z.name) == "min"
-    out = _frame(max(340, 120 + 26 * shape[0]))
+    titles = [f"{_e(x.title)}: %{{x}}", f"{_e(y.title)}: %{{y}}", f"{what}: %{{text}}", "%{customdata} points"]
+    log = z.log and controls.how != "count"
+    bar = {"thickness": 12, "outlinewidth": 0, "title": {"text": _short(what), "side": "right"}}
+    if log and counts.any():
+        bar |= _log_ticks(float(np.nanmin(np.log10(values))), float(np.nanmax(np.log10(values))))
+    drawn = (np.log10(values) if log else values).reshape(shape).tolist()
+    out = _frame(HEIGHTS["heat"])
     out["data"].append(
         {
             "type": "heatmap",
             "x": x_names,
             "y": y_names,
-            "z": [[None if math.isnan(v) else v for v in row] for row in values.reshape(shape).tolist()],
+            "z": [[None if math.isnan(v) else v for v in row] for row in drawn],
+            "text": [["" if math.isnan(v) else number(v) for v in row] for row in values.reshape(shape).tolist()],
             "customdata": counts.reshape(shape).tolist(),
             "colorscale": SCALE,
-            "reversescale": smaller,
+            "reversescale": controls.how != "count" and points.goal(z.name) == "min",
             "hoverongaps": False,
             "hovertemplate": "<br>".join(titles) + "<extra></extra>",
             "xgap": 1,
             "ygap": 1,
-            "colorbar": {"thickness": 12, "outlinewidth": 0, "title": {"text": _short(what), "side": "right"}},
+            "colorbar": bar,
         }
     )
     if size <= _MOST_TEXT:
-        out["data"][0] |= {"texttemplate": "%{z:.3~g}", "textfont": {"size": 11}}
+        out["data"][0] |= {"texttemplate": "%{text}", "textfont": {"size": 11}}
     for axis, column in (("xaxis", x), ("yaxis", y)):
         out["layout"][axis] |= {"title": {"text": _e(column.title)}, "type": "category", "showgrid": False}
     out["layout"]["margin"] |= {"l": 70, "b": 64, "t": 20}
@@ -306,15 +340,24 @@ def cells_of(column: Column, ok: Any) -> tuple[Any, list[str]]:
     distinct = np.unique(values[known])
     if column.words or len(distinct) <= MOST_TICKS:
         codes[known] = np.searchsorted(distinct, values[known])
-        names = [column.words[int(v)] if column.words else f"{v:,.6g}" for v in distinct.tolist()]
-        unique = names if len({*names}) == len(names) else [repr(v) for v in distinct.tolist()]
-        return codes, [_short(name) for name in unique]
+        if column.words:
+            return codes, _distinct([[_short(w), _e(w)] for w in (column.words[int(v)] for v in distinct.tolist())])
+        return codes, _distinct([[f"{v:,.6g}", repr(v)] for v in distinct.tolist()])
     shown = column.shown
     low, high = float(shown[known].min()), float(shown[known].max())
     codes[known] = np.minimum(((shown[known] - low) / (high - low) * _BINS).astype(np.int64), _BINS - 1)
     edges = np.linspace(low, high, _BINS + 1)
     ends = 10.0**edges if column.log else edges
-    return codes, [f"{a:,.4g} – {b:,.4g}" for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
+    pairs = list(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
+    return codes, _distinct([[f"{number(a)} – {number(b)}", f"{a!r} – {b!r}"] for a, b in pairs])
+
+
+def _distinct(spellings: list[list[str]]) -> list[str]:
+    """A name a cell, the shortest spelling in which they all differ: equal names would become one cell."""
+    for names in zip(*spellings, strict=True):
+        if len({*names}) == len(names):
+            return list(names)
+    return [f"{names[0]} ({at})" for at, names in enumerate(spellings, start=1)]
 
 
 def summarised(values: Any, cell: Any, size: int, how: str, goal: str) -> Any:

@@ -21,6 +21,7 @@ from .sweep_view import HOW, Chosen, Controls
 
 MOST_ROWS: Final = 100
 MOST_REASONS: Final = 20
+FEW_REASONS: Final = 5
 EXPORTS: Final = {
     "parquet": "Points (Parquet)",
     "csv": "Points (CSV)",
@@ -28,8 +29,8 @@ EXPORTS: Final = {
     "html": "Report (HTML)",
 }
 EXAMPLES: Final = {
-    "llama70b_serving_choices": "Batch, GPUs and types for Llama-3-70B: 60 points, a second",
-    "gpu_what_if": "Bandwidth and clock of a GPU that does not exist yet: 1,024 points, some seconds",
+    "llama70b_serving_choices": "Batch, GPUs and types for Llama-3-70B: 60 points",
+    "gpu_what_if": "Bandwidth and clock of a GPU that does not exist yet: 1,024 points",
 }
 """Bundled studies to start with, and what they are."""
 _SHOWN_VALUES: Final = 8
@@ -161,8 +162,10 @@ def _toolbar(points: Points) -> Any:
 
 
 def _graph(name: str, figure: Any, label: str) -> Any:
-    graph = dcc.Graph(id=name, figure=figure, config=_GRAPH, responsive=True)
-    return html.Div(graph, className="figure", role="group", **{"aria-label": label})
+    # A height of its own: a responsive figure that is drawn anew would otherwise take what its frame then has.
+    style = {"height": f"{figure['layout']['height']}px"}
+    graph = dcc.Graph(id=name, figure=figure, config=_GRAPH, responsive=True, style=style)
+    return html.Div(graph, className="figure sweep-figure", role="group", **{"aria-label": label})
 
 
 def _named(names: Iterable[str]) -> list[dict[str, str]]:
@@ -333,4 +336,8 @@ def failed(points: Points) -> Any:
     listed = [((f"{n:,}", n), status, words.plain(message)) for (status, message), n in found[:MOST_REASONS]]
     more = f"the {MOST_REASONS} most frequent of {len(found):,} reasons" if len(found) > MOST_REASONS else ""
     heads = [("Points", "n"), ("Status", ""), ("Why", "")]
-    return parts.section("Points without numbers", parts.table(heads, listed, name="sweep-failed", caption=more))
+    total = len(points.ok) - int(points.ok.sum())
+    summary = html.Summary(f"{total:,} points, and why")
+    table = parts.table(heads, listed, name="sweep-failed", caption=more)
+    few = len(listed) <= FEW_REASONS
+    return parts.section("Points without numbers", html.Details([summary, table], open=few))

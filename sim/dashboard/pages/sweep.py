@@ -163,6 +163,8 @@ def selected(service: Service, points: Points, controls: Controls, chosen: Chose
     lines: Any = Patch()
     lines["data"][0]["line"] = sweep_figures.lines(points, controls, chosen)
     if chosen.source != "parallel":
+        for at in range(len(sweep_figures.dimension_names(points))):
+            lines["data"][0]["dimensions"][at]["constraintrange"] = None
         lines["layout"]["uirevision"] = chosen.revision
     words = sweep_parts.selected_words(points, chosen)
     return heat, sweep_parts.selection(service, points, chosen), words, marks, lines
