@@ -64,8 +64,8 @@ class Library:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def names(self, section: str) -> list[str]:
-        """Bundled names of a section."""
-        return names(section)
+        """Bundled names of a section; no tables are bundled."""
+        return [] if section == "tables" else names(section)
 
     def upload(self, token: str) -> Upload | None:
         """The upload of a token, or None; looking at it makes it, and what it needs, the newest."""

@@ -22,6 +22,7 @@ _ACCEPT: Final = {
     "workloads": ".yaml,.yml,.json",
     "studies": ".yaml,.yml",
     "plans": ".yaml,.yml",
+    "tables": ".parquet",
 }
 
 
@@ -49,6 +50,7 @@ def picker(
     uploads: Uploads,
     *,
     multi: bool = False,
+    clearable: bool = False,
 ) -> Any:
     """A list with an upload below it. ``{name}`` is the list; register its upload with :func:`register_picker`."""
     offered = options(service, section, uploads)
@@ -67,7 +69,7 @@ def picker(
     return html.Div(
         [
             html.Label(title, htmlFor=name),
-            dcc.Dropdown(offered, value, id=name, clearable=multi, multi=multi, searchable=True),
+            dcc.Dropdown(offered, value or None, id=name, clearable=multi or clearable, multi=multi, searchable=True),
             html.Div([upload, html.Span(id=f"{name}-said", className="said", role="status")], className="upload-row"),
             dcc.Store(id=f"{name}-sent"),
         ],

@@ -56,6 +56,10 @@ def receive(library: Library, section: str, name: str, content: bytes) -> Upload
         DataError, SpecError: it is not a valid file of *section*, with the position of what is wrong in it.
     """
     label = clean_label(name)
+    if section == "tables":
+        from .sweep_tables import receive_table
+
+        return receive_table(library, label, content)
     if len(content) > MAX_BYTES:
         raise DataError(f"{label}: {len(content) / 2**20:.1f} MiB; YAML and JSON have at most 1 MiB")
     try:

@@ -12,7 +12,7 @@ from . import words
 from .figures import base_figure
 from .files import atomic_write_text
 from .page import Figures, document
-from .sweep_words import cell, column_title, counted, shown_columns
+from .sweep_words import cell, column_title, counted, failures, shown_columns
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -128,13 +128,9 @@ def _table(result: SweepResult, rows: Sequence[dict[str, Any]]) -> str:
 
 def _failures(result: SweepResult) -> str:
     """Points without numbers, by what was said, most frequent first."""
-    said: dict[tuple[str, str], int] = {}
-    for status, message in zip(result.table["status"].to_pylist(), result.table["message"].to_pylist(), strict=True):
-        if status != "ok":
-            said[status, message] = said.get((status, message), 0) + 1
-    if not said:
+    rows = failures(result)[:20]
+    if not rows:
         return ""
-    rows = sorted(said.items(), key=lambda item: (-item[1], item[0]))[:20]
     lines = "".join(f"<tr><td>{n}</td><td>{_e(s)}</td><td>{_e(m)}</td></tr>" for (s, m), n in rows)
     head = "<tr><th>points</th><th>status</th><th>why</th></tr>"
     return f"<h2>Points without numbers</h2><table><thead>{head}</thead><tbody>{lines}</tbody></table>"

@@ -24,6 +24,15 @@ def shown_columns(result: SweepResult) -> list[str]:
     return [*dict.fromkeys(names), "bound"]
 
 
+def failures(result: SweepResult) -> list[tuple[tuple[str, str], int]]:
+    """Status and message of points without numbers, with how many there are of each; the most frequent first."""
+    said: dict[tuple[str, str], int] = {}
+    for status, message in zip(result.table["status"].to_pylist(), result.table["message"].to_pylist(), strict=True):
+        if status != "ok":
+            said[status, str(message)] = said.get((status, str(message)), 0) + 1
+    return sorted(said.items(), key=lambda item: (-item[1], item[0]))
+
+
 def column_title(name: str) -> str:
     """A heading: parameters by what tells them apart."""
     for prefix in ("hardware.device.", "hardware.", "workload.", "engine."):

@@ -12,12 +12,16 @@ from typing import Any, Final
 
 from ...errors import DataError, SpecError
 from ...spec.study import METRICS, TEXTS, StudySpec
+from ...version import VERSION
 from .sampling import choice
 
 MANIFEST: Final = "manifest.json"
 RESULT: Final = "points.parquet"
 PARTS: Final = "parts"
 FORMAT: Final = "effsim/sweep-parts@1"
+MARK: Final = b"effsim"
+"""Key in the metadata of ``points.parquet`` under which it says which study it is of, as JSON."""
+POINTS_FORMAT: Final = "effsim/sweep-points@1"
 _PART: Final = re.compile(r"part-(\d{9})-(\d{9})\.parquet")
 
 
@@ -56,6 +60,21 @@ def _type(pa: Any, parameter: Any) -> Any:
     return pa.float64() if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values) else pa.string()
 
 
+def finished(folder: Path) -> int:
+    """Points in the parts that *folder* holds; 0 where there is no sweep."""
+    try:
+        found = [_PART.fullmatch(path.name) for path in (folder / PARTS).iterdir()]
+    except OSError:
+        return 0
+    return sum(int(m[2]) - int(m[1]) for m in found if m is not None)
+
+
+def marked(study: StudySpec, seed: int) -> dict[bytes, bytes]:
+    """Metadata of a table of points: the study as it was read, its seed, the version that evaluated it."""
+    mark = {"format": POINTS_FORMAT, "version": VERSION, "seed": seed, "study": study.model_dump(mode="json")}
+    return {MARK: json.dumps(mark, sort_keys=True).encode()}
+
+
 class Store:
     """The folder of one sweep.
 
@@ -72,7 +91,7 @@ class Store:
 
     def __init__(self, folder: Path, study: StudySpec, digest: str, *, fresh: bool) -> None:
         arrow()
-        self.folder, self._schema = folder, schema(study)
+        self.folder, self._schema, self._study = folder, schema(study), study
         self._parts = folder / PARTS
         try:
             if fresh:
@@ -131,11 +150,12 @@ class Store:
         rows: list[dict[str, Any]] = self._read(path).to_pylist()
         return rows
 
-    def table(self) -> Any:
-        """All parts in the order of their points, as an Arrow table; also written as one file."""
+    def table(self, seed: int) -> Any:
+        """All parts in the order of their points, as an Arrow table; also written as one file that names its study."""
         pa = arrow()
         parts = [self._read(self._parts / f"part-{a:09d}-{b:09d}.parquet") for a, b in sorted(self.done())]
         table = pa.concat_tables(parts).combine_chunks()
+        table = table.replace_schema_metadata(marked(self._study, seed))
         self._put(table, self.folder / RESULT)
         return table
 

@@ -102,7 +102,7 @@ def sweep(
         _adaptive(study, seed, store, job, processes, scheduler, progress)
     else:
         _fixed(study, seed, store, job, processes, scheduler, progress)
-    return findings(study, seed, out, store.table())
+    return findings(study, seed, out, store.table(seed))
 
 
 def _check(study: StudySpec, document: Document, folder: str) -> None:
