@@ -1,24 +1,381 @@
-"""What-if."""
+"""What-if: any parameter of either file moved, against a pinned baseline, with the difference and its cause."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, Final
 
-from dash import html
+from dash import ALL, Input, Output, State, ctx, dcc, html, no_update
+from dash.exceptions import PreventUpdate
 
+from ... import _api
+from ...devices.registry import load_machine
+from ...errors import EffsimError
+from .. import controls, exports, parts, what_if_report
 from ..app import Page
-from ..pickers import Uploads
-from ..service import Service
+from ..parameters import NOTHING, Parameter, Tree, path_of, tree, with_change
+from ..pickers import Uploads, picker, register_picker
+from ..service import ENGINES, MAX_CHANGES, START, Asked, Service
 from ..view import View
+
+READING: Final = "analytic"
+"""What answers while a slider moves; the others are a choice away."""
+_DEGREES: Final = "workload.parallelism"
+_FIRST_GROUP: Final = "memory"
+_MAX_TEXT: Final = 2000
+_KINDS: Final = ("what-slider", "what-text", "what-choice")
+_BUTTONS: Final = ("what-reset", "what-pin-now", "what-unpin")
+_ADVICE: Final = "Undo it in the list of changes, or give another value; the last answer stays below, in grey."
+_NOT_YET: Final = "There is no answer yet. Undo the change that the message names, or choose other files."
+
+
+def asked_of(view: View) -> Asked:
+    """The run that a view asks for; the reading is the quick one where it does not say."""
+    hardware, workload = view.one("hardware", START["hardware"]), view.one("workload", START["workload"])
+    return Asked(hardware, workload, view.one("engine", READING), view.many("set"))
 
 
 def layout(service: Service, view: View, uploads: Uploads) -> Any:
     """The page for a view."""
-    return [html.H1("What-if")]
+    asked = asked_of(view)
+    form = html.Div(
+        [
+            picker(service, "what-hardware", "hardware", "Hardware", asked.hardware, uploads),
+            picker(service, "what-workload", "workloads", "Workload", asked.workload, uploads),
+            parts.choice("what-engine", "Reading", list(ENGINES), asked.engine),
+        ],
+        className="form",
+    )
+    search = dcc.Input(
+        id="what-search",
+        type="text",
+        value=view.one("find"),
+        debounce=0.3,
+        placeholder="bandwidth, tiles, …",
+        autoComplete="off",
+        spellCheck="false",
+    )
+    left = html.Div(
+        [
+            html.Div(id="what-changed", role="region", **{"aria-label": "changes"}),
+            html.Div(id="what-said", role="status"),
+            html.Div(
+                [
+                    parts.choice("what-group", "Group of parameters", [], view.one("group") or None),
+                    parts.field("what-search", "or search in all paths", search),
+                ],
+                className="what-find",
+            ),
+            html.Div(id="what-controls", role="group", **{"aria-label": "parameters"}),
+        ],
+        className="what-left",
+    )
+    right = html.Div(id="what-report", className="what-new", role="region", **{"aria-label": "answer"})
+    stores = [
+        dcc.Store(id="what-changes", data=list(asked.changes)),
+        dcc.Store(id="what-pin", data=list(view.many("pin"))),
+    ]
+    return [html.H1("What-if"), form, *stores, html.Div([left, right], className="what-if")]
 
 
 def register(app: Any, service: Service) -> None:
     """The callbacks of the page."""
+    register_picker(app, service, "what-hardware", "hardware")
+    register_picker(app, service, "what-workload", "workloads")
+    _register_changes(app, service)
+    _register_answers(app, service)
+    files = [Input("what-hardware", "value"), Input("what-workload", "value")]
+
+    @app.callback(  # type: ignore[untyped-decorator]
+        Output("what-controls", "children"),
+        Output("what-group", "options"),
+        Output("what-group", "value"),
+        *files,
+        Input("what-changes", "data"),
+        Input("what-group", "value"),
+        Input("what-search", "value"),
+        State("what-engine", "value"),
+    )
+    def show_controls(hardware: Any, workload: Any, changes: Any, group: Any, search: Any, engine: Any) -> Any:
+        return control_list(service, _asked(hardware, workload, engine, changes), str(group or ""), str(search or ""))
+
+    @app.callback(  # type: ignore[untyped-decorator]
+        Output("link", "data", allow_duplicate=True),
+        *files,
+        Input("what-engine", "value"),
+        Input("what-changes", "data"),
+        Input("what-pin", "data"),
+        Input("what-group", "value"),
+        Input("what-search", "value"),
+        prevent_initial_call="initial_duplicate",
+    )
+    def link(hardware: Any, workload: Any, engine: Any, changes: Any, pin: Any, group: Any, search: Any) -> Any:
+        view = _asked(hardware, workload, engine, changes).view
+        view = view.with_fields(pin=texts(pin), group=str(group or ""), find=str(search or ""))
+        return {"path": PAGE.path, "query": view.query}
+
+
+def _register_changes(app: Any, service: Service) -> None:
+    """From controls to changes."""
+
+    @app.callback(  # type: ignore[untyped-decorator]
+        Output("what-changes", "data"),
+        Output("what-pin", "data"),
+        *[Input({"type": kind, "path": ALL}, "value") for kind in _KINDS],
+        Input({"type": "what-undo", "path": ALL}, "n_clicks"),
+        *[Input(name, "n_clicks") for name in _BUTTONS],
+        State("what-hardware", "value"),
+        State("what-workload", "value"),
+        State("what-changes", "data"),
+        State("what-pin", "data"),
+        prevent_initial_call=True,
+    )
+    def act(*values: Any) -> Any:
+        hardware, workload, changes, pin = values[-4:]
+        if not ctx.triggered or ctx.triggered_id is None:
+            raise PreventUpdate
+        asked = _asked(hardware, workload, READING, changes)
+        return acted(service, asked, texts(pin), ctx.triggered_id, ctx.triggered[0].get("value"))
+
+
+def _register_answers(app: Any, service: Service) -> None:
+    """From changes to what they do."""
+    form = [Input("what-hardware", "value"), Input("what-workload", "value"), Input("what-engine", "value")]
+    lists = ("what-changes", "what-pin")
+
+    @app.callback(  # type: ignore[untyped-decorator]
+        Output("what-report", "children"),
+        Output("what-report", "className"),
+        Output("what-said", "children"),
+        Output("what-changed", "children"),
+        *form,
+        *[Input(name, "data") for name in lists],
+        State("what-report", "className"),
+    )
+    def show(hardware: Any, workload: Any, engine: Any, changes: Any, pin: Any, state: Any) -> Any:
+        asked = _asked(hardware, workload, engine, changes)
+        return (*answer(service, asked, texts(pin), str(state)), changed_list(service, asked, texts(pin)))
+
+    @app.callback(  # type: ignore[untyped-decorator]
+        Output("download", "data", allow_duplicate=True),
+        *[Input(f"what-save-{name}", "n_clicks") for name, _ in what_if_report.SAVES],
+        *[State(part.component_id, "value") for part in form],
+        State("what-changes", "data"),
+        prevent_initial_call=True,
+    )
+    def save(*values: Any) -> Any:
+        if not any(values[: len(what_if_report.SAVES)]):
+            raise PreventUpdate
+        return saved(service, _asked(*values[-4:]), str(ctx.triggered_id).removeprefix("what-save-"))
+
+
+# --- what callbacks answer --------------------------------------------------------------------------------------------
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """The texts of a list that a request sends; anything else is none."""
+    return tuple(v for v in value if isinstance(v, str)) if isinstance(value, list | tuple) else ()
+
+
+def _asked(hardware: Any, workload: Any, engine: Any, changes: Any) -> Asked:
+    return Asked(str(hardware), str(workload), str(engine), texts(changes))
+
+
+def tree_of(service: Service, asked: Asked, changes: tuple[str, ...]) -> Tree:
+    """The parameters of the files with these changes.
+
+    Raises:
+        EffsimError: a file or a change is wrong.
+    """
+
+    def make() -> Tree:
+        machine = load_machine(service.library.argument("hardware", asked.hardware), changes)
+        workload, _ = _api.load_workload(service.library.argument("workloads", asked.workload), changes)
+        return tree(machine, workload)
+
+    return service.ask(("tree", asked.hardware, asked.workload, changes), make, changes)
+
+
+def acted(service: Service, asked: Asked, pin: tuple[str, ...], trigger: Any, value: Any) -> tuple[Any, Any]:
+    """Changes and pinned changes after a control was used; what changes nothing is no update."""
+    if trigger in _BUTTONS:
+        if not value:
+            raise PreventUpdate
+        if trigger == "what-reset":
+            return [], no_update
+        return no_update, list(asked.changes) if trigger == "what-pin-now" else []
+    if not isinstance(trigger, dict) or not isinstance(path := trigger.get("path"), str):
+        raise PreventUpdate
+    if trigger.get("type") == "what-undo":
+        if not value:
+            raise PreventUpdate
+        return list(with_change(asked.changes, path, None)), no_update
+    try:
+        held = parameter_of(service, asked, path)
+    except EffsimError:
+        held = None
+    text = _text(trigger.get("type"), held, value, asked.changes)
+    now = "" if held is None else controls.present(held, asked.changes).text
+    if text is None or (text == (now or NOTHING) and held is not None):
+        raise PreventUpdate
+    back = held is not None and text == (held.text or NOTHING)
+    changes = with_change(asked.changes, path, None if back else text)
+    if changes == asked.changes or len(changes) > MAX_CHANGES:
+        raise PreventUpdate
+    return list(changes), no_update
+
+
+def parameter_of(service: Service, asked: Asked, path: str) -> Parameter | None:
+    """A parameter as its file gives it; one that only a change brings, as that change does."""
+    held = tree_of(service, asked, ()).parameters.get(path)
+    if held is None:
+        above = tuple(c for c in asked.changes if path.startswith(f"{path_of(c)}."))
+        held = tree_of(service, asked, above).parameters.get(path) if above else None
+    return held
+
+
+def _text(kind: Any, held: Parameter | None, value: Any, changes: Sequence[str]) -> str | None:
+    """What a control says, as ``--set`` takes it; None where it says nothing new."""
+    if kind == "what-slider":
+        return _slid(held, value, changes)
+    if not isinstance(value, str) or len(value) > _MAX_TEXT:
+        return None
+    text = value.strip()
+    return text or (NOTHING if held is None or held.optional or not held.text else held.text)
+
+
+def _slid(held: Parameter | None, value: Any, changes: Sequence[str]) -> str | None:
+    around = controls.scale(held) if held is not None else None
+    try:
+        position = float(value)
+    except (TypeError, ValueError):
+        return None
+    if around is None or held is None or not math.isfinite(position):
+        return None
+    now = controls.present(held, changes).number
+    at = around.position(now if now is not None else around.base)
+    if abs(position - at) < around.step / 2:  # where it was drawn: nobody moved it
+        return None
+    return held.text if abs(position - around.position(around.base)) < around.step / 2 else around.text(position)
+
+
+def answer(service: Service, asked: Asked, pin: tuple[str, ...], state: str) -> tuple[Any, str, Any]:
+    """The report, its class (which says whether it is of now), and what is wrong."""
+    baseline = Asked(asked.hardware, asked.workload, asked.engine, pin)
+    try:
+        return what_if_report.report(service, asked, baseline), "what-shown", None
+    except EffsimError as error:
+        first = state not in ("what-shown", "what-stale")
+        said = parts.error(str(error), "" if first else _ADVICE)
+        return (parts.empty(_NOT_YET) if first else no_update), ("what-new" if first else "what-stale"), said
+
+
+def changed_list(service: Service, asked: Asked, pin: tuple[str, ...]) -> Any:
+    """Every change with a button that undoes it, and the baseline."""
+    items = [_changed(service, change) for change in asked.changes]
+    none = html.P("Nothing yet: the files as they are.", className="soft")
+    buttons = [
+        parts.button("what-pin-now", "Pin as baseline", disabled=asked.changes == pin),
+        parts.button("what-unpin", "Unpin", disabled=not pin),
+        parts.button("what-reset", "Reset all", disabled=not asked.changes),
+    ]
+    pinned = ", ".join(service.library.readable(change) for change in pin) if pin else "the files as they are"
+    return [
+        html.H2("Changed", className="first"),
+        html.Ul(items, className="what-list") if items else none,
+        html.P(["Baseline: ", html.Span(pinned, id="what-baseline")], className="soft"),
+        parts.toolbar(*buttons),
+    ]
+
+
+def _changed(service: Service, change: str) -> Any:
+    path, _, value = change.partition("=")
+    name = {"type": "what-undo", "path": path.strip()}
+    undo = html.Button("Undo", id=name, n_clicks=0, type="button", className="link", **{"aria-label": f"undo {path}"})
+    shown = service.library.readable(value.strip())
+    return html.Li([html.Code(path), " = ", html.B(shown), " ", undo])
+
+
+def control_list(service: Service, asked: Asked, group: str, search: str) -> tuple[Any, Any, Any]:
+    """The controls of a group (or of what a search finds), and the groups to choose from."""
+    try:
+        base = tree_of(service, asked, ())
+    except EffsimError as error:
+        return parts.error(str(error), "Choose another file."), [], None
+    try:
+        now = tree_of(service, asked, asked.changes)
+    except EffsimError:
+        now = base  # the error stands beside the list of changes
+    options = [{"label": _group_label(name, len(held)), "value": name} for name, held in now.groups.items()]
+    if group not in now.groups:
+        group = next((name for name in now.groups if name.endswith(f".{_FIRST_GROUP}")), next(iter(now.groups), ""))
+    if search.strip():
+        found, prefix = now.search(search[:_MAX_TEXT]), ""
+        if not found:
+            return parts.empty("No path has these words in it: try a shorter one."), options, group
+    else:
+        found, prefix = list(now.groups.get(group, ())), f"{group}."
+    return _controls(service, asked, base, found, prefix), options, group
+
+
+def _group_label(name: str, size: int) -> str:
+    """A group in the list; one without a dot holds what stands at the top of its file."""
+    return f"{name} ({size})" if "." in name else f"{name}: top level ({size})"
+
+
+def _controls(service: Service, asked: Asked, base: Tree, found: Sequence[Parameter], prefix: str) -> Any:
+    changed = {path_of(change) for change in asked.changes}
+    given, absent = [], []
+    for parameter in found:
+        # A slider stands around the value of the file, so that it does not run away from under the pointer.
+        held = base.parameters.get(parameter.path, parameter)
+        now = _with_degrees(service, asked, controls.present(parameter, asked.changes))
+        title = parameter.path.removeprefix(prefix)
+        made = controls.control(
+            held, now, title, changed=parameter.path in changed, labels=_labels(service, parameter.path)
+        )
+        (given if now.text or parameter.path in changed else absent).append(made)
+    if not absent:
+        return given
+    more = html.Details([html.Summary(f"Not given in the file ({len(absent)})"), *absent], open=not given)
+    return [*given, more]
+
+
+def _labels(service: Service, path: str) -> Any:
+    """How choices of a parameter are shown."""
+
+    def shown(choice: str) -> str:
+        if path == _DEGREES and choice.startswith("{"):
+            return f"degrees {choice}"
+        return service.library.readable(choice)
+
+    return shown
+
+
+def _with_degrees(service: Service, asked: Asked, now: Parameter) -> Parameter:
+    """Automatic degrees offer those that were found, to start from."""
+    if now.path != _DEGREES or "{}" not in now.choices:
+        return now
+    try:
+        result = service.run(asked, sensitivity=False)
+    except EffsimError:
+        return now
+    degrees = ", ".join(f"{name}: {n}" for name, n in result.parallelism.items() if n > 1) or "tensor: 1"
+    choices = tuple(f"{{{degrees}}}" if choice == "{}" else choice for choice in now.choices)
+    return controls.replace(now, choices=choices)
+
+
+def saved(service: Service, asked: Asked, what: str) -> dict[str, Any]:
+    """The file that a button saves."""
+    if what == "hardware":
+        return exports.download(exports.yaml_files(service, "hardware", asked.hardware, asked.changes))
+    if what == "workload":
+        return exports.download(exports.yaml_files(service, "workloads", asked.workload, asked.changes))
+    result = service.run(asked, sensitivity=False)
+    if what == "csv":
+        return {"content": exports.operators_csv(result), "filename": "operators.csv"}
+    return {"content": result.to_json(), "filename": "result.json"}
 
 
 PAGE: Final = Page("/what-if", "What-if", layout, register)
