@@ -21,7 +21,6 @@ _FEW: Final = 64
 _FINE: Final = 1 / 16
 _PARTS: Final = 100
 _DIGITS: Final = 3
-_DEBOUNCE_S: Final = 0.12
 _MANY: Final = 12
 _COUNT_STEP: Final = 0.02
 
@@ -137,27 +136,38 @@ def control(held: Parameter, now: Parameter, title: str, *, changed: bool, label
         row = [*_slider(held, now, title), text]
         target = element_id("what-text", now.path)
     label = html.Label(title, htmlFor=target, title=now.path)
-    classes = "what-parameter what-changed" if changed else "what-parameter"
-    return html.Div([html.Div([label, _origin(now)], className="what-name"), html.Div(row, className="what-row")],
-                    className=classes, **{"data-path": now.path})  # fmt: skip
+    inner = [html.Div([label, _origin(now)], className="what-name"), html.Div(row, className="what-row")]
+    return html.Div(inner, className=row_class(changed), id={"type": "what-row", "path": now.path})
 
 
 def _slider(held: Parameter, now: Parameter, title: str) -> list[Any]:
     around = scale(held)
     if around is None:
         return []
-    slider = dcc.Input(
+    low, high = round(around.low, 6), round(around.high, 6)
+    slider = dcc.Slider(
+        low,
+        high,
+        around.step,
+        marks=None,
+        value=slider_position(around, now),
         id={"type": "what-slider", "path": now.path},
-        type="range",
-        min=round(around.low, 6),
-        max=round(around.high, 6),
-        step=around.step,
-        value=around.position(now.number if now.number is not None else around.base),
-        debounce=_DEBOUNCE_S,
-        className="what-slider",
+        updatemode="mouseup",
+        allow_direct_input=False,
+        tooltip={"placement": "top", **({"transform": "effsimFactor"} if around.log else {})},
     )
-    label = html.Label(f"{title}, slider", htmlFor=element_id("what-slider", now.path), className="unseen")
-    return [html.Span([label, slider], className="what-range")]
+    named = {"data-label": f"{title}, slider"} | ({"data-log": ""} if around.log else {})
+    return [html.Div(slider, className="what-range", **named)]
+
+
+def slider_position(around: Scale, now: Parameter) -> float:
+    """Where the slider of a parameter stands."""
+    return around.position(now.number if now.number is not None else around.base)
+
+
+def row_class(changed: bool) -> str:
+    """The class of a parameter's row."""
+    return "what-parameter what-moved" if changed else "what-parameter"
 
 
 def _origin(parameter: Parameter) -> Any:

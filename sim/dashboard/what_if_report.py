@@ -177,13 +177,14 @@ def _share(value: float, result: RunResult) -> str:
 
 
 def _away(service: Service, asked: Asked) -> list[Any]:
-    buttons = [parts.button(f"what-save-{name}", text) for name, text in SAVES]
     link = dcc.Link("Full run of this design point", href=f"/{asked.view.query}", id="what-full")
-    return [
-        html.P(link),
-        parts.command(exports.command_line(service, asked)),
-        parts.toolbar(html.Span("Save:", className="soft"), *buttons),
-    ]
+    return [html.P(link), parts.command(exports.command_line(service, asked))]
+
+
+def saves() -> Any:
+    """Buttons that save what is behind the answer."""
+    buttons = [parts.button(f"what-save-{name}", text) for name, text in SAVES]
+    return parts.toolbar(html.Span("Save:", className="soft"), *buttons)
 
 
 # --- figures: plain mappings, which are made faster than graph objects ------------------------------------------------

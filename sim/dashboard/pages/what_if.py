@@ -58,7 +58,13 @@ def layout(service: Service, view: View, uploads: Uploads) -> Any:
     )
     left = html.Div(
         [
+            html.H2("Changed", className="first"),
             html.Div(id="what-changed", role="region", **{"aria-label": "changes"}),
+            parts.toolbar(
+                parts.button("what-pin-now", "Pin as baseline"),
+                parts.button("what-unpin", "Unpin"),
+                parts.button("what-reset", "Reset all"),
+            ),
             html.Div(id="what-said", role="status"),
             html.Div(
                 [
@@ -76,7 +82,8 @@ def layout(service: Service, view: View, uploads: Uploads) -> Any:
         dcc.Store(id="what-changes", data=list(asked.changes)),
         dcc.Store(id="what-pin", data=list(view.many("pin"))),
     ]
-    return [html.H1("What-if"), form, *stores, html.Div([left, right], className="what-if")]
+    answered = html.Div([right, what_if_report.saves()], className="what-right")
+    return [html.H1("What-if"), form, *stores, html.Div([left, answered], className="what-if")]
 
 
 def register(app: Any, service: Service) -> None:
@@ -96,9 +103,15 @@ def register(app: Any, service: Service) -> None:
         Input("what-group", "value"),
         Input("what-search", "value"),
         State("what-engine", "value"),
+        State({"type": "what-row", "path": ALL}, "id"),
     )
-    def show_controls(hardware: Any, workload: Any, changes: Any, group: Any, search: Any, engine: Any) -> Any:
-        return control_list(service, _asked(hardware, workload, engine, changes), str(group or ""), str(search or ""))
+    def show_controls(
+        hardware: Any, workload: Any, changes: Any, group: Any, search: Any, engine: Any, rows: Any
+    ) -> Any:
+        asked = _asked(hardware, workload, engine, changes)
+        moved = [part["prop_id"] for part in ctx.triggered] == ["what-changes.data"]
+        shown = frozenset(row.get("path") for row in rows or () if isinstance(row, dict)) if moved else frozenset()
+        return control_list(service, asked, str(group or ""), str(search or ""), shown)
 
     @app.callback(  # type: ignore[untyped-decorator]
         Output("link", "data", allow_duplicate=True),
@@ -122,6 +135,8 @@ def _register_changes(app: Any, service: Service) -> None:
     @app.callback(  # type: ignore[untyped-decorator]
         Output("what-changes", "data"),
         Output("what-pin", "data"),
+        *[Output({"type": kind, "path": ALL}, "value") for kind in _KINDS],
+        Output({"type": "what-row", "path": ALL}, "className"),
         *[Input({"type": kind, "path": ALL}, "value") for kind in _KINDS],
         Input({"type": "what-undo", "path": ALL}, "n_clicks"),
         *[Input(name, "n_clicks") for name in _BUTTONS],
@@ -136,7 +151,13 @@ def _register_changes(app: Any, service: Service) -> None:
         if not ctx.triggered or ctx.triggered_id is None:
             raise PreventUpdate
         asked = _asked(hardware, workload, READING, changes)
-        return acted(service, asked, texts(pin), ctx.triggered_id, ctx.triggered[0].get("value"))
+        changes, pin = acted(service, asked, texts(pin), ctx.triggered_id, ctx.triggered[0].get("value"))
+        # Controls that are there follow, without being made anew: the keyboard's place on the page stays.
+        lists = [[part.get("id", {}).get("path") for part in found] for found in ctx.outputs_list[2:]]
+        if not isinstance(changes, list):
+            return changes, pin, *[[no_update] * len(found) for found in lists]
+        after = _asked(hardware, workload, READING, changes)
+        return changes, pin, *followed(service, after, lists)
 
 
 def _register_answers(app: Any, service: Service) -> None:
@@ -149,13 +170,16 @@ def _register_answers(app: Any, service: Service) -> None:
         Output("what-report", "className"),
         Output("what-said", "children"),
         Output("what-changed", "children"),
+        *[Output(name, "disabled") for name in _BUTTONS],
         *form,
         *[Input(name, "data") for name in lists],
         State("what-report", "className"),
     )
     def show(hardware: Any, workload: Any, engine: Any, changes: Any, pin: Any, state: Any) -> Any:
         asked = _asked(hardware, workload, engine, changes)
-        return (*answer(service, asked, texts(pin), str(state)), changed_list(service, asked, texts(pin)))
+        pinned = texts(pin)
+        disabled = (not asked.changes, asked.changes == pinned, not pinned)
+        return (*answer(service, asked, pinned, str(state)), changed_list(service, asked, pinned), *disabled)
 
     @app.callback(  # type: ignore[untyped-decorator]
         Output("download", "data", allow_duplicate=True),
@@ -226,6 +250,31 @@ def acted(service: Service, asked: Asked, pin: tuple[str, ...], trigger: Any, va
     return list(changes), no_update
 
 
+def followed(service: Service, asked: Asked, lists: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Values of the sliders, texts, choices and classes of the rows with these paths, as the changes say."""
+    changed = {path_of(change) for change in asked.changes}
+    out: list[list[Any]] = []
+    for kind, paths in zip((*_KINDS, "what-row"), lists, strict=True):
+        out.append([_followed(service, asked, kind, str(path), str(path) in changed) for path in paths])
+    return out
+
+
+def _followed(service: Service, asked: Asked, kind: str, path: str, changed: bool) -> Any:
+    if kind == "what-row":
+        return controls.row_class(changed)
+    try:
+        held = parameter_of(service, asked, path)
+    except EffsimError:
+        held = None
+    if held is None:
+        return no_update
+    now = controls.present(held, asked.changes)
+    if kind == "what-slider":
+        around = controls.scale(held)
+        return no_update if around is None else controls.slider_position(around, now)
+    return now.text or (NOTHING if kind == "what-choice" else "")
+
+
 def parameter_of(service: Service, asked: Asked, path: str) -> Parameter | None:
     """A parameter as its file gives it; one that only a change brings, as that change does."""
     held = tree_of(service, asked, ()).parameters.get(path)
@@ -275,17 +324,10 @@ def changed_list(service: Service, asked: Asked, pin: tuple[str, ...]) -> Any:
     """Every change with a button that undoes it, and the baseline."""
     items = [_changed(service, change) for change in asked.changes]
     none = html.P("Nothing yet: the files as they are.", className="soft")
-    buttons = [
-        parts.button("what-pin-now", "Pin as baseline", disabled=asked.changes == pin),
-        parts.button("what-unpin", "Unpin", disabled=not pin),
-        parts.button("what-reset", "Reset all", disabled=not asked.changes),
-    ]
     pinned = ", ".join(service.library.readable(change) for change in pin) if pin else "the files as they are"
     return [
-        html.H2("Changed", className="first"),
         html.Ul(items, className="what-list") if items else none,
         html.P(["Baseline: ", html.Span(pinned, id="what-baseline")], className="soft"),
-        parts.toolbar(*buttons),
     ]
 
 
@@ -297,8 +339,13 @@ def _changed(service: Service, change: str) -> Any:
     return html.Li([html.Code(path), " = ", html.B(shown), " ", undo])
 
 
-def control_list(service: Service, asked: Asked, group: str, search: str) -> tuple[Any, Any, Any]:
-    """The controls of a group (or of what a search finds), and the groups to choose from."""
+def control_list(
+    service: Service, asked: Asked, group: str, search: str, shown: frozenset[Any] = frozenset()
+) -> tuple[Any, Any, Any]:
+    """The controls of a group (or of what a search finds), and the groups to choose from.
+
+    No update where *shown*, the paths on the page, are those already.
+    """
     try:
         base = tree_of(service, asked, ())
     except EffsimError as error:
@@ -316,6 +363,8 @@ def control_list(service: Service, asked: Asked, group: str, search: str) -> tup
             return parts.empty("No path has these words in it: try a shorter one."), options, group
     else:
         found, prefix = list(now.groups.get(group, ())), f"{group}."
+    if shown and shown == {parameter.path for parameter in found}:
+        return no_update, no_update, no_update
     return _controls(service, asked, base, found, prefix), options, group
 
 
