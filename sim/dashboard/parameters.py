@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -49,6 +49,8 @@ class Parameter:
 
     ``text`` is empty where nothing is given; ``number`` is in the unit of the dimension (a plain number has the
     dimension ``""``), None for what is no number. ``least`` and ``most`` bound it; ``choices`` are texts to pick from.
+    ``within`` is the assignment that writes out a default value around it that the file leaves out: a part of that
+    cannot be given alone.
     """
 
     path: str
@@ -63,6 +65,7 @@ class Parameter:
     kind: str = ""
     source: str = ""
     hint: str = ""
+    within: str = ""
 
     def written(self, number: float) -> str:
         """A number of this parameter as text."""
@@ -126,8 +129,13 @@ def _grouped(prefix: str, held: Sequence[Parameter], *, always: bool = False) ->
 
 def _fields(spec: BaseModel, prefix: str, skipped: frozenset[str] = frozenset()) -> Iterator[Parameter]:
     for name, key, kind in _types(type(spec)):
-        if key not in skipped:
-            yield from _value(getattr(spec, name), f"{prefix}.{key}", kind)
+        if key in skipped:
+            continue
+        path, value = f"{prefix}.{key}", getattr(spec, name)
+        whole = "" if name in spec.model_fields_set or _is_scalar(value) else _flow(value, kind)
+        for parameter in _value(value, path, kind):
+            inside = parameter.path != path and whole not in ("", "{}", "[]")
+            yield replace(parameter, within=f"{path}={whole}") if inside else parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +206,8 @@ def _value(value: Any, path: str, kind: _Type) -> Iterator[Parameter]:
     """The parameters at and below a value."""
     if isinstance(value, BaseModel):
         if kind.literals or kind.optional:  # the whole can be something else
-            yield _leaf(path, _flow(value), kind, choices=(*kind.literals, _flow(value)) if kind.literals else ())
+            whole = _flow(value, kind)
+            yield _leaf(path, whole, kind, choices=(*kind.literals, whole) if kind.literals else ())
         yield from _fields(value, path)
     elif isinstance(value, Mapping):
         below = kind.item(dict)
@@ -220,7 +229,7 @@ def _scalar(value: Any, path: str, kind: _Type) -> Parameter:
     if isinstance(value, Quantity | IntQuantity):
         return _quantity(value, path, kind)
     if isinstance(value, list | tuple):
-        return _leaf(path, _flow(list(value)), kind)
+        return _leaf(path, _flow(value, kind), kind)
     choices = kind.literals
     section = next((section for pattern, section in _NAMED if pattern.fullmatch(path)), None)
     text = "" if value is None else scalar_text(value)
@@ -328,22 +337,13 @@ def resolve_text(text: str) -> Any:
         return None
 
 
-def _flow(value: Any) -> str:
+def _flow(value: Any, kind: _Type) -> str:
     """A mapping or list as YAML flow, which JSON is."""
-    if isinstance(value, BaseModel):
-        return json.dumps(_plain(value), ensure_ascii=False)
-    return json.dumps([_plain(item) for item in value], ensure_ascii=False)
-
-
-def _plain(value: Any) -> Any:
-    """Models and quantities as what a file could say."""
-    if isinstance(value, BaseModel):
-        given = [(name, key, kind) for name, key, kind in _types(type(value)) if name in value.model_fields_set]
-        return {key: _plain_as(getattr(value, name), kind) for name, key, kind in given}
-    return _plain_as(value, _Type(()))
+    return json.dumps(_plain_as(value, kind), ensure_ascii=False)
 
 
 def _plain_as(value: Any, kind: _Type) -> Any:
+    """Models and quantities as what a file could say: what was given, with units."""
     if isinstance(value, IntQuantity):
         return int(value)
     if isinstance(value, Quantity):
@@ -352,7 +352,10 @@ def _plain_as(value: Any, kind: _Type) -> Any:
         return {str(key): _plain_as(item, kind.item(dict)) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain_as(item, kind.item(list)) for item in value]
-    return _plain(value) if isinstance(value, BaseModel) else value
+    if isinstance(value, BaseModel):
+        given = [(name, key, kind) for name, key, kind in _types(type(value)) if name in value.model_fields_set]
+        return {key: _plain_as(getattr(value, name), kind) for name, key, kind in given}
+    return value
 
 
 # --- changes ----------------------------------------------------------------------------------------------------------
@@ -376,3 +379,16 @@ def with_change(changes: Iterable[str], path: str, text: str | None) -> tuple[st
     at = paths.index(path)
     now = [] if text is None else [f"{path}={text}"]
     return (*kept[:at], *now, *(c for c in kept[at + 1 :] if path_of(c) != path))
+
+
+def assigned(changes: Sequence[str], parameter: Parameter, text: str | None) -> tuple[str, ...]:
+    """The changes with this parameter set (None: as its file has it), and what is around it where that is needed."""
+    path, around = parameter.path, parameter.within
+    above = path_of(around)
+    if text is not None:
+        there = any(above == path_of(c) or above.startswith(f"{path_of(c)}.") for c in changes)
+        return with_change(changes if there or not around else (*changes, around), path, text)
+    left = with_change(changes, path, None)
+    if around in left and around and not any(path_of(c).startswith(f"{above}.") for c in left):
+        return with_change(left, above, None)
+    return left

@@ -14,7 +14,7 @@ from ...devices.registry import load_machine
 from ...errors import EffsimError
 from .. import controls, exports, parts, what_if_report
 from ..app import Page
-from ..parameters import NOTHING, Parameter, Tree, path_of, tree, with_change
+from ..parameters import NOTHING, Parameter, Tree, assigned, path_of, tree
 from ..pickers import Uploads, picker, register_picker
 from ..service import ENGINES, MAX_CHANGES, START, Asked, Service
 from ..view import View
@@ -234,7 +234,7 @@ def acted(service: Service, asked: Asked, pin: tuple[str, ...], trigger: Any, va
     if trigger.get("type") == "what-undo":
         if not value:
             raise PreventUpdate
-        return list(with_change(asked.changes, path, None)), no_update
+        return list(_undone(service, asked, path)), no_update
     try:
         held = parameter_of(service, asked, path)
     except EffsimError:
@@ -244,10 +244,19 @@ def acted(service: Service, asked: Asked, pin: tuple[str, ...], trigger: Any, va
     if text is None or (text == (now or NOTHING) and held is not None):
         raise PreventUpdate
     back = held is not None and text == (held.text or NOTHING)
-    changes = with_change(asked.changes, path, None if back else text)
+    parameter = held or Parameter(path, "")
+    changes = assigned(asked.changes, parameter, None if back else text)
     if changes == asked.changes or len(changes) > MAX_CHANGES:
         raise PreventUpdate
     return list(changes), no_update
+
+
+def _undone(service: Service, asked: Asked, path: str) -> tuple[str, ...]:
+    try:
+        held = parameter_of(service, asked, path)
+    except EffsimError:  # other changes may be wrong: this one goes nevertheless
+        held = None
+    return assigned(asked.changes, held or Parameter(path, ""), None)
 
 
 def followed(service: Service, asked: Asked, lists: Sequence[Sequence[Any]]) -> list[list[Any]]:
