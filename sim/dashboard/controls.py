@@ -107,6 +107,11 @@ def element_id(kind: str, path: str) -> str:
     return json.dumps({"path": path, "type": kind}, separators=(",", ":"))
 
 
+def named(label: str) -> dict[str, Any]:
+    """A name for those who do not see a component."""
+    return {"aria-label": label}
+
+
 def control(held: Parameter, now: Parameter, title: str, *, changed: bool, labels: Any = str) -> Any:
     """A parameter as its file gives it (*held*) and as it is *now*; *labels* makes choices readable."""
     name = {"path": now.path}
@@ -156,8 +161,8 @@ def _slider(held: Parameter, now: Parameter, title: str) -> list[Any]:
         allow_direct_input=False,
         tooltip={"placement": "top", **({"transform": "effsimFactor"} if around.log else {})},
     )
-    named = {"data-label": f"{title}, slider"} | ({"data-log": ""} if around.log else {})
-    return [html.Div(slider, className="what-range", **named)]
+    marked: dict[str, Any] = {"data-label": f"{title}, slider"} | ({"data-log": ""} if around.log else {})
+    return [html.Div(slider, className="what-range", **marked)]
 
 
 def slider_position(around: Scale, now: Parameter) -> float:

@@ -265,8 +265,8 @@ def _quantity(value: AnyQuantity, path: str, kind: _Type) -> Parameter:
 
 def _leaf(path: str, text: str, kind: _Type, **more: Any) -> Parameter:
     marker = kind.quantity
-    dimension = marker.dimension if marker else ""
-    return Parameter(path, text, **{"dimension": dimension, "optional": kind.optional, "hint": kind.hint} | more)
+    given: dict[str, Any] = {"dimension": marker.dimension if marker else "", "optional": kind.optional}
+    return Parameter(path, text, **given | {"hint": kind.hint} | more)
 
 
 def _bounds(kind: _Type) -> tuple[float, float | None]:

@@ -152,7 +152,8 @@ def _card(before: Measure | None, now: Measure) -> Any:
         html.Span(was, className="card-aside") if was else None,
         html.Span(now.aside, className="card-aside") if now.aside else None,
     ]
-    return html.Div(lines, className="card", **{"data-key": now.key})
+    marked: dict[str, Any] = {"data-key": now.key}
+    return html.Div(lines, className="card", **marked)
 
 
 def _table(before: RunResult, now: RunResult) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from dash import ALL, Input, Output, State, ctx, dcc, html, no_update
@@ -59,7 +60,7 @@ def layout(service: Service, view: View, uploads: Uploads) -> Any:
     left = html.Div(
         [
             html.H2("Changed", className="first"),
-            html.Div(id="what-changed", role="region", **{"aria-label": "changes"}),
+            html.Div(id="what-changed", role="region", **controls.named("changes")),
             parts.toolbar(
                 parts.button("what-pin-now", "Pin as baseline"),
                 parts.button("what-unpin", "Unpin"),
@@ -73,11 +74,11 @@ def layout(service: Service, view: View, uploads: Uploads) -> Any:
                 ],
                 className="what-find",
             ),
-            html.Div(id="what-controls", role="group", **{"aria-label": "parameters"}),
+            html.Div(id="what-controls", role="group", **controls.named("parameters")),
         ],
         className="what-left",
     )
-    right = html.Div(id="what-report", className="what-new", role="region", **{"aria-label": "answer"})
+    right = html.Div(id="what-report", className="what-new", role="region", **controls.named("answer"))
     stores = [
         dcc.Store(id="what-changes", data=list(asked.changes)),
         dcc.Store(id="what-pin", data=list(view.many("pin"))),
@@ -343,7 +344,7 @@ def changed_list(service: Service, asked: Asked, pin: tuple[str, ...]) -> Any:
 def _changed(service: Service, change: str) -> Any:
     path, _, value = change.partition("=")
     name = {"type": "what-undo", "path": path.strip()}
-    undo = html.Button("Undo", id=name, n_clicks=0, type="button", className="link", **{"aria-label": f"undo {path}"})
+    undo = html.Button("Undo", id=name, n_clicks=0, type="button", className="link", **controls.named(f"undo {path}"))
     shown = service.library.readable(value.strip())
     return html.Li([html.Code(path), " = ", html.B(shown), " ", undo])
 
@@ -384,7 +385,8 @@ def _group_label(name: str, size: int) -> str:
 
 def _controls(service: Service, asked: Asked, base: Tree, found: Sequence[Parameter], prefix: str) -> Any:
     changed = {path_of(change) for change in asked.changes}
-    given, absent = [], []
+    given: list[Any] = []
+    absent: list[Any] = []
     for parameter in found:
         # A slider stands around the value of the file, so that it does not run away from under the pointer.
         held = base.parameters.get(parameter.path, parameter)
@@ -421,7 +423,7 @@ def _with_degrees(service: Service, asked: Asked, now: Parameter) -> Parameter:
         return now
     degrees = ", ".join(f"{name}: {n}" for name, n in result.parallelism.items() if n > 1) or "tensor: 1"
     choices = tuple(f"{{{degrees}}}" if choice == "{}" else choice for choice in now.choices)
-    return controls.replace(now, choices=choices)
+    return replace(now, choices=choices)
 
 
 def saved(service: Service, asked: Asked, what: str) -> dict[str, Any]:
