@@ -13,6 +13,7 @@ from itertools import count
 
 from run import HARDWARE, WORKLOAD, Row, cpu, report
 
+from effsim.dashboard import what_if_actions
 from effsim.dashboard.pages import what_if
 from effsim.dashboard.service import Asked, Service
 
@@ -32,8 +33,10 @@ def main() -> int:
 
     def changed(_: object = None) -> Asked:
         text = f"{2039 + next(values) / STEPS:.6f} GB/s"
-        changes, _pin = what_if.acted(service, start, (), {"type": "what-text", "path": PATH}, text)
-        what_if.followed(service, Asked(HARDWARE, WORKLOAD, what_if.READING, tuple(changes)), [[PATH], [PATH], [], []])
+        changes, _pin = what_if_actions.acted(service, start, (), {"type": "what-text", "path": PATH}, text)
+        what_if_actions.followed(
+            service, Asked(HARDWARE, WORKLOAD, what_if.READING, tuple(changes)), [[PATH], [PATH], [], []]
+        )
         return Asked(HARDWARE, WORKLOAD, what_if.READING, tuple(changes))
 
     def whole() -> object:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import effsim
 from effsim._api import load_machine, load_workload
-from effsim.dashboard import controls, parameters, what_if_report
+from effsim.dashboard import controls, parameters, what_if_actions, what_if_report
 from effsim.dashboard.pages import what_if
 from effsim.dashboard.service import Asked, RefusedError, Service
 from effsim.dashboard.view import View
@@ -179,7 +179,7 @@ def test_a_slider_gives_valid_values_in_order(held: parameters.Parameter, first:
 def test_a_slider_that_nobody_moves_says_nothing(held: parameters.Parameter) -> None:
     around = controls.scale(held)
     assert around is not None
-    assert what_if._slid(held, around.position(around.base), ()) is None
+    assert what_if_actions._slid(held, around.position(around.base), ()) is None
 
 
 # --- controls to changes ----------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def test_a_slider_that_nobody_moves_says_nothing(held: parameters.Parameter) -> 
 
 def act(service: Service, kind: Any, value: Any, changes: tuple[str, ...] = (), path: Any = BANDWIDTH) -> Any:
     asked = Asked(A100.hardware, A100.workload, A100.engine, changes)
-    return what_if.acted(service, asked, (), {"type": kind, "path": path}, value)
+    return what_if_actions.acted(service, asked, (), {"type": kind, "path": path}, value)
 
 
 def test_controls_become_changes(service: Service) -> None:
@@ -203,9 +203,9 @@ def test_controls_become_changes(service: Service) -> None:
         no_update,
     )
     asked = Asked(A100.hardware, A100.workload, A100.engine, ("workload.batch=2",))
-    assert what_if.acted(service, asked, (), "what-reset", 1) == ([], no_update)
-    assert what_if.acted(service, asked, (), "what-pin-now", 1) == (no_update, ["workload.batch=2"])
-    assert what_if.acted(service, asked, ("workload.batch=2",), "what-unpin", 1) == (no_update, [])
+    assert what_if_actions.acted(service, asked, (), "what-reset", 1) == ([], no_update)
+    assert what_if_actions.acted(service, asked, (), "what-pin-now", 1) == (no_update, ["workload.batch=2"])
+    assert what_if_actions.acted(service, asked, ("workload.batch=2",), "what-unpin", 1) == (no_update, [])
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_forged_path_is_refused_by_the_parser(service: Service) -> None:
 def test_controls_that_are_there_follow_the_changes(service: Service) -> None:
     asked = Asked(A100.hardware, A100.workload, "analytic", (f"{BANDWIDTH}=4078 GB/s",))
     kv = "workload.precision.kv_cache"
-    got = what_if.followed(service, asked, [[BANDWIDTH], [BANDWIDTH, "no.such"], [kv], [BANDWIDTH, kv]])
+    got = what_if_actions.followed(service, asked, [[BANDWIDTH], [BANDWIDTH, "no.such"], [kv], [BANDWIDTH, kv]])
     assert got == [[1.0], ["4078 GB/s", no_update], ["null"], ["what-parameter what-moved", "what-parameter"]]
 
 
@@ -351,7 +351,9 @@ def test_degrees_can_be_given_instead_of_auto(service: Service) -> None:
     made, _, _ = what_if.control_list(service, asked, "workload", "")
     assert "degrees {tensor: 2}" in text(made)
     given = Asked(asked.hardware, asked.workload, "analytic", ("workload.parallelism={tensor: 2}",))
-    changes, _ = what_if.acted(service, given, (), {"type": "what-text", "path": "workload.parallelism.tensor"}, "4")
+    changes, _ = what_if_actions.acted(
+        service, given, (), {"type": "what-text", "path": "workload.parallelism.tensor"}, "4"
+    )
     assert run(asked, tuple(changes)).parallelism["tensor"] == 4
 
 

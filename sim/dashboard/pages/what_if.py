@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -10,23 +9,19 @@ from typing import Any, Final
 from dash import ALL, Input, Output, State, ctx, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
-from ... import _api
-from ...devices.registry import load_machine
 from ...errors import EffsimError
 from .. import controls, exports, parts, what_if_report
 from ..app import Page
-from ..parameters import NOTHING, Parameter, Tree, assigned, path_of, tree
+from ..parameters import Parameter, Tree, path_of
 from ..pickers import Uploads, picker, register_picker
-from ..service import ENGINES, MAX_CHANGES, START, Asked, Service
+from ..service import ENGINES, START, Asked, Service
 from ..view import View
+from ..what_if_actions import BUTTONS, KINDS, MAX_TEXT, acted, followed, tree_of
 
 READING: Final = "analytic"
 """What answers while a slider moves; the others are a choice away."""
 _DEGREES: Final = "workload.parallelism"
 _FIRST_GROUP: Final = "memory"
-_MAX_TEXT: Final = 2000
-_KINDS: Final = ("what-slider", "what-text", "what-choice")
-_BUTTONS: Final = ("what-reset", "what-pin-now", "what-unpin")
 _ADVICE: Final = "Undo it in the list of changes, or give another value; the last answer stays below, in grey."
 _NOT_YET: Final = "There is no answer yet. Undo the change that the message names, or choose other files."
 
@@ -40,6 +35,7 @@ def asked_of(view: View) -> Asked:
 def layout(service: Service, view: View, uploads: Uploads) -> Any:
     """The page for a view."""
     asked = asked_of(view)
+    group = view.one("group")  # a list keeps only values that it offers; the others come with the parameters
     form = html.Div(
         [
             picker(service, "what-hardware", "hardware", "Hardware", asked.hardware, uploads),
@@ -69,7 +65,7 @@ def layout(service: Service, view: View, uploads: Uploads) -> Any:
             html.Div(id="what-said", role="status"),
             html.Div(
                 [
-                    parts.choice("what-group", "Group of parameters", [], view.one("group") or None),
+                    parts.choice("what-group", "Group of parameters", [group] if group else [], group or None),
                     parts.field("what-search", "or search in all paths", search),
                 ],
                 className="what-find",
@@ -136,11 +132,11 @@ def _register_changes(app: Any, service: Service) -> None:
     @app.callback(  # type: ignore[untyped-decorator]
         Output("what-changes", "data"),
         Output("what-pin", "data"),
-        *[Output({"type": kind, "path": ALL}, "value") for kind in _KINDS],
+        *[Output({"type": kind, "path": ALL}, "value") for kind in KINDS],
         Output({"type": "what-row", "path": ALL}, "className"),
-        *[Input({"type": kind, "path": ALL}, "value") for kind in _KINDS],
+        *[Input({"type": kind, "path": ALL}, "value") for kind in KINDS],
         Input({"type": "what-undo", "path": ALL}, "n_clicks"),
-        *[Input(name, "n_clicks") for name in _BUTTONS],
+        *[Input(name, "n_clicks") for name in BUTTONS],
         State("what-hardware", "value"),
         State("what-workload", "value"),
         State("what-changes", "data"),
@@ -171,7 +167,7 @@ def _register_answers(app: Any, service: Service) -> None:
         Output("what-report", "className"),
         Output("what-said", "children"),
         Output("what-changed", "children"),
-        *[Output(name, "disabled") for name in _BUTTONS],
+        *[Output(name, "disabled") for name in BUTTONS],
         *form,
         *[Input(name, "data") for name in lists],
         State("what-report", "className"),
@@ -184,6 +180,7 @@ def _register_answers(app: Any, service: Service) -> None:
 
     @app.callback(  # type: ignore[untyped-decorator]
         Output("download", "data", allow_duplicate=True),
+        Output("what-said", "children", allow_duplicate=True),
         *[Input(f"what-save-{name}", "n_clicks") for name, _ in what_if_report.SAVES],
         *[State(part.component_id, "value") for part in form],
         State("what-changes", "data"),
@@ -192,7 +189,11 @@ def _register_answers(app: Any, service: Service) -> None:
     def save(*values: Any) -> Any:
         if not any(values[: len(what_if_report.SAVES)]):
             raise PreventUpdate
-        return saved(service, _asked(*values[-4:]), str(ctx.triggered_id).removeprefix("what-save-"))
+        try:
+            what = str(ctx.triggered_id).removeprefix("what-save-")
+            return saved(service, _asked(*values[-4:]), what), no_update
+        except EffsimError as error:
+            return no_update, parts.error(str(error), "There is nothing to save before this is changed.")
 
 
 # --- what callbacks answer --------------------------------------------------------------------------------------------
@@ -205,118 +206,6 @@ def texts(value: Any) -> tuple[str, ...]:
 
 def _asked(hardware: Any, workload: Any, engine: Any, changes: Any) -> Asked:
     return Asked(str(hardware), str(workload), str(engine), texts(changes))
-
-
-def tree_of(service: Service, asked: Asked, changes: tuple[str, ...]) -> Tree:
-    """The parameters of the files with these changes.
-
-    Raises:
-        EffsimError: a file or a change is wrong.
-    """
-
-    def make() -> Tree:
-        machine = load_machine(service.library.argument("hardware", asked.hardware), changes)
-        workload, _ = _api.load_workload(service.library.argument("workloads", asked.workload), changes)
-        return tree(machine, workload)
-
-    return service.ask(("tree", asked.hardware, asked.workload, changes), make, changes)
-
-
-def acted(service: Service, asked: Asked, pin: tuple[str, ...], trigger: Any, value: Any) -> tuple[Any, Any]:
-    """Changes and pinned changes after a control was used; what changes nothing is no update."""
-    if trigger in _BUTTONS:
-        if not value:
-            raise PreventUpdate
-        if trigger == "what-reset":
-            return [], no_update
-        return no_update, list(asked.changes) if trigger == "what-pin-now" else []
-    if not isinstance(trigger, dict) or not isinstance(path := trigger.get("path"), str):
-        raise PreventUpdate
-    if trigger.get("type") == "what-undo":
-        if not value:
-            raise PreventUpdate
-        return list(_undone(service, asked, path)), no_update
-    try:
-        held = parameter_of(service, asked, path)
-    except EffsimError:
-        held = None
-    text = _text(trigger.get("type"), held, value, asked.changes)
-    now = "" if held is None else controls.present(held, asked.changes).text
-    if text is None or (text == (now or NOTHING) and held is not None):
-        raise PreventUpdate
-    back = held is not None and text == (held.text or NOTHING)
-    parameter = held or Parameter(path, "")
-    changes = assigned(asked.changes, parameter, None if back else text)
-    if changes == asked.changes or len(changes) > MAX_CHANGES:
-        raise PreventUpdate
-    return list(changes), no_update
-
-
-def _undone(service: Service, asked: Asked, path: str) -> tuple[str, ...]:
-    try:
-        held = parameter_of(service, asked, path)
-    except EffsimError:  # other changes may be wrong: this one goes nevertheless
-        held = None
-    return assigned(asked.changes, held or Parameter(path, ""), None)
-
-
-def followed(service: Service, asked: Asked, lists: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    """Values of the sliders, texts, choices and classes of the rows with these paths, as the changes say."""
-    changed = {path_of(change) for change in asked.changes}
-    out: list[list[Any]] = []
-    for kind, paths in zip((*_KINDS, "what-row"), lists, strict=True):
-        out.append([_followed(service, asked, kind, str(path), str(path) in changed) for path in paths])
-    return out
-
-
-def _followed(service: Service, asked: Asked, kind: str, path: str, changed: bool) -> Any:
-    if kind == "what-row":
-        return controls.row_class(changed)
-    try:
-        held = parameter_of(service, asked, path)
-    except EffsimError:
-        held = None
-    if held is None:
-        return no_update
-    now = controls.present(held, asked.changes)
-    if kind == "what-slider":
-        around = controls.scale(held)
-        return no_update if around is None else controls.slider_position(around, now)
-    return now.text or (NOTHING if kind == "what-choice" else "")
-
-
-def parameter_of(service: Service, asked: Asked, path: str) -> Parameter | None:
-    """A parameter as its file gives it; one that only a change brings, as that change does."""
-    held = tree_of(service, asked, ()).parameters.get(path)
-    if held is None:
-        above = tuple(c for c in asked.changes if path.startswith(f"{path_of(c)}."))
-        held = tree_of(service, asked, above).parameters.get(path) if above else None
-    return held
-
-
-def _text(kind: Any, held: Parameter | None, value: Any, changes: Sequence[str]) -> str | None:
-    """What a control says, as ``--set`` takes it; None where it says nothing new."""
-    if kind == "what-slider":
-        return _slid(held, value, changes)
-    if not isinstance(value, str) or len(value) > _MAX_TEXT:
-        return None
-    text = value.strip()
-    return text or (NOTHING if held is None or held.optional or not held.text else held.text)
-
-
-def _slid(held: Parameter | None, value: Any, changes: Sequence[str]) -> str | None:
-    around = controls.scale(held) if held is not None else None
-    try:
-        position = float(value)
-    except (TypeError, ValueError):
-        return None
-    if around is None or held is None or not math.isfinite(position):
-        return None
-    now = controls.present(held, changes).number
-    at = around.position(now if now is not None else around.base)
-    if abs(position - at) < around.step / 2:  # where it was drawn: nobody moved it
-        return None
-    return held.text if abs(position - around.position(around.base)) < around.step / 2 else around.text(position)
 
 
 def answer(service: Service, asked: Asked, pin: tuple[str, ...], state: str) -> tuple[Any, str, Any]:
@@ -368,7 +257,7 @@ def control_list(
     if group not in now.groups:
         group = next((name for name in now.groups if name.endswith(f".{_FIRST_GROUP}")), next(iter(now.groups), ""))
     if search.strip():
-        found, prefix = now.search(search[:_MAX_TEXT]), ""
+        found, prefix = now.search(search[:MAX_TEXT]), ""
         if not found:
             return parts.empty("No path has these words in it: try a shorter one."), options, group
     else:
