@@ -67,8 +67,13 @@ def build_app(service: Service | None = None, host: str = "127.0.0.1") -> Dash:
     """
     require_dash()
     import dash
+    import numpy as np
 
     from .server import guard
+
+    # Answers become JSON in many threads, and its writer looks for NumPy's types as soon as the module is listed: one
+    # that another thread has only half imported would end the process.
+    assert np.ndarray is not None
 
     asked = service or Service()
     app = dash.Dash(
