@@ -14,5 +14,6 @@ setup(
     packages=packages,
     package_dir=ROOMS | CATALOGUES,
     package_data={"effsim": ["py.typed"], "effsim.dashboard": ["assets/*"]}
-    | {name: ["*.yaml", "**/*.yaml", "**/*.json"] for name in CATALOGUES},
+    | {name: ["*.yaml", "**/*.yaml", "**/*.json"] for name in CATALOGUES}
+    | {"effsim.validation.record": ["*.json"]},
 )

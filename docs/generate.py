@@ -7,7 +7,8 @@ A page comes from ``templates/<page>.md``:
 * in a fenced ``console`` block every line that begins with ``$ `` is run and its output put below; ``console 1-12``
   keeps those lines of each output.
 
-The pages of the formats come from the models (:mod:`effsim.report.schema_page`).
+The pages of the formats come from the models (:mod:`effsim.report.schema_page`). The package's copy of the accuracy
+on record (``accuracy.json``, written by ``effsim validate --out``) is made here, too.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from effsim.units import DIMENSIONS
 
 DOCS = Path(__file__).resolve().parent
 TEMPLATES = DOCS / "templates"
+RECORD = DOCS.parent / "validation" / "record" / "accuracy.json"
 FENCE = re.compile(r"^```(\w+)(?: (\d+)-(\d+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PLACE = re.compile(r"\{\{(.+?)\}\}")
 UNLIMITED = 10**9
@@ -217,11 +219,12 @@ def page(name: str) -> str:
 
 
 def pages() -> Iterator[tuple[Path, str]]:
-    """Every generated page with its text."""
+    """Every generated page, and the package's copy of the record of accuracy, with its text."""
     for template in sorted(TEMPLATES.glob("*.md")):
         yield DOCS / template.name, page(template.name)
     for kind in MODELS:
         yield DOCS / "formats" / f"{kind}.md", markdown(kind)
+    yield RECORD, (DOCS / RECORD.name).read_text(encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
@@ -231,7 +234,9 @@ def main(arguments: list[str]) -> int:
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
         stale += 1
-        sys.stdout.write(f"{'stale' if check else 'wrote'}: {path.relative_to(DOCS)}\n")
+        sys.stdout.write(
+            f"{'stale' if check else 'wrote'}: {path.relative_to(DOCS if path.is_relative_to(DOCS) else DOCS.parent)}\n"
+        )
         if not check:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")

@@ -23,7 +23,7 @@ def _tree() -> set[str]:
     out = set()
     for folder, inside in FOLDERS.items():
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".yaml", ".typed") and "__pycache__" not in path.parts:
+            if path.suffix in (".py", ".yaml", ".json", ".typed") and "__pycache__" not in path.parts:
                 out.add("/".join(filter(None, ("effsim", inside, path.relative_to(ROOT / folder).as_posix()))))
     return out
 

@@ -58,6 +58,12 @@ class Case:
     stride: int
     dtype: str
     measured_s: float
+    source: str = ""
+
+    @property
+    def above(self) -> bool:
+        """A message of more than 1 MiB."""
+        return self.size_bytes > MEBI
 
     def predicted_s(self) -> float:
         """Time in a CUDA graph, by the library alone."""
@@ -110,7 +116,7 @@ def cases(path: Path) -> Iterator[Case]:
     for row in read_csv(path):
         for mark, make in MAKERS.items():
             if mark in row["source"] and row["phase"] == "collective":
-                yield from make(row)
+                yield from (replace(case, source=row["source"]) for case in make(row))
 
 
 def _bytes(row: Mapping[str, str]) -> float:
@@ -197,16 +203,30 @@ MAKERS: Mapping[str, Callable[[Mapping[str, str]], Iterator[Case]]] = {
 """What a row of a source means, by a part of the source's name."""
 
 
+def predicted(path: Path) -> list[tuple[Case, float]]:
+    """The figures that are compared, with the seconds predicted for each.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
+    return [(case, case.predicted_s()) for case in cases(path)]
+
+
 def validate_collectives(path: Path) -> tuple[CollectiveScore, ...]:
     """Errors by group, messages above 1 MiB apart from the others.
 
     Raises:
         DataError: the table cannot be read.
     """
+    return scores(predicted(path))
+
+
+def scores(outcomes: Iterable[tuple[Case, float]]) -> tuple[CollectiveScore, ...]:
+    """Scores of predicted figures by group."""
     groups: dict[tuple[str, bool], list[tuple[Case, float]]] = {}
-    for case in cases(path):
-        error = case.predicted_s() / case.measured_s - 1.0
-        groups.setdefault((case.label, case.size_bytes > MEBI), []).append((case, error))
+    for case, seconds in outcomes:
+        error = seconds / case.measured_s - 1.0
+        groups.setdefault((case.label, case.above), []).append((case, error))
     out = []
     for (label, above), members in groups.items():
         score = Score.of([(i, error) for i, (_, error) in enumerate(members)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, median
 from typing import Any
 
@@ -27,10 +27,11 @@ Key = tuple[str, bool]
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One row that the interval was not fitted on.
+    """One row and its interval.
 
     ``low_s`` and ``high_s`` are the interval, ``inside`` whether the measurement lies in it; ``elsewhere`` the same
-    for the interval without any row of this GPU (None: nothing else was measured).
+    for the interval without any row of this GPU (None: nothing else was measured). ``fitted``: the interval was fitted
+    on this row, so that it says nothing about coverage.
     """
 
     low_s: float
@@ -39,6 +40,7 @@ class Judged:
     inside: bool
     elsewhere: bool | None
     energy: bool | None = None
+    fitted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,8 @@ class Coverage:
 
 
 def coverage(found: Sequence[Judged | None]) -> Coverage | None:
-    """Coverage of the judged rows of a group; None where there are none."""
-    rows = [one for one in found if one is not None]
+    """Coverage of the judged rows of a group that were not fitted on; None where there are none."""
+    rows = [one for one in found if one is not None and not one.fitted]
     if not rows:
         return None
     others = [float(one.elsewhere) for one in rows if one.elsewhere is not None]
@@ -73,8 +75,8 @@ def coverage(found: Sequence[Judged | None]) -> Coverage | None:
 
 def judged(
     rows: Sequence[Row], devices: Mapping[Key, Device], runs: RunResiduals | None
-) -> tuple[list[Judged | None], dict[str, Any]]:
-    """Judge the rows that are held out (None for the others), by the bundled residuals.
+) -> tuple[list[Judged], dict[str, Any]]:
+    """Judge every row by the bundled residuals; those that are not held out are marked as fitted.
 
     With *runs* (whole runs) the residuals are fitted anew on the rows not held out, and their content is returned too.
 
@@ -91,10 +93,11 @@ def judged(
     residuals = Residuals.of(content) if content else bundled_residuals()
     own = {key: DeviceIntervals(device, residuals) for key, device in devices.items()}
     others = _without_each(training, known, devices)
-    out: list[Judged | None] = []
+    out: list[Judged] = []
     for row, hidden in zip(rows, apart, strict=True):
         key = _key(row[0])
-        out.append(_judge(row, own[key], others.get(key)) if hidden else None)
+        judge = _judge(row, own[key], others.get(key) if hidden else None)
+        out.append(judge if hidden else replace(judge, fitted=True))
     return out, content
 
 

@@ -5,7 +5,7 @@ Which rows are used, and why others are not, is decided in :mod:`effsim.validati
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,15 +52,39 @@ class LeftOut:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One row with its predicted seconds, as :func:`predicted_s`, and their interval; None where it does not fit."""
+
+    case: Case
+    predicted_s: float | None
+    low_s: float | None = None
+    high_s: float | None = None
+
+
 def predicted_s(case: Case, machine: Machine) -> float:
     """Analytic time of a case; of one step for ``decode``.
 
     Raises:
         DoesNotFitError: the model and its caches do not fit as the row says they were run.
     """
+    seconds = predict(case, machine).predicted_s
+    assert seconds is not None
+    return seconds
+
+
+def predict(case: Case, machine: Machine) -> Outcome:
+    """Analytic time of a case (of one step for ``decode``) with its interval.
+
+    Raises:
+        DoesNotFitError: the model and its caches do not fit as the row says they were run.
+    """
     result = run_specs(machine, case.workload, None, engine="analytic", sensitivity=False).result
     decode = result.phases.get("decode")
-    return decode["time_per_token_s"] if case.workload.task == "decode" and decode else result.time_s
+    if case.workload.task == "decode" and decode:
+        ends = (decode.get(f"time_per_token_{end}_s") for end in ("low", "high"))
+        return Outcome(case, decode["time_per_token_s"], *ends)
+    return Outcome(case, result.time_s, result.time_low_s, result.time_high_s)
 
 
 def cases(path: Path) -> Iterator[tuple[int, Case]]:
@@ -73,25 +97,40 @@ def cases(path: Path) -> Iterator[tuple[int, Case]]:
 
 def validate_end_to_end(data: Path) -> tuple[EndToEnd, ...]:
     """Scores of the published runs of *data*; empty where the file is missing."""
+    return scores(outcomes(data))
+
+
+def outcomes(data: Path) -> tuple[Outcome, ...]:
+    """Every published run of *data* that is compared, predicted; empty where the file is missing."""
     path = data / "published.csv"
-    if not path.is_file():
-        return ()
     machines: dict[str, Machine] = {}
+    found = []
+    for _, case in cases(path) if path.is_file() else ():
+        machine = machines.setdefault(case.machine, load_machine(case.machine))
+        try:
+            found.append(predict(case, machine))
+        except DoesNotFitError:
+            found.append(Outcome(case, None))
+    return tuple(found)
+
+
+def scores(rows: Iterable[Outcome]) -> tuple[EndToEnd, ...]:
+    """Scores of published runs by source, machine, model and task."""
     errors: dict[tuple[str, str, str, str], list[tuple[int, float]]] = {}
     unfit: dict[tuple[str, str, str, str], int] = {}
     names: dict[int, str] = {}
-    for index, case in cases(path):
+    for index, row in enumerate(rows):
+        case = row.case
         key = (case.source, case.machine, case.label, case.workload.engine)
-        machine = machines.setdefault(case.machine, load_machine(case.machine))
-        found, names[index] = errors.setdefault(key, []), case.row
-        try:
-            found.append((index, predicted_s(case, machine) / case.measured_s - 1.0))
-        except DoesNotFitError:
+        held, names[index] = errors.setdefault(key, []), case.row
+        if row.predicted_s is None:
             unfit[key] = unfit.get(key, 0) + 1
-    scores = {key: Score.of(found) if found else None for key, found in sorted(errors.items())}
+        else:
+            held.append((index, row.predicted_s / case.measured_s - 1.0))
+    scored = {key: Score.of(found) if found else None for key, found in sorted(errors.items())}
     return tuple(
         EndToEnd(*key[:3], score, unfit.get(key, 0), names[score.worst_row] if score else "", key[3])
-        for key, score in scores.items()
+        for key, score in scored.items()
     )
 
 

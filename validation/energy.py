@@ -26,11 +26,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from effsim.devices.device import Device
 from effsim.devices.registry import load_machine, timed_briefly
 from effsim.errors import DataError, UnknownNameError, UnsupportedError
 from effsim.explore.kernel_table import Score, energy_with_idle
 from effsim.graph.table import from_row
+from effsim.intervals.kernel import DeviceIntervals
 from effsim.readings.launch import single_launch_s
 
 from .engines import convert, table_of
@@ -50,13 +50,14 @@ MOST_READINGS = 100
 
 @dataclass(frozen=True, slots=True)
 class EnergyOutcome:
-    """One row: watts and how often they were read, with what is predicted."""
+    """One row: watts and how often they were read, with what is predicted and the interval of its energy."""
 
     row: Measured
     watts: float
     readings: int
     predicted_s: float
     predicted_j: float
+    interval_j: tuple[float, float] | None = None
 
     @property
     def error(self) -> float:
@@ -140,20 +141,22 @@ def sample(
 
 def outcomes_of(rows: Iterable[tuple[Measured, float]]) -> list[EnergyOutcome]:
     """Predict rows as ``effsim kernels`` does; those whose energy is unknown or that cannot run are left out."""
-    out, machines = [], dict[str, Device]()
+    out, known = [], dict[str, DeviceIntervals]()
     for row, watts in rows:
-        if row.hardware not in machines:
-            machines[row.hardware] = timed_briefly(load_machine(row.hardware)).device
-        device = machines[row.hardware]
+        if row.hardware not in known:
+            known[row.hardware] = DeviceIntervals(timed_briefly(load_machine(row.hardware)).device)
+        device = known[row.hardware].device
         try:
             op = from_row(row.kind, row.cells)
             lowered = device.lower(op)
         except (DataError, UnsupportedError):
             continue
-        seconds = lowered.analytic_s + single_launch_s(device.launch, row.launch, lowered)
+        launch_s = single_launch_s(device.launch, row.launch, lowered)
+        seconds = lowered.analytic_s + launch_s
         joules = energy_with_idle(device, device.energy_j(op, lowered), seconds)
         if joules is not None:
-            out.append(EnergyOutcome(row, watts, readings(watts), seconds, joules))
+            ends = known[row.hardware].energy(op, lowered, launch_s, row.launch).interval(joules)
+            out.append(EnergyOutcome(row, watts, readings(watts), seconds, joules, ends))
     return out
 
 
@@ -182,10 +185,19 @@ def validate_energy(data: Path, gpu: str = "", limit: int = ROWS_A_GROUP) -> tup
     Raises:
         DataError: no rows with watts (of this *gpu*).
     """
+    return tuple(score(predicted(data, gpu, limit)))
+
+
+def predicted(data: Path, gpu: str = "", limit: int = ROWS_A_GROUP) -> list[EnergyOutcome]:
+    """The rows with watts, predicted.
+
+    Raises:
+        DataError: no rows with watts (of this *gpu*).
+    """
     outcomes = [outcome for table in collect(data, gpu) for outcome in outcomes_of(sample(table, limit))]
     if not outcomes:
         raise DataError(f"{data}: no measured watts{f' of {gpu}' if gpu else ''} that effsim can predict")
-    return tuple(score(outcomes))
+    return outcomes
 
 
 def section(scores: Sequence[EnergyScore]) -> list[str]:

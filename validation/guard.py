@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from effsim.errors import DataError
+from .comparisons import EVERYWHERE, counted
+from .record.figures import LEVELS, SCHEMA, Figure, load_record
+from .record.rows import Row
 
 if TYPE_CHECKING:
     from .report import Report
 
-SCHEMA: Final = "effsim/accuracy@1"
 TOLERANCE, SLACK = 0.10, 0.003
 """A figure may grow by a tenth of itself and three tenths of a per cent, which is what moves with compilers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """Errors of one comparison as fractions; ``where`` is a GPU, a machine or a source, ``what`` the kernel or task."""
-
-    check: str
-    where: str
-    what: str
-    n: int
-    median: float
-    p90: float
-    bias: float
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """What identifies the figure in a record."""
-        return (self.check, self.where, self.what)
-
-
 def figures(report: Report) -> Iterator[Figure]:
-    """Every figure of a report that a record keeps."""
+    """Every figure of a report that a record keeps; how its errors are spread as far as the report has the rows."""
+    rows = counted(report.rows)
+    for figure in _plain(report):
+        yield spread(figure, rows.get(figure.key, ()))
+
+
+def spread(figure: Figure, rows: Sequence[Row]) -> Figure:
+    """*figure* with quantiles and worst of the signed errors of its *rows*, and the share inside their intervals.
+
+    Rows that an interval was fitted on, or may have been, say nothing about it and are not counted in the share.
+
+    Raises:
+        ValueError: the rows are not those of the figure.
+    """
+    if not rows:
+        return figure
+    if len(rows) != figure.n:
+        raise ValueError(f"{figure.key}: {len(rows)} rows, but the figure is of {figure.n}")
+    errors = sorted(row.error for row in rows)
+    within = [
+        row.low <= row.measured <= row.high
+        for row in rows
+        if row.low is not None and row.high is not None and row.fitted is False
+    ]
+    return replace(
+        figure,
+        quantiles=tuple(errors[round(level * (len(errors) - 1))] for level in LEVELS),
+        inside=sum(within) / len(within) if within else None,
+        worst=max(errors, key=abs),
+    )
+
+
+def _plain(report: Report) -> Iterator[Figure]:
+    """Figures without their spread."""
     for g in report.kernels.groups if report.kernels is not None else ():
         if g.bucket == "all":
             yield Figure("kernels", g.hardware, g.label, g.score.n, g.score.median, g.score.p90, g.score.bias)
@@ -47,7 +64,7 @@ def figures(report: Report) -> Iterator[Figure]:
     for t in report.training.totals if report.training is not None else ():
         if t.score is not None:
             s = t.score
-            where = f"{t.source}, {t.machine}"
+            where = EVERYWHERE if t.source == "all" else f"{t.source}, {t.machine}"
             yield Figure("published", where, f"training {t.quantity}, {t.model}", s.n, s.median, s.p90, s.bias)
     for c in report.collectives:
         where, what = "collectives, published", f"{c.label}, {'above' if c.above else 'below'} 1 MiB"
@@ -66,10 +83,21 @@ def figures(report: Report) -> Iterator[Figure]:
 def record(report: Report) -> str:
     """The figures of *report* as JSON, rounded to what can be told apart."""
     rows = [
-        {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(figure).items()}
+        {name: _rounded(value) for name, value in asdict(figure).items() if value is not None}
         for figure in figures(report)
     ]
-    return json.dumps({"schema": SCHEMA, "figures": rows}, indent=1) + "\n"
+    held = {"schema": SCHEMA, "quantiles_at": list(LEVELS), "figures": rows}
+    return LISTED.sub(lambda found: f"[{' '.join(found[1].split())}]", json.dumps(held, indent=1)) + "\n"
+
+
+LISTED = re.compile(r"\[([^\[\]{}\"]*)\]")
+"""A list of numbers, which is written on one line."""
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_rounded(one) for one in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def read_record(path: Path) -> dict[tuple[str, str, str], Figure]:
@@ -78,17 +106,7 @@ def read_record(path: Path) -> dict[tuple[str, str, str], Figure]:
     Raises:
         DataError: missing, not JSON, or not such a record.
     """
-    try:
-        held: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a record of accuracy: {error}") from None
-    if not isinstance(held, Mapping) or held.get("schema") != SCHEMA:
-        raise DataError(f"{path}: not a record of accuracy; expected schema {SCHEMA!r}")
-    try:
-        found = [Figure(**row) for row in held["figures"]]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a record of accuracy: {error}") from None
-    return {figure.key: figure for figure in found}
+    return {figure.key: figure for figure in load_record(path)}
 
 
 def regressions(report: Report, held: Mapping[tuple[str, str, str], Figure]) -> list[str]:

@@ -85,12 +85,13 @@ class GroupScore:
 
 @dataclass(frozen=True, slots=True)
 class KernelReport:
-    """Scores, and why rows were left out (reason → rows)."""
+    """Scores, why rows were left out (reason → rows), and the rows that were predicted."""
 
     groups: tuple[GroupScore, ...]
     left_out: Mapping[str, int]
     rows: int
     residuals: Mapping[str, Any] = field(default_factory=dict)
+    outcomes: tuple[Outcome, ...] = ()
 
 
 def hardware_of(folder: str) -> str:
@@ -251,4 +252,4 @@ def validate_kernels(data: Path, gpu: str = "", limit: int = ROWS_A_GROUP, fit_r
     runs = run_residuals(data) if fit_residuals else None
     marks, fitted = judged([(o.row, o.op, o.predicted_s) for o in outcomes if o.op is not None], devices, runs)
     outcomes = [replace(outcome, judged=mark) for outcome, mark in zip(outcomes, marks, strict=True)]
-    return KernelReport(tuple(score(outcomes)), left_out, len(outcomes), fitted)
+    return KernelReport(tuple(score(outcomes)), left_out, len(outcomes), fitted, tuple(outcomes))

@@ -8,14 +8,18 @@ from typing import Any
 
 from effsim.errors import DataError, SpecError
 
+from . import collectives, endtoend
+from . import energy as energies
 from .blocks import Block, validate_blocks
-from .collectives import CollectiveScore, validate_collectives
-from .endtoend import EndToEnd, LeftOut, left_out, validate_end_to_end
-from .energy import EnergyScore, validate_energy
+from .collectives import CollectiveScore
+from .comparisons import of_blocks, of_collectives, of_energy, of_kernels, of_runs, of_serving, of_training
+from .endtoend import EndToEnd, LeftOut
+from .energy import EnergyScore
 from .kernels import KernelReport, validate_kernels
 from .peers import Peers
 from .peers import compare as compare_peers
 from .peers import present as has_peers
+from .record.rows import Row
 from .residuals import write_residuals
 from .serving import ServingReport, validate_serving
 from .tables import data_folder
@@ -26,7 +30,7 @@ CHECKS = ("kernels", "published", "peers")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Results of the comparisons that were asked for; the others are None."""
+    """Results of the comparisons that were asked for, the others are None; ``rows`` are the measurements compared."""
 
     kernels: KernelReport | None
     blocks: tuple[Block, ...] | None
@@ -37,6 +41,7 @@ class Report:
     energy: tuple[EnergyScore, ...] = ()
     collectives: tuple[CollectiveScore, ...] = ()
     serving: ServingReport | None = None
+    rows: tuple[Row, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; comparisons that were not made are absent."""
@@ -88,19 +93,32 @@ def validate(data: Path | None = None, check: str = "", gpu: str = "", residuals
     kernels = validate_kernels(folder, gpu, fit_residuals=residuals is not None) if check in ("", "kernels") else None
     if residuals is not None and kernels is not None:
         write_residuals(kernels.residuals, residuals)
-    energy = _energy(folder, gpu) if kernels is not None else ()
+    joules = _energy(folder, gpu) if kernels is not None else []
+    energy, rows = tuple(energies.score(joules)), [*of_kernels(kernels), *of_energy(joules)]
     if check == "kernels" or (gpu and not check):
-        return Report(kernels, None, None, energy=energy)
+        return Report(kernels, None, None, energy=energy, rows=tuple(rows))
     peers = compare_peers(folder) if not check and has_peers(folder) else None
-    runs, training = validate_end_to_end(folder), validate_training(folder)
-    others = validate_collectives(folder / "published.csv") if (folder / "published.csv").is_file() else ()
+    runs, training = endtoend.outcomes(folder), validate_training(folder)
+    others = collectives.predicted(folder / "published.csv") if (folder / "published.csv").is_file() else []
     blocks, serving = validate_blocks(folder), validate_serving(folder)
-    return Report(kernels, blocks, runs, peers, left_out(folder), training, energy, others, serving)
+    rows += [*of_training(training), *of_collectives(others), *of_serving(serving), *of_runs(runs), *of_blocks(blocks)]
+    return Report(
+        kernels,
+        blocks,
+        endtoend.scores(runs),
+        peers,
+        endtoend.left_out(folder),
+        training,
+        energy,
+        collectives.scores(others),
+        serving,
+        tuple(rows),
+    )
 
 
-def _energy(folder: Path, gpu: str) -> tuple[EnergyScore, ...]:
-    """Scores of energies; empty where no row of the tables has watts."""
+def _energy(folder: Path, gpu: str) -> list[energies.EnergyOutcome]:
+    """Predicted energies; empty where no row of the tables has watts."""
     try:
-        return validate_energy(folder, gpu)
+        return energies.predicted(folder, gpu)
     except DataError:
-        return ()
+        return []

@@ -15,6 +15,7 @@ from effsim.intervals.classes import run_class
 from effsim.intervals.residuals import ALL, Residuals
 
 from .endtoend import cases, predicted_s
+from .published import Case
 from .residuals import SPLIT_SEED, Residual, describe
 
 PHASES = {"training": "step", "train": "step"}
@@ -44,14 +45,19 @@ def run_residuals(data: Path) -> RunResiduals:
             predicted = predicted_s(case, machine)
         except DoesNotFitError:
             continue
-        work = case.workload
-        text = f"{SPLIT_SEED}:{case.machine}:{work.model}:{work.task}:{work.batch}:{work.prompt}:{work.generate}"
-        point = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+        work, point = case.workload, point_of(case)
         name = run_class(PHASES.get(str(work.task), str(work.task)), str(work.engine))
         value = math.log(case.measured_s / predicted)
         halves[point & 1].append(Residual(machine.device.name, name, ALL, value, point))
     devices = {machine.device.name: describe(machine.device) for machine in machines.values()}
     return RunResiduals(tuple(halves[0]), tuple(halves[1]), devices)
+
+
+def point_of(case: Case) -> int:
+    """A number for what a row ran: its model, task, batch and lengths. Residuals are fitted on the even ones."""
+    work = case.workload
+    text = f"{SPLIT_SEED}:{case.machine}:{work.model}:{work.task}:{work.batch}:{work.prompt}:{work.generate}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def run_coverage(found: Sequence[Residual], residuals: Residuals) -> dict[str, Any]:

@@ -57,11 +57,12 @@ class TrainingScore:
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """Scores of groups, their totals by quantity and machine, and rows that were not used, with the reason."""
+    """Scores of groups, their totals by quantity and machine, rows not used with the reason, and the rows used."""
 
     groups: tuple[TrainingScore, ...]
     totals: tuple[TrainingScore, ...]
     unused: Mapping[str, str]
+    outcomes: tuple[Outcome, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -122,6 +123,7 @@ def validate_training(data: Path) -> TrainingReport | None:
         tuple(_score(key, part) for key, part in sorted(groups.items())),
         tuple(_score(key, part) for key, part in sorted(totals.items())),
         unused,
+        rows,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import SpecError
 from .options import Json, Quiet, console, print_json
 
 
@@ -46,6 +47,13 @@ def validate(
     hardware: Annotated[
         str, typer.Option(metavar="FILE", help="timing: file that 'effsim calibrate' wrote; default: calibrate first.")
     ] = "",
+    rows: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="kernels, published: write every compared measurement with its prediction (.csv or .parquet).",
+        ),
+    ] = None,
     against: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Figures on record (docs/accuracy.json): end with code 1 if one got worse."),
@@ -56,17 +64,24 @@ def validate(
     quiet: Quiet = False,
 ) -> None:
     """Compare predictions with measured kernels and published results; says how far off they are and where."""
+    if rows is not None and check not in (None, Check.kernels, Check.published):
+        raise SpecError(f"--rows: {check.value if check else ''} compares no measurements of kernels or published runs")
     if check in WITH_TORCH:
         _with_torch(check, hardware, quick, seed, out, json_, quiet)
         return
     from ..validation.guard import read_record, regressions
     from ..validation.page import print_report, write_page
     from ..validation.report import validate as compare
+    from ..validation.row_files import check_target, write_rows
 
+    if rows is not None:
+        check_target(rows)
     held = read_record(against) if against is not None else {}
     report = compare(data, check.value if check else "", gpu, residuals)
     if out is not None:
         write_page(report, out)
+    if rows is not None:
+        write_rows(report.rows, rows)
     if json_:
         print_json(report.as_dict())
     elif not quiet:
