@@ -13,7 +13,6 @@ packages += list(CATALOGUES)
 setup(
     packages=packages,
     package_dir=ROOMS | CATALOGUES,
-    package_data={"effsim": ["py.typed"], "effsim.dashboard": ["assets/*"]}
-    | {name: ["*.yaml", "**/*.yaml", "**/*.json"] for name in CATALOGUES}
-    | {"effsim.validation.record": ["*.json"]},
+    package_data={"effsim": ["py.typed"], "effsim.dashboard": ["assets/*"], "effsim.validation.record": ["*.json"]}
+    | {name: ["*.yaml", "**/*.yaml", "**/*.json"] for name in CATALOGUES},
 )

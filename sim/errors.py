@@ -40,9 +40,9 @@ class EffsimError(Exception):
 
     exit_code = 2
 
-    def __str__(self) -> str:
-        """The message, without folders that are concealed."""
-        return _conceal(super().__str__())
+    def __init__(self, *parts: object) -> None:
+        """Keep the message, without folders that are concealed now."""
+        super().__init__(*(_conceal(part) if isinstance(part, str) else part for part in parts))
 
 
 class SpecError(EffsimError):
@@ -61,7 +61,9 @@ class SpecError(EffsimError):
         expected: str = "",
         suggestion: str = "",
     ) -> None:
-        self.what, self.location, self.path = what, location, path
+        if location is not None and _concealed.get():
+            location = replace(location, file=_conceal(location.file))
+        self.what, self.location, self.path = _conceal(what), location, path
         self.expected, self.suggestion = expected, suggestion
         super().__init__(self._message())
 
@@ -113,16 +115,6 @@ def concealing(prefixes: tuple[str, ...]) -> Iterator[None]:
         yield
     finally:
         _concealed.reset(token)
-
-
-def settle(error: EffsimError) -> None:
-    """Take what is concealed now out of *error* for good."""
-    error.args = tuple(_conceal(part) if isinstance(part, str) else part for part in error.args)
-    if isinstance(error, SpecError):
-        for name in ("what", "path", "expected", "suggestion"):
-            setattr(error, name, _conceal(getattr(error, name)))
-        if error.location is not None:
-            error.location = replace(error.location, file=_conceal(error.location.file))
 
 
 def _conceal(text: str) -> str:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from types import MappingProxyType
 
 from .errors import UnitError, nearest
@@ -192,6 +193,13 @@ def parse(value: str | int | float, dimension: str) -> float:
         raise _error(wanted, f"{_shown(value)} is not a quantity")
     if not isinstance(value, str):
         return _bare(_finite(value, wanted), value, wanted)
+    return _text(value, dimension)
+
+
+@lru_cache(maxsize=4096)
+def _text(value: str, dimension: str) -> float:
+    """As :func:`parse`; hardware files say the same texts again and again."""
+    wanted = DIMENSIONS[dimension]
     number, unit = _split(value, wanted)
     size = _finite(number, wanted)
     if not unit:

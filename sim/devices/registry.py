@@ -149,10 +149,10 @@ def _machine_document(name_or_path: str) -> Document:
 
 def _group_names(document: Document) -> list[str]:
     """Names of the device groups of a system file, as far as they can be read before it is validated."""
-    groups = document.data.get("devices")
-    if document.data.get("kind") != "system" or not isinstance(groups, list):
+    kind, groups = document.node(("kind",)), document.node(("devices",))
+    if kind is None or kind.content != "system" or groups is None or not isinstance(groups.data, list):
         return []
-    return [str(g.get("name") or g.get("hardware")) for g in groups if isinstance(g, dict)]
+    return [str(g.get("name") or g.get("hardware")) for g in groups.data if isinstance(g, dict)]
 
 
 def _load_system(system: SystemSpec, file: Path, assignments: Sequence[str]) -> Machine:

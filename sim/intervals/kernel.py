@@ -101,7 +101,7 @@ class DeviceIntervals:
         self._vendor = str(getattr(spec, "vendor", ""))
         leaves = () if spec is None else tuple(spec.leaves())
         self._uncertainty = resource_uncertainty(leaves)
-        own = self.residuals.identity(self.device) if spec is not None and not is_what_if(spec) else ""
+        own = self.residuals.identity(self.device) if spec is not None and not is_what_if(leaves) else ""
         self._own = "" if self.excluded else own
 
     def relative(self, op: Operator, lowered: Lowered, launch_s: float, launch: str = "graph") -> Relative:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import SpecError
-from ..spec.fields import AnyQuantity, SpecModel
+from ..spec.fields import AnyQuantity
 from ..spec.overrides import ORIGIN
 from ..spec.yaml_loader import load_yaml
 
@@ -68,10 +68,8 @@ def resource_uncertainty(leaves: Iterable[tuple[str, AnyQuantity]]) -> dict[str,
     worst = max(known.relative.values())
     for path, leaf in leaves:
         own = 0.0 if leaf.source == GIVEN else known.relative.get(leaf.kind or "assumed", worst)
-        for name, patterns in known.resources.items():
-            for place, pattern in enumerate(patterns):
-                if pattern.match(path):
-                    found[name][place].append(own)
+        for name, place in _entries(path):
+            found[name][place].append(own)
     return {
         name: math.sqrt(sum((sum(values) / len(values)) ** 2 for values in entries if values))
         for name, entries in found.items()
@@ -79,6 +77,17 @@ def resource_uncertainty(leaves: Iterable[tuple[str, AnyQuantity]]) -> dict[str,
     }
 
 
-def is_what_if(spec: SpecModel) -> bool:
-    """Whether a number of the file was replaced on the command line."""
-    return any(leaf.source == GIVEN for _, leaf in spec.leaves())
+@lru_cache(maxsize=4096)
+def _entries(path: str) -> tuple[tuple[str, int], ...]:
+    """Entries of the rules, as (resource, place), that speak of the number at *path*."""
+    return tuple(
+        (name, place)
+        for name, patterns in rules().resources.items()
+        for place, pattern in enumerate(patterns)
+        if pattern.match(path)
+    )
+
+
+def is_what_if(leaves: Iterable[tuple[str, AnyQuantity]]) -> bool:
+    """Whether a number of the file was replaced on the command line; *leaves* as in :func:`resource_uncertainty`."""
+    return any(leaf.source == GIVEN for _, leaf in leaves)

@@ -11,7 +11,7 @@ from ..program.program import Program
 from ..readings.launch import node_launch_s
 from ..readings.result import OperatorTime, Reading
 from .kernel import Relative, SystemIntervals, half_widths
-from .residuals import EVIDENCE, Band, Residuals
+from .residuals import EVIDENCE, Band
 
 GENERATE = "generate"
 """Name under which runs of several phases are compared."""
@@ -78,14 +78,16 @@ def widened(interval: Interval, seconds: float, band: Band | None) -> Interval:
 
 
 def reading_intervals(
-    program: Program, device: Device, reading: Reading, residuals: Residuals | None = None, engine: str = ""
+    program: Program, source: SystemIntervals, reading: Reading, engine: str = ""
 ) -> ReadingIntervals:
-    """Intervals of everything in *reading*; *engine* names the engine profile, for what whole runs were off.
+    """Intervals of everything in *reading*, as *source* knows the device.
+
+    *engine* names the engine profile, for what whole runs were off.
 
     A time of the roofline reading is a lower bound: its interval reaches from itself to the upper bound of what the
     analytic reading says of the same operators.
     """
-    source = SystemIntervals(device, residuals)
+    device = source.device
     operators: dict[tuple[str, str], Interval] = {}
     relatives: dict[tuple[str, str], Relative] = {}
     weights: dict[str, float] = {}
@@ -115,15 +117,13 @@ def reading_intervals(
     return ReadingIntervals(found, phases, operators, relatives, evidence, band.evidence if band else "")
 
 
-def energy_bounds(
-    program: Program, device: Device, reading: Reading, energy_j: float, residuals: Residuals | None = None
-) -> tuple[float, float]:
+def energy_bounds(program: Program, source: SystemIntervals, reading: Reading, energy_j: float) -> tuple[float, float]:
     """Bounds of a run's energy: operators weighted by their joules, idle power spread over them by their time.
 
     Combined as times are (:func:`combine`); the same kernels in all devices err together.
     """
-    source, idle = SystemIntervals(device, residuals), device.idle_power_w or 0.0
-    pairs = []
+    device = source.device
+    pairs, idle = [], device.idle_power_w or 0.0
     for phase in reading.phases:
         for row in phase.operators:
             if row.op is None or row.kind == "idle":

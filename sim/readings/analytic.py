@@ -74,6 +74,8 @@ class Rows:
     def add_host(self, name: str, label: str, seconds: float) -> None:
         """A row that is no operator: host work, exposed dispatch."""
         if seconds > 0.0:
+            while name in self._rows:  # an operator has that name
+                name += "_"
             row = self._rows[name] = _Row("host", None)
             row.count, row.shares = 1, {label: seconds}
 

@@ -185,7 +185,7 @@ def by_rank(program: Program, device: Device, reading: Reading) -> Reading:
     """The event reading with the time of every phase as its ranks take it one by one; rows in the same proportions."""
     phases = []
     for phase, timed in zip(program.phases, reading.phases, strict=True):
-        host = sum(row.time_s for row in timed.operators if row.name == "host")
+        host = sum(row.time_s for row in timed.operators if row.op is None and row.bound == "host")
         scale = (unfolded_seconds(program, phase, device) + host) / timed.time_s if timed.time_s else 1.0
         rows = tuple(
             replace(row, time_s=row.time_s * scale, shares=tuple((label, s * scale) for label, s in row.shares))

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from ..devices.registry import Machine
 from ..explore.sensitivity import Sensitivity, shown_path
+from ..intervals.kernel import SystemIntervals
 from ..intervals.total import Interval, energy_bounds, reading_intervals
 from ..program.program import Program
-from ..readings.energy import energy_j
+from ..readings.energy import energy_parts
 from ..readings.result import PhaseTime, Reading
 from ..spec.fields import SpecModel
 from ..spec.workload import WorkloadSpec
@@ -19,11 +20,12 @@ def assemble(
     machine: Machine, spec: WorkloadSpec, program: Program, reading: Reading, elastic: Sequence[Sensitivity]
 ) -> RunResult:
     """Put program, reading, its intervals and sensitivities into one result."""
-    known = reading_intervals(program, machine.device, reading, engine=spec.engine)
-    energy = energy_j(program, machine.device, reading)
+    intervals = SystemIntervals(machine.device)
+    known = reading_intervals(program, intervals, reading, engine=spec.engine)
+    energy = energy_parts(program, machine.device, reading)
     energy_ends: tuple[float | None, float | None] = (None, None)
-    if energy is not None:
-        energy_ends = energy_bounds(program, machine.device, reading, energy)
+    if energy.total_j is not None:
+        energy_ends = energy_bounds(program, intervals, reading, energy.total_j)
     rows = tuple(
         OperatorRow(
             name=o.name,
@@ -40,6 +42,7 @@ def assemble(
             time_low_s=known.operators[phase.name, o.name].low_s,
             time_high_s=known.operators[phase.name, o.name].high_s,
             evidence=known.relatives[phase.name, o.name].band.evidence,
+            energy_j=energy.of(phase.name, o),
         )
         for phase in reading.phases
         for o in phase.operators
@@ -71,7 +74,8 @@ def assemble(
         },
         flops=sum(row.flops for row in rows),
         bytes_moved=sum(row.bytes_moved for row in rows),
-        energy_j=energy,
+        energy_j=energy.total_j,
+        idle_energy_j=energy.idle_j,
         energy_limit_j=None if limit is None else limit * device_seconds,
         cost_usd=None if price is None else price * device_seconds / 3600.0,
         bound=reading.shares(),

@@ -1,6 +1,4 @@
-"""Plotly figures of a run. Colours are by resource, from a palette that colour-blind readers can tell apart; hatching,
-order and labels repeat what colour says. Backgrounds are transparent, so that a figure stands on light and dark pages.
-"""
+"""Plotly figures of a run, in the style of :mod:`~.figure_style`."""
 
 from __future__ import annotations
 
@@ -12,48 +10,32 @@ from ..errors import UnknownNameError, nearest
 from ..explore.sensitivity import STEP
 from ..units import format_quantity
 from . import words
+from .energy_figure import energy_figure
+from .figure_style import (
+    BAR_PX,
+    CONFIG,
+    FRAME_PX,
+    INK,
+    RESOURCES,
+    TOP,
+    bar_label,
+    base_figure,
+    distinct,
+    empty_figure,
+    filling,
+    look,
+    row_label,
+)
 from .result import Ceiling, OperatorRow, RunResult
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-CONFIG: Final[dict[str, Any]] = {
-    "displaylogo": False,
-    "responsive": True,
-    "modeBarButtonsToRemove": ["lasso2d", "select2d", "sendChartToCloud"],
-    "showSendToCloud": False,
-    "plotlyServerURL": "",
-}
-"""Options of plotly.js for every page: nothing is sent anywhere."""
+__all__ = ["CONFIG", "INK", "base_figure", "compare_figure", "figure", "look", "memory_figure", "roofline_figure"]
 
-INK: Final = "#767676"
-"""Grey with a contrast of 4.5 to 1 on both white and black."""
-
-GRID: Final = "rgba(128,128,128,0.25)"
-_HATCH: Final = "rgba(255,255,255,0.7)"
-FONT: Final = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
-
-RESOURCES: Final[dict[str, tuple[str, str]]] = {
-    "matrix": ("#D55E00", ""),
-    "vector": ("#E69F00", ""),
-    "special": ("#F0E442", "x"),
-    "l1": ("#8CC7EE", "\\"),
-    "l2": ("#56B4E9", "/"),
-    "memory": ("#0072B2", ""),
-    "network": ("#009E73", ""),
-    "latency": ("#999999", "."),
-    "launch": ("#CC79A7", ""),
-    "host": ("#7A5195", "-"),
-}
-"""Colour (Okabe and Ito, 2008, and neighbours) and hatching of each resource; others take what is left, by name."""
-
-_SPARE: Final = (("#B59F00", "/"), ("#5E81AC", "x"), ("#A3704C", "\\"), ("#6B8E23", "."))
-_TOP: Final = 14
-_NAME: Final = 34
 _MAX_BARS: Final = 3000
 _PS_PER_US: Final = 1e6
 _MARKER_MIN, _MARKER_SPAN = 8.0, 26.0
-_BAR_PX, _FRAME_PX = 26, 160
 _ROOF_MARGIN: Final = 4.0
 _TEXT_ROOM: Final = 0.14
 _MEMORY_COLOURS: Final = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#F0E442", "#999999")
@@ -61,7 +43,7 @@ _MACHINE_SYMBOLS: Final = ("circle", "diamond", "square", "triangle-up", "cross"
 
 
 def figure(result: RunResult, which: str) -> Figure:
-    """A figure of one run: ``operators``, ``roofline``, ``memory``, ``timeline`` or ``sensitivity``.
+    """A figure of one run: ``operators``, ``energy``, ``roofline``, ``memory``, ``timeline`` or ``sensitivity``.
 
     Raises:
         UnknownNameError: no such figure.
@@ -71,49 +53,6 @@ def figure(result: RunResult, which: str) -> Figure:
         names = ", ".join(_FIGURES)
         raise UnknownNameError(f"no figure {which!r}", expected=f"one of {names}", suggestion=nearest(which, _FIGURES))
     return draw(result)
-
-
-def look(resource: str) -> tuple[str, str]:
-    """Colour and hatching of a resource, the same in every figure."""
-    known = RESOURCES.get(resource)
-    return known or _SPARE[sum(resource.encode()) % len(_SPARE)]
-
-
-def _marker(resource: str) -> dict[str, Any]:
-    """Filling of a resource's bars: its colour, with its hatching drawn over it."""
-    colour, hatch = look(resource)
-    pattern = {"shape": hatch, "fillmode": "overlay", "fgcolor": _HATCH, "fgopacity": 1.0, "size": 6}
-    return {"color": colour, "pattern": pattern, "line": {"width": 0}}
-
-
-def base_figure(height: int, **layout: Any) -> Figure:
-    """An empty figure in the style of the reports."""
-    import plotly.graph_objects as go
-
-    out = go.Figure()
-    out.update_layout(
-        template="none",
-        height=height,
-        font={"family": FONT, "size": 13, "color": INK},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 10, "r": 16, "t": 76, "b": 44},
-        legend={"orientation": "h", "x": 0.0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": RESOURCES["memory"][0]},
-        hoverlabel={"align": "left", "font": {"family": FONT, "size": 12}},
-        barmode="stack",
-        **layout,
-    )
-    axis = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": INK, "automargin": True}
-    out.update_xaxes(**axis)
-    out.update_yaxes(**axis)
-    return out
-
-
-def _label(name: str) -> str:
-    """A name for a plot: no markup, the informative end kept when it is long."""
-    text = words.plain(name)
-    return escape(text if len(text) <= _NAME else f"…{text[-_NAME + 1 :]}")
 
 
 def _scaled(values: Iterable[float]) -> tuple[float, str]:
@@ -138,13 +77,13 @@ def _operators(result: RunResult) -> Figure:
 
     rows = words.by_time(result.operators)
     many = len(result.phases) > 1
-    shown, rest = rows[:_TOP], rows[_TOP:]
-    bars = [(_row_label(row, many), row.time_s, row.terms) for row in shown]
+    shown, rest = rows[:TOP], rows[TOP:]
+    bars = [(row_label(row, many), row.time_s, row.terms) for row in shown]
     if rest:
         bars.append((f"{len(rest)} more", sum(r.time_s for r in rest), words.seconds_by_resource(rest)))
     scale, unit = _scaled(time for _, time, _ in bars)
-    out = base_figure(_FRAME_PX + _BAR_PX * len(bars), bargap=0.25)
-    labels = _distinct([label for label, _, _ in bars])
+    out = base_figure(FRAME_PX + BAR_PX * len(bars), bargap=0.25)
+    labels = distinct([label for label, _, _ in bars])
     for resource in _resources(rows):
         values = [terms.get(resource, 0.0) / scale for _, _, terms in bars]
         out.add_trace(
@@ -153,7 +92,7 @@ def _operators(result: RunResult) -> Figure:
                 x=values,
                 name=escape(resource),
                 orientation="h",
-                marker=_marker(resource),
+                marker=filling(resource),
                 hovertemplate=f"%{{y}}<br>{escape(resource)} %{{x:.4g}} {unit}<extra></extra>",
             )
         )
@@ -185,20 +124,6 @@ def _error_bars(out: Figure, rows: Sequence[OperatorRow], labels: Sequence[str],
             hovertemplate=f"%{{y}}<br>%{{x:.4g}} {unit}, %{{customdata}}<extra></extra>",
         )
     )
-
-
-def _row_label(row: OperatorRow, many: bool) -> str:
-    return _label(f"{row.phase}: {row.name}" if many else row.name)
-
-
-def _distinct(labels: Sequence[str]) -> list[str]:
-    """Labels made unique: categories of an axis that are equal would fall together."""
-    seen: dict[str, int] = {}
-    out = []
-    for label in labels:
-        seen[label] = seen.get(label, 0) + 1
-        out.append(label if seen[label] == 1 else f"{label} ({seen[label]})")
-    return out
 
 
 def _roofline(result: RunResult) -> Figure:
@@ -305,8 +230,8 @@ def memory_figure(results: Sequence[RunResult]) -> Figure:
     """One stacked bar a machine (per device, GiB) with a line at its capacity."""
     import plotly.graph_objects as go
 
-    out = base_figure(_FRAME_PX + 2 * _BAR_PX * len(results), bargap=0.35)
-    labels = _distinct([_label(result.hardware) for result in results])
+    out = base_figure(FRAME_PX + 2 * BAR_PX * len(results), bargap=0.35)
+    labels = distinct([bar_label(result.hardware) for result in results])
     for (part, key), colour in zip(words.MEMORY_PARTS, _MEMORY_COLOURS, strict=True):
         sizes = [float(result.memory.get(key, 0.0)) / words.GIB for result in results]
         if any(size > 0.0 for size in sizes):
@@ -335,25 +260,21 @@ def _timeline(result: RunResult) -> Figure:
 
     slices = result.timeline.slices
     tracks = list(dict.fromkeys(s.track for s in slices))
-    out = base_figure(_FRAME_PX + 60 * max(1, len(tracks)))
     if not slices:
-        text = "no timeline: this engine computes times without a schedule"
-        out.add_annotation(text=text, showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
-        out.update_xaxes(visible=False)
-        out.update_yaxes(visible=False)
-        return out
+        return empty_figure("no timeline: this engine computes times without a schedule", FRAME_PX + 60)
+    out = base_figure(FRAME_PX + 60 * len(tracks))
     groups: dict[str, list[Any]] = {}
     for bar in slices[:_MAX_BARS]:
         groups.setdefault(str(dict(bar.detail).get("bound", "other")), []).append(bar)
     for bound, bars in groups.items():
         out.add_trace(
             go.Bar(
-                y=[_label(bar.track) for bar in bars],
+                y=[bar_label(bar.track) for bar in bars],
                 x=[bar.duration_ps / _PS_PER_US for bar in bars],
                 base=[bar.start_ps / _PS_PER_US for bar in bars],
                 name=escape(words.plain(bound)),
                 orientation="h",
-                marker=_marker(bound),
+                marker=filling(bound),
                 text=[_slice_text(bar) for bar in bars],
                 textposition="none",
                 hovertemplate="%{text}<br>%{x:.4g} µs from %{base:.4g} µs<extra></extra>",
@@ -375,10 +296,10 @@ def _sensitivity(result: RunResult) -> Figure:
     """What 10 % more of each parameter does to the time."""
     import plotly.graph_objects as go
 
-    rows = words.strongest(result, _TOP)
+    rows = words.strongest(result, TOP)
     changes = [100.0 * (STEP ** float(row["elasticity"]) - 1.0) for row in rows]
-    labels = _distinct([_label(str(row["path"]).removeprefix("hardware.")) for row in rows])
-    out = base_figure(_FRAME_PX + _BAR_PX * max(1, len(rows)), bargap=0.3)
+    labels = distinct([bar_label(str(row["path"]).removeprefix("hardware.")) for row in rows])
+    out = base_figure(FRAME_PX + BAR_PX * max(1, len(rows)), bargap=0.3)
     out.add_trace(
         go.Bar(
             y=labels,
@@ -406,9 +327,9 @@ def compare_figure(results: Sequence[RunResult]) -> Figure:
     import plotly.graph_objects as go
 
     scale, unit = _scaled(result.time_s for result in results)
-    labels = _distinct([_label(result.hardware) for result in results])
+    labels = distinct([bar_label(result.hardware) for result in results])
     totals = [words.seconds_by_resource(result) for result in results]
-    out = base_figure(_FRAME_PX + 2 * _BAR_PX * len(results), bargap=0.35)
+    out = base_figure(FRAME_PX + 2 * BAR_PX * len(results), bargap=0.35)
     for resource in _resources([row for result in results for row in result.operators]):
         out.add_trace(
             go.Bar(
@@ -416,7 +337,7 @@ def compare_figure(results: Sequence[RunResult]) -> Figure:
                 x=[total.get(resource, 0.0) / scale for total in totals],
                 name=escape(words.plain(resource)),
                 orientation="h",
-                marker=_marker(resource),
+                marker=filling(resource),
                 hovertemplate=f"%{{y}}<br>{escape(resource)} %{{x:.4g}} {unit}<extra></extra>",
             )
         )
@@ -427,6 +348,7 @@ def compare_figure(results: Sequence[RunResult]) -> Figure:
 
 _FIGURES: Final[Mapping[str, Callable[[RunResult], Figure]]] = {
     "operators": _operators,
+    "energy": energy_figure,
     "roofline": _roofline,
     "memory": _memory,
     "timeline": _timeline,

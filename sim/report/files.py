@@ -200,6 +200,7 @@ _SCALARS: Final = (
     "energy_low_j",
     "energy_high_j",
     "energy_limit_j",
+    "idle_energy_j",
     "cost_usd",
 )
 
@@ -215,6 +216,7 @@ _OPTIONAL: Final = (
     "energy_low_j",
     "energy_high_j",
     "energy_limit_j",
+    "idle_energy_j",
     "cost_usd",
     "elasticity",
 )

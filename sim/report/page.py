@@ -111,6 +111,11 @@ def _single(result: RunResult, figures: Figures) -> list[str]:
     out += ["<h2>Operators under the roofs of one device</h2>", figures.html(figure(result, "roofline"), "Roofline")]
     out.append(_flat_note(result))
     out += ["<h2>Time by operator</h2>", figures.html(figure(result, "operators"), "Time by operator and resource")]
+    if result.energy_j is not None:
+        out += [
+            "<h2>Energy by operator</h2>",
+            figures.html(figure(result, "energy"), "Energy by operator and idle power"),
+        ]
     out += ["<h2>Memory of one device</h2>", f"<p>{_e(words.memory_line(result))}</p>"]
     out += [figures.html(figure(result, "memory"), "Memory of one device"), _memory_table(result)]
     if result.timeline.slices:

@@ -22,6 +22,7 @@ class OperatorRow:
     ``roofline_s`` wall-clock. ``terms`` splits ``time_s`` by resource. ``cycles`` are those of one run
     by cause (ideal, fill, stall, drain …), where the device tells them apart. Rows of a run add up to its time.
     ``time_low_s`` and ``time_high_s`` are its interval (:mod:`effsim.intervals`), ``evidence`` what stands behind it.
+    ``energy_j`` is what it adds to idle power, in joules of all devices; None where the hardware file does not say.
     """
 
     name: str
@@ -38,6 +39,7 @@ class OperatorRow:
     time_low_s: float | None = None
     time_high_s: float | None = None
     evidence: str = ""
+    energy_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class RunResult:
 
     ``memory`` is per device; ``flops`` and ``bytes_moved`` are of all devices. ``roofline_s`` is the lower bound of
     ``time_s``. ``notes`` are the sentences at the top of a report (automatic sharding, warnings).
+    ``energy_j`` is ``idle_energy_j``, what all devices draw whatever runs, and what the operators add to it; None where
+    a part is unknown.
     ``time_low_s`` and ``time_high_s`` hold the time for nine measurements in ten of what was validated
     (:mod:`effsim.intervals`); ``evidence`` is the share of the time by what stands behind it, ``interval_causes`` the
     seconds below and above that each cause brings, largest first; ``whole_runs`` says where whole runs with this engine
@@ -104,6 +108,7 @@ class RunResult:
     evidence: Mapping[str, float] = field(default_factory=dict)
     interval_causes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     whole_runs: str = ""
+    idle_energy_j: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of ``--json`` as plain Python."""
@@ -126,6 +131,7 @@ class RunResult:
             "energy_low_j": self.energy_low_j,
             "energy_high_j": self.energy_high_j,
             "energy_limit_j": self.energy_limit_j,
+            "idle_energy_j": self.idle_energy_j,
             "cost_usd": self.cost_usd,
             "bound": dict(self.bound),
             "operators": [
@@ -142,6 +148,7 @@ class RunResult:
                     "evidence": row.evidence,
                     "bound": row.bound,
                     "roofline_s": row.roofline_s,
+                    "energy_j": row.energy_j,
                     "terms": dict(row.terms),
                     **({"cycles": dict(row.cycles)} if row.cycles else {}),
                 }
@@ -180,7 +187,7 @@ class RunResult:
         return to_frame(self)
 
     def figure(self, which: str = "operators") -> Figure:
-        """A Plotly figure: ``operators``, ``roofline``, ``memory`` or ``timeline``.
+        """A Plotly figure: ``operators``, ``energy``, ``roofline``, ``memory``, ``timeline`` or ``sensitivity``.
 
         Raises:
             UnknownNameError: no such figure.

@@ -138,7 +138,8 @@ def _fill_origins(built: SpecModel, document: Document, root: str) -> None:
             file = (node.child("value") or node).location.file
             kind, source = origins.get(file, NO_SOURCE)
         quantity.kind = quantity.kind or kind
-        quantity.source = quantity.source or source.replace("{file}", Path(file).name)
+        if not quantity.source:
+            quantity.source = source.replace("{file}", Path(file).name) if "{file}" in source else source
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

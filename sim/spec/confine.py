@@ -21,7 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from ..errors import EffsimError, concealing, settle
+from ..errors import concealing
 
 Layers: TypeAlias = tuple[tuple[Path, ...], ...]
 """Folders of each confinement, the outermost first; a file has to lie inside one of every layer."""
@@ -38,7 +38,7 @@ _entered = ExitStack()
 def confined(*roots: Path) -> Iterator[None]:
     """Let only bundled files and files inside *roots* be read; inside another confinement, only what both allow.
 
-    An error that leaves the block tells files by their path below a root.
+    Errors raised inside tell files by their path below a root, also when they are shown outside.
     """
     with carried((*(layers() or ()), tuple(form for root in roots for form in sorted(_forms(root))))):
         yield
@@ -55,11 +55,7 @@ def carried(found: Layers | None) -> Iterator[None]:
     prefixes |= {str(folder.parent) + os.sep for folder in _bundled()}
     try:
         with concealing(tuple(sorted(prefixes - {os.sep}, key=len, reverse=True))):
-            try:
-                yield
-            except EffsimError as error:
-                settle(error)
-                raise
+            yield
     finally:
         _layers.reset(token)
 

@@ -59,6 +59,7 @@ class IntQuantity(int):
 
 
 AnyQuantity: TypeAlias = Quantity | IntQuantity
+_Path: TypeAlias = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,16 +243,31 @@ class SpecModel(BaseModel):
             yield ".".join(map(str, path)), quantity
 
 
-def walk(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], AnyQuantity]]:
+_PLAIN: Final = frozenset({str, bool, int, float})
+"""Types of values that hold no quantity; quantities are subclasses of numbers."""
+
+
+def walk(value: object, path: _Path = ()) -> Iterator[tuple[_Path, AnyQuantity]]:
     """Yield (path, quantity) for every quantity in a model, mapping or sequence."""
+    found: list[tuple[_Path, AnyQuantity]] = []
+    _collect(value, path, found)
+    return iter(found)
+
+
+def _collect(
+    value: object, path: tuple[str | int, ...], found: list[tuple[tuple[str | int, ...], AnyQuantity]]
+) -> None:
+    """Append what :func:`walk` yields: a list grows faster than nested generators hand on."""
+    if value is None or type(value) in _PLAIN:
+        return
     if isinstance(value, Quantity | IntQuantity):
-        yield path, value
+        found.append((path, value))
     elif isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
-            yield from walk(getattr(value, name), (*path, field.alias or name))
+            _collect(getattr(value, name), (*path, field.alias or name), found)
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from walk(item, (*path, key))
+            _collect(item, (*path, key), found)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from walk(item, (*path, index))
+            _collect(item, (*path, index), found)

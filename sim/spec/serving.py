@@ -11,6 +11,8 @@ from .serving_fleet import AutoscalingSpec, DisaggregatedSpec, FailuresSpec
 
 Chance = Annotated[float, Field(ge=0.0, le=1.0)]
 Ratio = Annotated[float, Field(ge=0.0, le=100.0)]
+MOST_REQUESTS = 10**7
+"""Requests that a load may draw: more are hours of simulation and more memory than most machines have."""
 
 
 class ArrivalsSpec(SpecModel):
@@ -36,6 +38,15 @@ class ArrivalsSpec(SpecModel):
     def _trace_file(self) -> ArrivalsSpec:
         if (self.process == "trace") != (self.trace is not None):
             raise ValueError("process 'trace' goes with a 'trace' file, every other process without")
+        return self
+
+    @model_validator(mode="after")
+    def _bounded(self) -> ArrivalsSpec:
+        asked = [] if self.requests is None else [float(self.requests)]
+        if self.process != "trace" and self.duration is not None:
+            asked.append(float(self.rate) * float(self.duration))
+        if asked and min(asked) > MOST_REQUESTS:
+            raise ValueError(f"a load of {min(asked):.3g} requests; expected at most {MOST_REQUESTS:,}")
         return self
 
 

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from .fields import Bandwidth, Count, NonNegativeTime, SpecModel, Time
 
+SHORTEST_MTBF_S = 0.1
+"""Replicas that fail more often serve nothing, and the simulation would do little but count their failures."""
+
 
 class DisaggregatedSpec(SpecModel):
     """Prompts are read on some replicas and continued on others; caches travel between them."""
@@ -87,4 +90,6 @@ class FailuresSpec(SpecModel):
     def _some(self) -> FailuresSpec:
         if self.mtbf is None and not self.outages:
             raise ValueError("failures need an 'mtbf', 'outages', or both")
+        if self.mtbf is not None and self.mtbf < SHORTEST_MTBF_S:
+            raise ValueError(f"'mtbf' is {float(self.mtbf):g} s; expected at least {SHORTEST_MTBF_S:g} s")
         return self

@@ -14,6 +14,7 @@ import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -31,6 +32,10 @@ MAX_NODES: Final = 50_000
 MAX_DEPTH: Final = 64
 MAX_DIGITS: Final = 30
 MAX_KEY: Final = 200
+
+_REMEMBERED: Final = 64
+_REMEMBERED_TEXT: Final = 2**15
+"""Documents kept, and characters of the longest one: together at most a few dozen MB."""
 
 _LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BOMS: Final = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"),
@@ -165,6 +170,11 @@ def load_yaml_text(text: str, name: str) -> Document:
             keys, alias cycles; more than 50,000 nodes (aliases expanded) or 64 levels; control characters; numbers
             that are not finite or have more than 30 digits.
     """
+    return (_remembered if len(text) <= _REMEMBERED_TEXT else _parsed)(text, name)
+
+
+def _parsed(text: str, name: str) -> Document:
+    """As :func:`load_yaml_text`."""
     _check_size(len(text.encode("utf-8", "replace")), Location(name))
     text = text.removeprefix("\ufeff")
     _check_characters(text, name)
@@ -175,6 +185,13 @@ def load_yaml_text(text: str, name: str) -> Document:
         found = "a list" if isinstance(root.content, list) else "nothing" if root.content is None else "a single value"
         raise YamlError(f"{found} at the top level", location=root.location, expected="a mapping of keys to values")
     return Document(name, root)
+
+
+_remembered = lru_cache(maxsize=_REMEMBERED)(_parsed)
+"""The same text under the same name is the same document: files are read each time, but parsed only when they changed.
+
+Documents are never changed in place (:mod:`effsim.spec.overrides` and ``extends:`` build new nodes).
+"""
 
 
 def resolve(text: str, location: Location) -> Scalar:

@@ -8,11 +8,12 @@ import sys
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from effsim._api import plan_on
+from effsim._api import plan_on, run
 from effsim.devices.registry import Machine, load_machine
 from effsim.program.program import Phase, Program
 from effsim.readings.analytic import analytic, roofline
@@ -231,3 +232,19 @@ def test_same_bytes_whatever_the_process_and_the_compiler() -> None:
         outputs.append(done.stdout)
     assert len(outputs[0]) > 1000
     assert outputs[0] == outputs[1] == outputs[2]
+
+
+def test_an_operator_may_be_named_as_the_host_is(tmp_path: Path) -> None:
+    text = (
+        "kind: workload\nname: named\ntask: operators\nengine: eager-pytorch\noperators:\n"
+        "  - {name: NAME, kind: linear, dimensions: {m: 64, n: 64, k: 64, dtype: fp16}}\n"
+    )
+    rows = {}
+    for name in ("host", "product"):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(text.replace("NAME", name))
+        result = run("gpu_a100", str(file), engine="analytic", sensitivity=False)
+        rows[name] = [(row.kind, row.time_s, row.flops) for row in result.operators]
+        assert len({row.name for row in result.operators}) == len(result.operators)
+    assert rows["host"] == rows["product"]
+    assert rows["host"][0][2] == 2 * 64**3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from report_runs import DISTINCT, HOSTILE
@@ -12,8 +13,9 @@ from effsim import UnknownNameError
 from effsim._api import FullRun
 from effsim.report import words
 from effsim.report.figures import compare_figure, figure, look, roofline_figure
+from effsim.report.page import page
 
-NAMES = ("operators", "roofline", "memory", "timeline", "sensitivity")
+NAMES = ("operators", "energy", "roofline", "memory", "timeline", "sensitivity")
 
 
 @pytest.mark.parametrize("kind", DISTINCT)
@@ -37,6 +39,27 @@ def test_bars_of_operators_sum_to_the_time(full: Callable[..., FullRun]) -> None
     assert sum(sum(trace.x) for trace in drawn.data if trace.type == "bar") * unit == pytest.approx(
         result.time_s, rel=1e-9
     )
+
+
+def test_bars_of_energy_sum_to_it(full: Callable[..., FullRun]) -> None:
+    result = full("generate").result
+    drawn = figure(result, "energy")
+    scales = {"MJ": 1e6, "kJ": 1e3, "J": 1.0, "mJ": 1e-3, "µJ": 1e-6}
+    unit = scales[drawn.layout.xaxis.title.text.split("(")[1].split(")")[0]]
+    bars = {name: joules * unit for trace in drawn.data for name, joules in zip(trace.y, trace.x, strict=True)}
+    assert sum(bars.values()) == pytest.approx(result.energy_j, rel=1e-9)
+    assert bars["idle power"] == pytest.approx(result.idle_energy_j, rel=1e-9)
+    shown = [bars[name] for name in drawn.layout.yaxis.categoryarray if not name.endswith("more")]
+    assert shown == sorted(shown, reverse=True)
+
+
+def test_unknown_energy_is_said_not_drawn(full: Callable[..., FullRun]) -> None:
+    result = replace(full("decode").result, energy_j=None, idle_energy_j=None)
+    drawn = figure(result, "energy")
+    assert not drawn.data
+    assert "unknown" in drawn.layout.annotations[0].text
+    assert "Energy by operator" not in page(result)
+    assert "Energy by operator" in page(full("decode").result)
 
 
 def test_memory_bars_sum_to_the_used_bytes(full: Callable[..., FullRun]) -> None:

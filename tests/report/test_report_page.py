@@ -83,7 +83,7 @@ def test_pages_of_every_task_are_whole(full: Callable[..., FullRun], tmp_path: P
 
 def test_plotly_is_there_once_and_notes_come_before_numbers(bundled: FullRun) -> None:
     text = page(bundled.result)
-    assert text.count("Plotly.newPlot(") == 5
+    assert text.count("Plotly.newPlot(") == 6
     assert len(re.findall(r"plotly\.js v\d", text)) == 1
     seen = "".join(outline(text).text)
     assert seen.index("sharded over 2 devices") < seen.index("Time per token")
