@@ -163,15 +163,20 @@ def _table(service: Service, pairs: Sequence[Pair]) -> Any:
         "energy are of the whole run, memory is of one device; ? is unknown, not zero. Tokens are those generated "
         "where the run decodes, else those read. A name leads to the full run; a click on a heading sorts."
     )
-    return html.Div([parts.table(heads, rows, name="compare-table"), html.P(said, className="hint")])
+    made = parts.table(heads, rows, name="compare-table")
+    for row, pair in zip(made.children.children[-1].children, pairs, strict=True):
+        if pair.result is None:  # why takes the place of the numbers
+            why = html.Div(f"Does not run: {pair.why}", className="why")
+            row.children = [*row.children[:2], html.Td(why, colSpan=len(shown))]
+    return html.Div([made, html.P(said, className="hint")])
 
 
 def _machine(service: Service, pair: Pair) -> list[Any]:
-    """The machine as a link to its full run, with why there is none where it does not run."""
+    """The machine as a link to its full run."""
     href = f"/{pair.asked.view.query}"
     cell: list[Any] = [dcc.Link(service.library.label(pair.asked.hardware), href=href)]
     if pair.result is None:
-        return [*cell, html.Div(f"Does not run: {pair.why}", className="why")]
+        return cell
     return [*cell, html.Div(words.plain(pair.result.hardware), className="soft")]
 
 
