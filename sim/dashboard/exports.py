@@ -50,7 +50,7 @@ def yaml_files(service: Service, section: str, choice: str, changes: Sequence[st
         top: dict[str, Any] = {"extends": name if uploaded else choice}
         groups = _groups(document) if section == "hardware" else {}
         outside = [c for c in mine if c.split(".")[1].split("=")[0] not in groups]
-        top |= _difference(apply(document, outside, root), outside) | {"provenance": CHANGED}
+        top |= _difference(document, apply(document, outside, root), outside) | {"provenance": CHANGED}
         inside = _device_files(document, groups, [c for c in mine if c not in outside], top)
         return {**out, **inside, f"changed_{name}": _dump(top)}
 
@@ -62,9 +62,11 @@ def _device_files(document: Document, groups: Mapping[str, int], changes: Sequen
     for index in sorted({groups[c.split(".")[1]] for c in changes}):
         mine = ["hardware." + c.split(".", 2)[2] for c in changes if groups[c.split(".")[1]] == index]
         name = str(members[index]["hardware"])
-        device = apply(load_document("hardware", name), mine, "hardware")
+        device = load_document("hardware", name)
         file = f"changed_{_file_name(name)}"
-        out[file] = _dump({"extends": name} | _difference(device, mine) | {"provenance": CHANGED})
+        out[file] = _dump(
+            {"extends": name} | _difference(device, apply(device, mine, "hardware"), mine) | {"provenance": CHANGED}
+        )
         members[index]["hardware"] = file
     if out:
         top["devices"] = members
@@ -80,7 +82,7 @@ def _groups(document: Document) -> dict[str, int]:
     return {"device": 0} | named
 
 
-def _difference(changed: Document, changes: Sequence[str]) -> dict[str, Any]:
+def _difference(document: Document, changed: Document, changes: Sequence[str]) -> dict[str, Any]:
     """What the changes touch, nested as in the file: single values, or the whole of a list."""
     out: dict[str, Any] = {}
     for change in changes:
@@ -92,6 +94,8 @@ def _difference(changed: Document, changes: Sequence[str]) -> dict[str, Any]:
             kept.append(key)
             if node is None or isinstance(node.content, list) or _is_quantity(node):
                 break
+        if node is None and document.node(tuple(kept)) is None:
+            continue  # what was not there is taken away
         place = out
         for key in kept[:-1]:
             place = place.setdefault(key, {})

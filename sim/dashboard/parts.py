@@ -21,13 +21,26 @@ GRAPH: Final[dict[str, Any]] = CONFIG | {
 """Options of every figure: the camera saves a picture, nothing is sent anywhere."""
 
 
+_HEIGHT: Final = 420
+"""Pixels of a figure that does not say how high it is."""
+
+
 def card(label: str, value: str, aside: str = "", *, key: str = "") -> Any:
     """One number with its name. *key* is for tests and scripts: ``data-key``."""
     return html.Div(
-        [html.Span(label, className="card-label"), html.B(value), html.Span(aside, className="card-aside")],
+        [
+            html.Span(label, className="card-label"),
+            html.B(together(value)),
+            html.Span(together(aside), className="card-aside"),
+        ],
         className="card",
         **({"data-key": key} if key else {}),
     )
+
+
+def together(text: str) -> str:
+    """A text whose numbers keep their percent signs on the line."""
+    return text.replace(" %", "\u00a0%")
 
 
 def cards(items: Iterable[Any]) -> Any:
@@ -71,11 +84,13 @@ def section(title: str, *content: Any, name: str = "", soft: str = "") -> Any:
 
 
 def plot(figure: Figure | dict[str, Any], name: str = "", *, label: str = "") -> Any:
-    """A figure; *label* says what it shows to those who do not see it."""
-    graph = dcc.Graph(figure=figure, config=GRAPH, responsive=True, **({"id": name} if name else {}))
-    return html.Div(
-        graph, className="figure", role="img" if label else "group", **({"aria-label": label} if label else {})
-    )
+    """A figure as high as it says; *label* says what it shows to those who do not see it."""
+    layout = figure["layout"]
+    height = (layout.get("height") if isinstance(layout, dict) else layout.height) or _HEIGHT
+    options: dict[str, Any] = {"id": name} if name else {}
+    graph = dcc.Graph(figure=figure, config=GRAPH, responsive=True, style={"height": f"{height}px"}, **options)
+    told = {"aria-label": label} if label else {}
+    return html.Div(graph, className="figure", role="group", **told)
 
 
 def table(heads: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]], *, name: str = "", caption: str = "") -> Any:

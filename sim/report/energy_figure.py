@@ -36,7 +36,7 @@ def energy_figure(result: RunResult) -> Figure:
         if own:
             _add(out, series, colour, hatch, unit, own)
     out.update_yaxes(autorange="reversed", showgrid=False, categoryorder="array", categoryarray=labels)
-    out.update_xaxes(title={"text": f"energy ({unit}), whole run, all devices; without host and links"})
+    out.update_xaxes(title={"text": f"energy ({unit}) of all devices"})
     return out
 
 

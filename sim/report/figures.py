@@ -37,7 +37,7 @@ _MAX_BARS: Final = 3000
 _PS_PER_US: Final = 1e6
 _MARKER_MIN, _MARKER_SPAN = 8.0, 26.0
 _ROOF_MARGIN: Final = 4.0
-_TEXT_ROOM: Final = 0.14
+_TEXT_ROOM: Final = 0.2
 _MEMORY_COLOURS: Final = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#F0E442", "#999999")
 _MACHINE_SYMBOLS: Final = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 
@@ -84,6 +84,7 @@ def _operators(result: RunResult) -> Figure:
     scale, unit = _scaled(time for _, time, _ in bars)
     out = base_figure(FRAME_PX + BAR_PX * len(bars), bargap=0.25)
     labels = distinct([label for label, _, _ in bars])
+    names = [escape(row.name) for row in shown] + [""] * bool(rest)
     for resource in _resources(rows):
         values = [terms.get(resource, 0.0) / scale for _, _, terms in bars]
         out.add_trace(
@@ -93,12 +94,13 @@ def _operators(result: RunResult) -> Figure:
                 name=escape(resource),
                 orientation="h",
                 marker=filling(resource),
+                customdata=names,
                 hovertemplate=f"%{{y}}<br>{escape(resource)} %{{x:.4g}} {unit}<extra></extra>",
             )
         )
     _error_bars(out, shown, labels, scale, unit)
     out.update_yaxes(autorange="reversed", showgrid=False)
-    out.update_xaxes(title={"text": f"time ({unit}), whole run; whiskers: nine measurements of ten"})
+    out.update_xaxes(title={"text": f"time ({unit}), whole run"}, rangemode="tozero")
     return out
 
 
@@ -120,7 +122,7 @@ def _error_bars(
             y=[label for _, label in known],
             mode="markers",
             marker={"size": 1, "color": INK},
-            name="interval",
+            name="nine measurements of ten",
             customdata=ends,
             error_x={"type": "data", "array": above, "arrayminus": below, "color": INK, "thickness": 1.2, "width": 4},
             hovertemplate=f"%{{y}}<br>%{{x:.4g}} {unit}, %{{customdata}}<extra></extra>",
@@ -208,6 +210,7 @@ def _points(out: Figure, result: RunResult, *, single: bool, index: int) -> None
                 name=escape(f"{words.plain(bound)}-bound{machine}"),
                 marker={"size": sizes, "color": look(bound)[0], "opacity": 0.8, "line": line, "symbol": symbol},
                 text=[_point_text(p) for p in group],
+                customdata=[escape(p.row.name) for p in group],
                 hovertemplate="%{text}<extra></extra>",
             )
         )
@@ -345,7 +348,7 @@ def compare_figure(results: Sequence[RunResult]) -> Figure:
         )
     _error_bars(out, results, labels, scale, unit)
     out.update_yaxes(autorange="reversed", showgrid=False)
-    out.update_xaxes(title={"text": f"time ({unit}), whole run<br>whiskers: nine measurements of ten"})
+    out.update_xaxes(title={"text": f"time ({unit}), whole run"})
     return out
 
 

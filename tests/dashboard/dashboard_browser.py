@@ -12,7 +12,7 @@ PATIENCE_S = 60.0
 
 def text(component: Any) -> str:
     """Components as JSON: what they say, to search in."""
-    return json.dumps(component, default=lambda part: part.to_plotly_json())
+    return json.dumps(component, default=lambda part: part.to_plotly_json(), ensure_ascii=False)
 
 
 class Browser:
