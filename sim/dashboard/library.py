@@ -23,9 +23,9 @@ from ..spec.yaml_loader import MAX_BYTES
 MAX_FILES: Final = 64
 """Uploads that are kept; the oldest makes room."""
 MAX_TABLE_BYTES: Final = 24 * 2**20
-"""Size of a Parquet file of points or rows."""
+"""Size of a file of points or rows."""
 SECTIONS: Final = ("hardware", "workloads", "studies", "plans", "models", "tables")
-"""What can be uploaded; models are what uploaded workloads run, tables are Parquet files."""
+"""What can be uploaded; models are what uploaded workloads run, tables are Parquet or CSV files."""
 _TOKEN: Final = re.compile(r"upload-[0-9a-f]{32}")
 _SHOWN: Final = 80
 _PARQUET: Final = b"PAR1"
@@ -116,7 +116,7 @@ class Library:
         Raises:
             DataError: too large.
         """
-        limit = MAX_TABLE_BYTES if content.startswith(_PARQUET) else MAX_BYTES
+        limit = MAX_TABLE_BYTES if section == "tables" or content.startswith(_PARQUET) else MAX_BYTES
         if len(content) > limit:
             raise DataError(f"{clean_label(label)}: {len(content) / 2**20:.1f} MiB; at most {limit / 2**20:.0f} MiB")
         digest = hashlib.sha256(section.encode() + b"\0" + content).hexdigest()[:32]
@@ -145,7 +145,7 @@ def _ending(label: str, content: bytes) -> str:
     """What tells readers of files what they read."""
     if content.startswith(_PARQUET):
         return ".parquet"
-    return ".json" if label.lower().endswith(".json") else ".yaml"
+    return next((ending for ending in (".json", ".csv") if label.lower().endswith(ending)), ".yaml")
 
 
 def clean_label(name: str) -> str:
