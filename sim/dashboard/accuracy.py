@@ -100,6 +100,7 @@ def offered(check: str) -> tuple[list[str], list[str]]:
 def target(figure: Figure) -> float | None:
     """The limit that the median of a figure is held to (those of ``docs/accuracy.md``); None where there is none."""
     from ..validation import targets
+    from ..validation.serving import TARGETS as SERVING_TARGETS
 
     if figure.check == "kernels":
         found = targets.target_of(figure.what)
@@ -109,7 +110,7 @@ def target(figure: Figure) -> float | None:
     if figure.what.startswith("training "):
         return targets.TRAINING_TARGET
     if figure.what.startswith("serving, "):
-        return targets.SERVING_TARGETS.get(figure.what.removeprefix("serving, "))
+        return SERVING_TARGETS.get(figure.what.removeprefix("serving, "))
     if figure.what.endswith(_STATIC):
         known = any(figure.where.endswith(gpu.removeprefix("gpu_")) for gpu in targets.GIVEN)
         return targets.STATIC_TARGET if known else targets.STATIC_ELSEWHERE
@@ -136,7 +137,8 @@ class Rows:
     @property
     def error(self) -> NDArray[Any]:
         """predicted / measured − 1."""
-        return self.predicted / self.measured - 1.0
+        found: NDArray[Any] = self.predicted / self.measured - 1.0
+        return found
 
     def of(self, name: str) -> list[str]:
         """A column of texts."""

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .. import _api
-from ..devices.registry import Machine
+from ..devices.registry import Machine, load_machine
 from ..explore.sensitivity import shown_path
 from ..intervals.classes import RUN, kind_of
-from ..intervals.residuals import ALL, bundled_residuals
+from ..intervals.kernel import DeviceIntervals
 from ..spec.fields import AnyQuantity, SpecModel
 from .service import Service
 
@@ -59,7 +58,7 @@ def machine_of(service: Service, choice: str) -> Machine:
     """
 
     def load() -> Machine:
-        return _api.load_machine(service.library.argument("hardware", choice))
+        return load_machine(service.library.argument("hardware", choice))
 
     return service.ask(("machine", choice), load)
 
@@ -105,12 +104,13 @@ def counted(found: Sequence[Number]) -> dict[str, int]:
 
 def compared(machine: Machine) -> list[Compared]:
     """Every class of kernels that was compared with hardware, and what that says about this machine's device."""
-    held = bundled_residuals()
-    own, vendor = held.identity(machine.device), str(getattr(machine.spec, "vendor", ""))
+    held = DeviceIntervals(machine.device)
     out = []
-    for name in held.classes:
-        band = held.band(name, ALL, own, vendor)
+    for name in held.residuals.classes:
         if kind_of(name) == RUN:
-            band = held.run_band(name, own, vendor) or held.unknown("a whole run with this engine")
+            _, phase, engine, _ = name.split("|")
+            band = held.whole_run(phase, engine) or held.residuals.unknown("a whole run with this engine")
+        else:
+            band = held.behind(name)
         out.append(Compared(name, band.evidence, band.rows, band.devices, band.low, band.high))
     return out

@@ -103,7 +103,8 @@ def _evidence(classes: Sequence[Compared]) -> Any:
     ]
     lead = (
         f"Classes that were compared with hardware somewhere, and what that says here. {told}. The interval holds nine "
-        "of ten measurements around the prediction; any class that is not in the list was never compared."
+        "of ten measurements around the prediction, before what less known numbers of this device add; any class that "
+        "is not in the list was never compared."
     )
     table = parts.table(heads, rows, name="accuracy-evidence")
     return html.Div([html.P(lead), html.Details([html.Summary(f"{len(rows)} classes"), table])])

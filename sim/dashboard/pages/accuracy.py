@@ -96,12 +96,12 @@ def register(app: Any, service: Service) -> None:
         return {"path": PAGE.path, "query": asked(*values).view.query}
 
     @app.callback(Output("accuracy-report", "children"), *held[:4])  # type: ignore[untyped-decorator]
-    def show(*values: Any) -> Any:
-        return answer(service, asked(*values, "", [], ""))
+    def show(rows: Any, check: Any, where: Any, what: Any) -> Any:
+        return answer(service, asked(rows, check, where, what, "", [], ""))
 
     @app.callback(Output("accuracy-assumed", "children"), *held[4:])  # type: ignore[untyped-decorator]
-    def assume(*values: Any) -> Any:
-        return assumed(service, asked("", "", [], [], *values))
+    def assume(hardware: Any, kinds: Any, find: Any) -> Any:
+        return assumed(service, asked("", "", [], [], hardware, kinds, find))
 
     @app.callback(  # type: ignore[untyped-decorator]
         Output("accuracy-where", "options"),

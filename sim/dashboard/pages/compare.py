@@ -189,7 +189,8 @@ def _cell(pair: Pair, column: Column, star: bool) -> tuple[Any, float]:
     under = html.Div(below.strip(), className="soft") if below else None
     if not star:
         return [shown, under], number
-    mark = html.Span("★ ", className="star", title="the best", **{"aria-label": "best:"})
+    told: dict[str, Any] = {"aria-label": "best:"}
+    mark = html.Span("★ ", className="star", title="the best", **told)
     return [mark, html.B(shown), under], number
 
 
