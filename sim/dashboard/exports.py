@@ -162,10 +162,15 @@ def operators_csv(result: RunResult) -> str:
     writer = csv.writer(held, lineterminator="\n")
     writer.writerow([*plain, *(f"term_{name}_s" for name in terms)])
     for row in rows:
-        writer.writerow([_safe(row.get(key)) for key in plain] + [row["terms"].get(name, 0.0) for name in terms])
+        writer.writerow([safe(row.get(key)) for key in plain] + [row["terms"].get(name, 0.0) for name in terms])
     return held.getvalue()
 
 
-def _safe(value: Any) -> Any:
+def safe(value: Any) -> Any:
     """A cell that no spreadsheet takes for a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t")) else value
+
+
+def stem(service: Service, choice: str) -> str:
+    """A choice as the beginning of a file's name."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in service.library.label(choice))

@@ -26,9 +26,9 @@ from ..spec.yaml_loader import MAX_BYTES
 MAX_FILES: Final = 64
 """Uploads that are kept; the oldest makes room."""
 MAX_TABLE_BYTES: Final = 24 * 2**20
-"""Size of a Parquet file of points or rows."""
+"""Size of a file of points or rows."""
 SECTIONS: Final = ("hardware", "workloads", "studies", "plans", "models", "tables")
-"""What can be uploaded; models are what uploaded workloads run, tables are Parquet files."""
+"""What can be uploaded; models are what uploaded workloads run, tables are Parquet or CSV files."""
 _TOKEN: Final = re.compile(r"upload-[0-9a-f]{32}")
 _HELD: Final = re.compile(rf"({_TOKEN.pattern})(?:\.(?:yaml|json|parquet))?")
 _GONE: Final = "an upload that is no longer here"
@@ -143,7 +143,7 @@ class Library:
         Raises:
             DataError: too large.
         """
-        limit = MAX_TABLE_BYTES if content.startswith(_PARQUET) else MAX_BYTES
+        limit = MAX_TABLE_BYTES if section == "tables" or content.startswith(_PARQUET) else MAX_BYTES
         if len(content) > limit:
             raise DataError(f"{clean_label(label)}: {len(content) / 2**20:.1f} MiB; at most {limit / 2**20:.0f} MiB")
         ending, shown = _ending(label, content), clean_label(label)
@@ -193,7 +193,7 @@ def _ending(label: str, content: bytes) -> str:
     """What tells readers of files what they read."""
     if content.startswith(_PARQUET):
         return ".parquet"
-    return ".json" if label.lower().endswith(".json") else ".yaml"
+    return next((ending for ending in (".json", ".csv") if label.lower().endswith(ending)), ".yaml")
 
 
 def clean_label(name: str) -> str:

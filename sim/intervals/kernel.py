@@ -13,7 +13,7 @@ from ..graph.operator import Operator
 from ..graph.operators.placement import Placed
 from .classes import energy_class, kernel_class, kind_of, regime, run_class
 from .origins import is_what_if, resource_uncertainty
-from .residuals import UNVALIDATED, Band, Residuals, bundled_residuals
+from .residuals import ALL, UNVALIDATED, Band, Residuals, bundled_residuals
 
 Z: Final = 1.645
 """Standard deviations of a two-sided 90 % of a normal distribution."""
@@ -148,6 +148,10 @@ class DeviceIntervals:
         if not self._measurable:
             return None
         return self.residuals.run_band(run_class(phase, engine), self._own, self._vendor)
+
+    def behind(self, name: str) -> Band:
+        """What stands behind a class (:func:`~.classes.kernel_class`) here, over all its regimes."""
+        return self._band(name, ALL)[0].band
 
     def unknown(self, kind: str) -> Relative:
         """What is no operator (host work): nothing was compared."""

@@ -104,8 +104,10 @@ def _operators(result: RunResult) -> Figure:
     return out
 
 
-def _error_bars(out: Figure, rows: Sequence[OperatorRow], labels: Sequence[str], scale: float, unit: str) -> None:
-    """Whiskers at the ends of the bars: the interval of each operator's time."""
+def _error_bars(
+    out: Figure, rows: Sequence[OperatorRow | RunResult], labels: Sequence[str], scale: float, unit: str
+) -> None:
+    """Whiskers at the ends of the bars: the interval of each operator's or run's time."""
     import plotly.graph_objects as go
 
     known = [(row, label) for row, label in zip(rows, labels, strict=False) if row.time_high_s is not None]
@@ -344,6 +346,7 @@ def compare_figure(results: Sequence[RunResult]) -> Figure:
                 hovertemplate=f"%{{y}}<br>{escape(resource)} %{{x:.4g}} {unit}<extra></extra>",
             )
         )
+    _error_bars(out, results, labels, scale, unit)
     out.update_yaxes(autorange="reversed", showgrid=False)
     out.update_xaxes(title={"text": f"time ({unit}), whole run"})
     return out

@@ -173,15 +173,29 @@ def energy_line(result: RunResult) -> str:
     return f"{reason}; at most {format_quantity(result.energy_limit_j, 'energy')} at the power limit"
 
 
+def tokens_per_s(result: RunResult) -> float | None:
+    """Tokens a second: those generated where it decodes, else those of its first phase that has any."""
+    decode = result.phases.get("decode")
+    phases = [decode] if decode is not None else list(result.phases.values())
+    return next((float(phase["tokens_per_s"]) for phase in phases if phase.get("tokens_per_s")), None)
+
+
+def dollars_per_million(result: RunResult) -> float | None:
+    """US dollars for a million of the tokens of :func:`tokens_per_s`; None without a price or without tokens."""
+    tokens = tokens_per_s(result)
+    if result.cost_usd is None or tokens is None or result.time_s <= 0.0:
+        return None
+    return result.cost_usd / result.time_s / tokens * _MILLION
+
+
 def cost_line(result: RunResult) -> str:
     """The cost with the standing of its price, or why it is unknown."""
     if result.cost_usd is None:
         return "cost unknown (no price in the hardware file)"
     line = f"cost {format_quantity(result.cost_usd, 'money')}"
-    decode = result.phases.get("decode")
-    if decode and decode.get("tokens_per_s") and result.time_s > 0.0:
-        per_token = result.cost_usd / result.time_s / decode["tokens_per_s"]
-        line += f", {format_quantity(per_token * _MILLION, 'money')} a million tokens generated"
+    each = dollars_per_million(result)
+    if "decode" in result.phases and each is not None:
+        line += f", {format_quantity(each, 'money')} a million tokens generated"
     price = next((a for a in result.assumptions if ".price." in f".{a.path}."), None)
     return f"{line} (price is {price.kind}: {plain(price.source)})" if price else line
 

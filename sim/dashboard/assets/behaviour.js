@@ -73,7 +73,7 @@
       },
       sent: function (contents, name) {
         if (!contents) { return [none(), none(), none()]; }
-        var limit = /\.(parquet|pq)$/i.test(name || '') ? TABLE_LIMIT : LIMIT;
+        var limit = /\.(parquet|pq|csv)$/i.test(name || '') ? TABLE_LIMIT : LIMIT;
         if (size(contents) > limit) {
           var mib = (size(contents) / 1048576).toFixed(1);
           return [none(), (name || 'the file') + ': ' + mib + ' MiB; at most ' + limit / 1048576 + ' MiB', null];
