@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from dash import ClientsideFunction, Input, Output, State, dcc, html, no_update
@@ -15,6 +15,9 @@ from .service import Service
 
 Uploads = Sequence[dict[str, str]]
 """``token``, ``section`` and ``label`` of what a visitor has uploaded."""
+Options = list[dict[str, str]]
+Arrange = Callable[[Options], Options]
+"""Another order, or other labels, of what a list offers."""
 _MOST: Final = 32
 _ACCEPT: Final = {
     "hardware": ".yaml,.yml",
@@ -40,9 +43,10 @@ def picker(
     uploads: Uploads,
     *,
     multi: bool = False,
+    arrange: Arrange = list,
 ) -> Any:
     """A list with an upload below it. ``{name}`` is the list; register its upload with :func:`register_picker`."""
-    offered = options(service, section, uploads)
+    offered = arrange(options(service, section, uploads))
     known = {option["value"] for option in offered}
     # A link may name an upload of another visit: it stays chosen, and the page says that it is gone.
     extra = [v for v in ([value] if isinstance(value, str) else value) if v and v not in known]
@@ -66,7 +70,9 @@ def picker(
     )
 
 
-def register_picker(app: Any, service: Service, name: str, section: str, *, multi: bool = False) -> None:
+def register_picker(
+    app: Any, service: Service, name: str, section: str, *, multi: bool = False, arrange: Arrange = list
+) -> None:
     """The callbacks of a picker's upload: sized in the browser, checked for everything at the server, then chosen."""
     app.clientside_callback(
         ClientsideFunction("effsim", "sent"),
@@ -100,7 +106,7 @@ def register_picker(app: Any, service: Service, name: str, section: str, *, mult
         held = [u for u in (uploads or []) if u.get("token") != kept.token][-_MOST:]
         held = [{"token": kept.token, "section": section, "label": kept.label}, *held]
         chosen = [*(value or []), kept.token] if multi else kept.token
-        return options(service, section, held), chosen, f"{kept.label} is in the list", held
+        return arrange(options(service, section, held)), chosen, f"{kept.label} is in the list", held
 
 
 LIMIT_BYTES: Final = MAX_BYTES
