@@ -64,9 +64,10 @@ def start_button(work: Background) -> Any:
 def panel(work: Background) -> Any:
     """Progress with its button to cancel, what went wrong, and the place of the report."""
     name = work.name
+    said: dict[str, Any] = {"aria-label": work.doing}
     bar = html.Div(
         [
-            html.Progress(id=f"{name}-bar", **{"aria-label": work.doing}),
+            html.Progress(id=f"{name}-bar", **said),
             html.Span(id=f"{name}-words", className="soft", role="status"),
             parts.button(f"{name}-cancel", "Cancel"),
         ],

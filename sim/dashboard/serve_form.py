@@ -78,16 +78,12 @@ class Form:
     seed: Any = ""
 
     @classmethod
-    def of_view(cls, view: View) -> Form:
+    def of_view(cls, service: Service, view: View) -> Form:
         """The form of an address."""
-        controls, rest = split(view.many("set"))
-        return cls(
-            view.one("hardware", START["hardware"]),
-            view.one("workload", START["workload"]),
-            controls,
-            rest,
-            view.one("seed"),
-        )
+        hardware, workload = (view.one(name, START[name]) for name in ("hardware", "workload"))
+        changes = view.many("set")
+        controls, rest = split(changes, load_path(service, workload, changes))
+        return cls(hardware, workload, controls, rest, view.one("seed"))
 
     @classmethod
     def of_values(cls, values: Sequence[Any]) -> Form:
@@ -110,17 +106,15 @@ class Form:
         """
         seed = whole_number(self.seed, "the seed", 0, MOST_SEED)
         named = {name: value for name, value in self.controls.items() if value}
-        paths = dict(CONTROLS)
-        if "rate" in named and recorded(service, self.workload, self.rest):
-            paths["rate"] = SPEED
+        paths = {**CONTROLS, "rate": load_path(service, self.workload, self.rest)}
         changes = (*self.rest, *(f"{paths[name]}={value}" for name, value in named.items()))
         if len(changes) > MAX_CHANGES:
             raise SpecError(f"{len(changes)} changes", expected=f"at most {MAX_CHANGES}")
         return Asked(self.hardware, self.workload, changes, seed)
 
 
-def split(changes: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Assignments that controls show, and the others.
+def split(changes: Iterable[str], load: str = RATE) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Assignments that controls show (*load*: that of the load), and the others.
 
     One that stands twice, or beside one that replaces what is around it, stays in the line: the order matters there.
 
@@ -128,14 +122,14 @@ def split(changes: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     ({'ttft': '2 s'}, ('workload.batch=8',))
     """
     held = [(change, change.partition("=")[0].strip()) for change in changes]
-    names = {path: name for name, path in CONTROLS.items()} | {SPEED: "rate"}
+    names = {path: name for name, path in {**CONTROLS, "rate": load}.items()}
     controls: dict[str, str] = {}
     rest = []
     for change, path in held:
         around = [p for _, p in held if p == path or path.startswith(f"{p}.")]
         name = names.get(path)
         value = change.partition("=")[2].strip()
-        if name is None or name in controls or len(around) > 1 or not value or value == "null":
+        if name is None or len(around) > 1 or not value or value == "null":
             rest.append(change)
         else:
             controls[name] = value
@@ -163,9 +157,9 @@ def serving_of(service: Service, choice: str, changes: Sequence[str] = ()) -> Se
         return ServingSpec()
 
 
-def recorded(service: Service, choice: str, changes: Sequence[str] = ()) -> bool:
-    """Whether a load is a recording."""
-    return serving_of(service, choice, changes).arrivals.trace is not None
+def load_path(service: Service, choice: str, changes: Sequence[str] = ()) -> str:
+    """What says how large a load is: the rate of a drawn one, the speed of a recorded one."""
+    return RATE if serving_of(service, choice, changes).arrivals.trace is None else SPEED
 
 
 def base_rate(serving: ServingSpec) -> float:

@@ -29,7 +29,6 @@ from ..serve_form import (
     curve_request,
     request,
     serving_of,
-    split,
     with_serving,
 )
 from ..service import Service
@@ -91,7 +90,7 @@ CURVE: Final = Background(
 
 def layout(service: Service, view: View, uploads: Uploads) -> Any:
     """The form as the view says; what was served before follows."""
-    form = Form.of_view(view)
+    form = Form.of_view(service, view)
     serving = serving_of(service, form.workload, form.rest)
     slider, texts = described(serving, form.controls.get("rate", ""))
     fields = html.Div(
@@ -213,8 +212,7 @@ def moved(service: Service, what: str, values: Sequence[Any]) -> tuple[Any, ...]
     slider, rate, workload, line = values
     if any(not isinstance(value, str | int | float | None) for value in values):
         raise PreventUpdate
-    rest = split(assignments(str(line or "")))[1]
-    serving = serving_of(service, str(workload), rest)
+    serving = serving_of(service, str(workload), assignments(str(line or "")))
     text = "" if rate is None else str(rate).strip()
     if what == "serve-load":
         try:
@@ -225,10 +223,10 @@ def moved(service: Service, what: str, values: Sequence[Any]) -> tuple[Any, ...]
     elif what == "serve-workload":
         text = ""  # a rate is that of its workload
     at, texts = described(serving, text)
-    at = no_update if what == "serve-load" else at
+    stands: Any = no_update if what == "serve-load" else at
     offered = [{"label": texts["policy"], "value": ""}, *({"label": name, "value": name} for name in POLICIES)]
     named = (texts["rate"], texts["ttft"], texts["tpot"], texts["replicas"])
-    return (at, text if text != rate else no_update, texts["load"], *named, offered)
+    return (stands, text if text != rate else no_update, texts["load"], *named, offered)
 
 
 def linked(service: Service, values: Sequence[Any]) -> Any:
