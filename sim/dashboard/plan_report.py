@@ -83,7 +83,7 @@ def cards(result: PlanResult, winner: Found) -> Any:
     both = f"{say.usd(winner.usd_per_million('all'))} in and out"
     priced = "it is the fleet of fewest devices" if hourly is None else ""
     shown = [
-        parts.card("Devices", str(winner.devices), say.replicas_text(winner.configuration, m.replicas) + " replicas"),
+        parts.card("Devices", str(winner.devices), f"replicas: {say.replicas_text(winner.configuration, m.replicas)}"),
         parts.card("Cost an hour", _usd(hourly), priced, key="hour"),
         parts.card("Cost a million tokens out", _usd(million), both, key="million"),
         parts.card(

@@ -139,3 +139,43 @@ def test_numbers_of_a_form_are_whole(bad: Any) -> None:
         background.whole_number(bad, "the seed", 0, 100)
     assert background.whole_number("", "the seed", 7, 100) == 7
     assert background.whole_number("42", "the seed", 7, 100) == 42
+
+
+ODD: tuple[Any, ...] = (None, "x", -1, 1e308, True, [], [[1]], {}, {"key": {"a": 1}, "name": []}, "\0", "workload.=")
+
+
+def _calls(app: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The callbacks of the two pages that run at the server."""
+    mine = [(key, entry) for key, entry in app.callback_map.items() if "callback" in entry]
+    return [(key, c) for key, c in mine if any(i["id"].startswith(("serve", "plan")) for i in c["inputs"])]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=[str(n) for n in range(len(ODD))])
+def test_forged_calls_of_callbacks_are_answered_and_start_nothing(service: Service, odd: Any) -> None:
+    from effsim.dashboard.app import build_app
+
+    app = build_app(service)
+    client = app.server.test_client()
+    calls = _calls(app)
+    assert len(calls) > 10
+    for key, call in calls:
+        outputs = [part.rsplit(".", 1) for part in key.strip(".").split("...")]
+        wanted = [{"id": name, "property": prop} for name, prop in outputs]
+        sent = [dict(part, value=odd) for part in call["inputs"] if not part["id"].startswith("{")]
+        sent += [
+            [{"id": {"type": "plan-price", "name": "H100"}, "property": part["property"], "value": odd}]
+            for part in call["inputs"]
+            if part["id"].startswith("{")
+        ]
+        state = [dict(part, value=odd) for part in call["state"]]
+        one = sent[0] if isinstance(sent[0], dict) else sent[0][0]
+        body = {
+            "output": key,
+            "outputs": wanted if key.startswith("..") else wanted[0],
+            "inputs": sent,
+            "state": state,
+            "changedPropIds": [f"{one['id']}.{one['property']}"],
+        }
+        answer = client.post("/_dash-update-component", json=body, base_url="http://127.0.0.1")
+        assert answer.status_code in (200, 204), (key, answer.get_data(as_text=True)[-2000:])
+    assert not service.jobs._jobs

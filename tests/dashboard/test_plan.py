@@ -106,6 +106,7 @@ def test_the_winner_is_served_with_its_own_numbers(service: Service, small: str)
     assert plan_serve.serve_view(service, Asked(small), other) is None
 
 
+@pytest.mark.slow
 def test_no_solution_is_said_with_the_nearest_miss(service: Service, small: str) -> None:
     asked = Asked(small, rest=("plan.slo.ttft.p95=1 ms", "plan.whatif=[]"))
     result = answer(service, asked)

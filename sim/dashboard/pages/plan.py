@@ -123,7 +123,7 @@ def _load(form: Form) -> Any:
         autoComplete="off",
     )
     row = html.Div([html.Div(slider, className="load-slider"), html.Div(exact)], className="load")
-    hint = "times the plan's requests a second; it lasts as long, so there are so many more requests"
+    hint = "times the plan's requests a second; it lasts as long, with so many times the requests"
     label = html.Label("Load", htmlFor="plan-load-exact")
     return html.Div([label, row, html.Span(hint, className="hint")], className="field wide")
 
@@ -142,7 +142,7 @@ def about(service: Service, choice: str) -> Any:
     except EffsimError:
         return None  # what is wrong stands where the answer would
     limits = ", ".join(f"{a} {b} ≤ {say.seconds(c)}" for a, b, c in spec.slo.limits())
-    lead = [
+    lead: list[Any] = [
         html.Strong(words.plain(spec.name)),
         f": {words.plain(spec.description.strip())}" if spec.description else "",
     ]
