@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from dash import ClientsideFunction, Input, Output, State, dcc, html, no_update
@@ -15,6 +15,9 @@ from .service import Service
 
 Uploads = Sequence[dict[str, str]]
 """``token``, ``section`` and ``label`` of what a visitor has uploaded."""
+Options = list[dict[str, str]]
+Arrange = Callable[[Options], Options]
+"""Another order, or other labels, of what a list offers."""
 _MOST: Final = 32
 _KEYS: Final = ("token", "section", "label")
 _ACCEPT: Final = {
@@ -51,9 +54,10 @@ def picker(
     *,
     multi: bool = False,
     clearable: bool = False,
+    arrange: Arrange = list,
 ) -> Any:
     """A list with an upload below it. ``{name}`` is the list; register its upload with :func:`register_picker`."""
-    offered = options(service, section, uploads)
+    offered = arrange(options(service, section, uploads))
     known = {option["value"] for option in offered}
     # A link may name an upload of another visit: it stays chosen, and the page says that it is gone.
     extra = [v for v in ([value] if isinstance(value, str) else value) if v and v not in known]
@@ -77,7 +81,9 @@ def picker(
     )
 
 
-def register_picker(app: Any, service: Service, name: str, section: str, *, multi: bool = False) -> None:
+def register_picker(
+    app: Any, service: Service, name: str, section: str, *, multi: bool = False, arrange: Arrange = list
+) -> None:
     """The callbacks of a picker's upload: sized in the browser, checked for everything at the server, then chosen."""
     app.clientside_callback(
         ClientsideFunction("effsim", "sent"),
@@ -103,7 +109,9 @@ def register_picker(app: Any, service: Service, name: str, section: str, *, mult
         if not isinstance(sent, dict):
             raise PreventUpdate
         try:
-            return taken(service, section, sent, (value or []) if multi else None, visitors(uploads))
+            chosen = (value or []) if multi else None
+            offered, value, said, held = taken(service, section, sent, chosen, visitors(uploads))
+            return arrange(offered), value, said, held
         except EffsimError as error:
             return no_update, no_update, parts.error(service.library.readable(str(error))), no_update
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -21,16 +22,34 @@ Progress = Callable[[Any], Iterable[Any]]
 
 
 def _serve(arguments: Mapping[str, Any], progress: Progress) -> Any:
-    from .._api import serve
+    from .serving_kept import Kept
 
-    changes, seed = arguments["set"], arguments["seed"]
-    return serve(arguments["hardware"], arguments["workload"], set=changes, seed=seed, progress=progress)
+    return Kept.of(_served(arguments, arguments["set"], arguments["requests"], progress))
+
+
+def _load_curve(arguments: Mapping[str, Any], progress: Progress) -> Any:
+    """The same load at several rates: (times the load, what the JSON of each says without its course)."""
+    points = []
+    for times, change, requests in progress(arguments["loads"]):
+        result = _served(arguments, [*arguments["set"], change], requests, iter)
+        points.append((times, replace(result, history=(), pools=(), served=None)))
+    return points
+
+
+def _served(arguments: Mapping[str, Any], changes: Any, requests: int, progress: Progress) -> Any:
+    from .._api import serve
+    from .serving_kept import Counted
+
+    def counted(items: Any) -> Iterable[Any]:
+        return progress(Counted(items, requests))
+
+    return serve(arguments["hardware"], arguments["workload"], set=changes, seed=arguments["seed"], progress=counted)
 
 
 def _plan(arguments: Mapping[str, Any], progress: Progress) -> Any:
     from .._api import plan
 
-    return plan(arguments["plan"], set=arguments["set"], progress=progress)
+    return plan(arguments["plan"], set=arguments["set"], seed=arguments.get("seed"), progress=progress)
 
 
 def _sweep(arguments: Mapping[str, Any], progress: Progress) -> Any:
@@ -41,6 +60,7 @@ def _sweep(arguments: Mapping[str, Any], progress: Progress) -> Any:
 
 WORK: Final[Mapping[str, Callable[[Mapping[str, Any], Progress], Any]]] = {
     "serve": _serve,
+    "load_curve": _load_curve,
     "plan": _plan,
     "sweep": _sweep,
 }

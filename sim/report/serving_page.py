@@ -32,12 +32,12 @@ def write_serving_page(result: ServeResult, path: str | Path, *, command: str | 
 def serving_page(result: ServeResult, *, command: str | None = None) -> str:
     """The report as text."""
     title = f"{words.plain(result.workload)} served by {words.plain(result.hardware)}"
-    body = [f"<h1>{_e(title)}</h1>", f'<p class="soft">{_e(_setup(result))}</p>']
+    body = [f"<h1>{_e(title)}</h1>", f'<p class="soft">{_e(setup_line(result))}</p>']
     body += [f'<p class="note"><strong>Note:</strong> {_e(note)}</p>' for note in result.notes]
     body += [_cards(result), "<h2>Latency</h2>", _latency_table(result)]
     if finished(result):
         body += _pictures(result)
-    body += ["<h2>Replicas</h2>", _pools(result.pools), *(f"<p>{_e(line)}</p>" for line in _events(result))]
+    body += ["<h2>Replicas</h2>", _pools(result.pools), *(f"<p>{_e(line)}</p>" for line in event_lines(result))]
     if finished(result):
         body += ["<h2>Requests that waited longest for their first token</h2>", _slowest(finished(result))]
     return document(title, [*body, *_repeat(result, command if command is not None else own_command())])
@@ -51,7 +51,8 @@ def _t(seconds: float) -> str:
     return format_quantity(seconds, "time")
 
 
-def _setup(result: ServeResult) -> str:
+def setup_line(result: ServeResult) -> str:
+    """Replicas, engine and requests in a line."""
     parts = []
     for pool in result.pools:
         ways = " × ".join(f"{name} {n}" for name, n in pool.parallelism.items())
@@ -147,7 +148,8 @@ def _pools(pools: Sequence[PoolResult]) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def _events(result: ServeResult) -> Iterable[str]:
+def event_lines(result: ServeResult) -> Iterable[str]:
+    """Preemptions, failures and transfers, where there were any."""
     if result.preemptions or result.cached_tokens:
         share = 100.0 * result.cached_tokens / max(1, result.input_tokens)
         yield f"{result.preemptions:,} preemptions; {share:.1f} % of prompt tokens came from the prefix cache."

@@ -119,6 +119,7 @@ def register(app: Any, service: Service) -> None:
         ClientsideFunction("effsim", "sent"),
         Output("accuracy-rows-sent", "data"),
         Output("accuracy-rows-said", "children"),
+        Output("accuracy-rows-upload", "contents"),
         Input("accuracy-rows-upload", "contents"),
         State("accuracy-rows-upload", "filename"),
         prevent_initial_call=True,
