@@ -181,7 +181,6 @@ def _origin(parameter: Parameter) -> Any:
         return None
     said = [html.P(line) for line in (parameter.hint, parameter.source) if line]
     word = parameter.kind or ("changed" if parameter.text and parameter.source else "about")
-    summary = html.Summary(
-        word, title=parameter.source or parameter.hint, **{"aria-label": f"{word}: {parameter.path}"}
-    )
+    aloud = named(f"{word}: {parameter.path}")
+    summary = html.Summary(word, title=parameter.source or parameter.hint, **aloud)
     return html.Details([summary, *said, html.Code(parameter.path)], className="what-origin")

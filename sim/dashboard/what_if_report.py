@@ -14,6 +14,8 @@ from ..report.figures import FONT, GRID, INK, RESOURCES
 from ..report.result import RunResult
 from ..units import format_quantity
 from . import exports, parts
+from .controls import named
+from .parts import GRAPH
 from .service import Asked, Service
 
 SAVES: Final = (
@@ -192,7 +194,10 @@ def saves() -> Any:
 
 
 def _plot(figure: dict[str, Any], name: str, label: str) -> Any:
-    return parts.plot(figure, f"what-figure-{name}", label=f"{label}: baseline against now")
+    style = {"height": f"{figure['layout']['height']}px"}  # as tall as it has rows: a graph fills its place
+    options: Any = GRAPH
+    graph = dcc.Graph(figure=figure, config=options, responsive=True, style=style, id=f"what-figure-{name}")
+    return html.Div(graph, className="figure", role="img", **named(f"{label}: baseline against now"))
 
 
 def seconds_figure(before: RunResult, now: RunResult) -> dict[str, Any]:
@@ -264,7 +269,7 @@ def _layout(rows: int, title: str, **more: Any) -> dict[str, Any]:
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "margin": {"l": 10, "r": 16, "t": 40, "b": 44},
-        "legend": {"orientation": "h", "x": 0.0, "y": 1.02, "yanchor": "bottom"},
+        "legend": {"orientation": "h", "traceorder": "normal", "x": 0.0, "y": 1.02, "yanchor": "bottom"},
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": _NOW[0]},
         "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}},
         "xaxis": axis(title={"text": title}),

@@ -74,7 +74,13 @@ def layout(service: Service, view: View, uploads: Uploads) -> Any:
         ],
         className="what-left",
     )
-    right = html.Div(id="what-report", className="what-new", role="region", **controls.named("answer"))
+    right = html.Div(
+        html.P("Computing…", className="soft"),
+        id="what-report",
+        className="what-new",
+        role="region",
+        **controls.named("answer"),
+    )
     stores = [
         dcc.Store(id="what-changes", data=list(asked.changes)),
         dcc.Store(id="what-pin", data=list(view.many("pin"))),
