@@ -232,7 +232,7 @@ def _heat_cell(score: Score | None) -> Any:
         return html.Td("·", className="n soft", title="never compared")
     limit = target(score)
     beyond = limit is not None and score.median > limit
-    alpha = 0.6 * min(1.0, score.median / _DARKEST)
+    alpha = 0.65 * min(1.0, score.median / _DARKEST) ** 0.5
     told = f"{score.n:,} rows, p90 {words.percent(score.p90)}, bias {words.signed_percent(score.bias)}"
     told += "" if limit is None else f", target {words.percent(limit)}"
     mark = "▲ " if beyond else ""
