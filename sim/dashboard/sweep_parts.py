@@ -34,7 +34,7 @@ EXAMPLES: Final = {
 }
 """Bundled studies to start with, and what they are."""
 _SHOWN_VALUES: Final = 8
-_GRAPH: Final = parts.GRAPH | {"modeBarButtonsToRemove": ["sendChartToCloud"]}
+_GRAPH: Final[Any] = parts.GRAPH | {"modeBarButtonsToRemove": ["sendChartToCloud"]}
 
 
 # --- before there are points ------------------------------------------------------------------------------------------
@@ -84,7 +84,8 @@ def progress(job: Job, done: int, total: int) -> Any:
     if job.ended:
         return None
     said = "waiting for other work to end" if job.state == "waiting" else f"{done:,} of {total:,} points"
-    bar = html.Progress(value=str(done), max=str(max(1, total)), **{"aria-label": "points evaluated"})
+    label: dict[str, Any] = {"aria-label": "points evaluated"}
+    bar = html.Progress(value=str(done), max=str(max(1, total)), **label)
     return html.Div([bar, html.P(f"{said}, {job.seconds:.0f} s", role="status")])
 
 
@@ -165,7 +166,8 @@ def _graph(name: str, figure: Any, label: str) -> Any:
     # A height of its own: a responsive figure that is drawn anew would otherwise take what its frame then has.
     style = {"height": f"{figure['layout']['height']}px"}
     graph = dcc.Graph(id=name, figure=figure, config=_GRAPH, responsive=True, style=style)
-    return html.Div(graph, className="figure sweep-figure", role="group", **{"aria-label": label})
+    said: dict[str, Any] = {"aria-label": label}
+    return html.Div(graph, className="figure sweep-figure", role="group", **said)
 
 
 def _named(names: Iterable[str]) -> list[dict[str, str]]:
@@ -194,7 +196,7 @@ def _points(points: Points, controls: Controls, chosen: Chosen) -> Any:
             parts.text_input(
                 "sweep-point",
                 "Point",
-                "" if controls.point is None else controls.point,
+                "" if controls.point is None else str(controls.point),
                 kind="number",
                 placeholder="number of a point",
             ),

@@ -227,14 +227,16 @@ def _in_unit(number: float, unit: str) -> str:
     if not size:
         raise DataError(f"unknown unit {unit[:20]!r}")
     near = number / size
-    tried = [near]
+    text = f"{near!r} {unit}"
+    if quantity(text) == number:
+        return text
+    tried = [text]
     for towards in (-math.inf, math.inf):
         other = near
         for _ in range(_NEIGHBOURS):
             other = math.nextafter(other, towards)
-            tried.append(other)
-    texts = [f"{value!r} {unit}" for value in tried]
-    return min(texts, key=lambda text: abs((quantity(text) or 0.0) - number))
+            tried.append(f"{other!r} {unit}")
+    return min(tried, key=lambda text: abs((quantity(text) or 0.0) - number))
 
 
 def full_run(library: Library, points: Points, row: Mapping[str, Any]) -> tuple[str, str]:

@@ -68,7 +68,7 @@ class Controls:
         asked = {name: str(value) for name, value in values.items() if isinstance(value, str)}
         offered = {"x": points.numeric, "y": points.numeric, "colour": points.colourable, "heat_z": points.numeric}
         offered |= {"heat_x": points.parameters, "heat_y": points.parameters, "how": [*HOW]}
-        kept = {name: value for name, value in asked.items() if value in offered.get(name, ())}
+        kept: dict[str, Any] = {name: value for name, value in asked.items() if value in offered.get(name, ())}
         out = replace(self, **kept)
         if isinstance(values.get("log"), list):
             out = replace(out, log=tuple(axis for axis in ("x", "y") if axis in values["log"]))
