@@ -111,7 +111,7 @@ def test_work_gives_what_the_function_gives(jobs: Jobs, tmp_path: Path) -> None:
     until(lambda: job.ended)
     assert (job.state, job.message) == ("done", "")  # numba and pyarrow work within the limit of memory
     expected = sweep(arguments["study"], out=tmp_path / "mine")
-    assert job.result.as_dict() == expected.as_dict()
+    assert job.result.as_dict() | {"out": ""} == expected.as_dict() | {"out": ""}
     assert job.seconds > 0
 
 
