@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ..report.figures import INK, base_figure
+from ..report.figure_style import INK, base_figure
 from ..report.serving_figures import BLUE, GREEN, ORANGE
 from ..serving.metrics import ServeResult
 from ..units import format_quantity

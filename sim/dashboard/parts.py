@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import dcc, html
 
 from ..report import words
-from ..report.figures import CONFIG
+from ..report.figure_style import CONFIG
 from ..report.result import RunResult
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-GRAPH: Final[dict[str, Any]] = CONFIG | {
+GRAPH: Final[Any] = CONFIG | {
     "toImageButtonOptions": {"format": "png", "scale": 2, "filename": "effsim"},
     "modeBarButtonsToRemove": ["sendChartToCloud"],
 }
@@ -23,6 +23,11 @@ GRAPH: Final[dict[str, Any]] = CONFIG | {
 
 _HEIGHT: Final = 420
 """Pixels of a figure that does not say how high it is."""
+
+
+def _given(name: str, value: str) -> dict[str, Any]:
+    """An attribute of a component, where it has a value."""
+    return {name: value} if value else {}
 
 
 def card(label: str, value: str, aside: str = "", *, key: str = "") -> Any:
@@ -34,7 +39,7 @@ def card(label: str, value: str, aside: str = "", *, key: str = "") -> Any:
             html.Span(together(aside), className="card-aside"),
         ],
         className="card",
-        **({"data-key": key} if key else {}),
+        **_given("data-key", key),
     )
 
 
@@ -80,17 +85,17 @@ def empty(message: str) -> Any:
 def section(title: str, *content: Any, name: str = "", soft: str = "") -> Any:
     """A part of a page with its heading; *name* makes it a target of links and tests."""
     head = [html.H2(title)] + ([html.P(soft, className="soft")] if soft else [])
-    return html.Section([*head, *content], **({"id": name} if name else {}))
+    return html.Section([*head, *content], **_given("id", name))
 
 
 def plot(figure: Figure | dict[str, Any], name: str = "", *, label: str = "") -> Any:
     """A figure as high as it says; *label* says what it shows to those who do not see it."""
     layout = figure["layout"]
     height = (layout.get("height") if isinstance(layout, dict) else layout.height) or _HEIGHT
-    options: dict[str, Any] = {"id": name} if name else {}
-    graph = dcc.Graph(figure=figure, config=GRAPH, responsive=True, style={"height": f"{height}px"}, **options)
-    told = {"aria-label": label} if label else {}
-    return html.Div(graph, className="figure", role="group", **told)
+    graph = dcc.Graph(
+        figure=figure, config=GRAPH, responsive=True, style={"height": f"{height}px"}, **_given("id", name)
+    )
+    return html.Div(graph, className="figure", role="group", **_given("aria-label", label))
 
 
 def table(heads: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]], *, name: str = "", caption: str = "") -> Any:
@@ -101,7 +106,7 @@ def table(heads: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]], *, na
     kinds = [kind for _, kind in heads]
     body = [html.Tr([_cell(cell, kind) for cell, kind in zip(row, kinds, strict=True)]) for row in rows]
     parts = [html.Caption(caption)] if caption else []
-    inner = html.Table([*parts, head, html.Tbody(body)], className="sortable", **({"id": name} if name else {}))
+    inner = html.Table([*parts, head, html.Tbody(body)], className="sortable", **_given("id", name))
     return html.Div(inner, className="scroll", tabIndex=0)
 
 
@@ -109,7 +114,7 @@ def _cell(cell: Any, kind: str) -> Any:
     """A cell; a pair is what is shown and the number it is sorted by."""
     if isinstance(cell, tuple):
         shown, value = cell
-        return html.Td(shown, className=kind, **{"data-v": repr(float(value))})
+        return html.Td(shown, className=kind, **_given("data-v", repr(float(value))))
     return html.Td(cell, className=kind)
 
 
@@ -135,7 +140,7 @@ def field(name: str, title: str, control: Any, hint: str = "") -> Any:
 
 
 def text_input(
-    name: str, title: str, value: str = "", *, placeholder: str = "", hint: str = "", kind: str = "text"
+    name: str, title: str, value: str = "", *, placeholder: str = "", hint: str = "", kind: Any = "text"
 ) -> Any:
     """A line of text (or a number); what is typed counts when it is entered or left."""
     control = dcc.Input(

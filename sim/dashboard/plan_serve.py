@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .. import _api
 from ..devices.capacity import capacity_of
 from ..devices.registry import load_machine
 from ..errors import EffsimError
 from ..explore.plan.configurations import Configuration
 from ..explore.plan.plan import PlanResult
+from ..program.workload_file import open_workload
 from ..spec.workload import WorkloadSpec
 from . import serve_form
 from .plan_form import Asked, changes_of
@@ -52,7 +52,7 @@ def _needed(workload: str, typed: list[str], choices: list[str], fleet: Workload
     wanted = _plain(fleet)
 
     def made(some: list[str]) -> bool:
-        return _plain(_api.open_workload(workload, [*typed, *some]).spec) == wanted
+        return _plain(open_workload(workload, [*typed, *some]).spec) == wanted
 
     if not made(choices):
         return None

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .. import _api
 from ..errors import EffsimError, SpecError
+from ..program.workload_file import open_workload
 from ..spec.serving import ServingSpec
 from ..spec.workload import WorkloadSpec
 from .background import whole_number
@@ -144,7 +144,7 @@ def workload_spec(service: Service, choice: str, changes: Sequence[str]) -> Work
     """
 
     def load() -> WorkloadSpec:
-        return _api.open_workload(service.library.argument("workloads", choice), changes).spec
+        return open_workload(service.library.argument("workloads", choice), changes).spec
 
     return service.ask(("workload", choice, tuple(changes)), load, changes)
 

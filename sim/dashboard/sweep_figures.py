@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..report import words
-from ..report.figures import GRID, INK, RESOURCES, base_figure, look
+from ..report.figure_style import GRID, INK, RESOURCES, base_figure, look
 from ..report.sweep_words import column_title
 from .sweep_points import Column, Points
 from .sweep_view import Chosen, Controls

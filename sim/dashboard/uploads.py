@@ -10,10 +10,10 @@ from typing import Final
 
 import yaml
 
-from .. import _api
 from ..devices.registry import load_machine
 from ..errors import DataError, EffsimError
 from ..importers.huggingface import load_architecture
+from ..program.workload_file import open_workload
 from ..spec.build import build
 from ..spec.catalogue import load_document
 from ..spec.confine import confined
@@ -109,6 +109,6 @@ def _check(section: str, file: str) -> None:
     if section in _SPECS:
         build(_SPECS[section], document, root=_ROOTS[section])
     elif section == "workloads":
-        _api.open_workload(file)
+        open_workload(file)
     else:
         load_machine(file)

@@ -9,9 +9,9 @@ from typing import Any, Final
 from dash import no_update
 from dash.exceptions import PreventUpdate
 
-from .. import _api
 from ..devices.registry import load_machine
 from ..errors import EffsimError
+from ..program.workload_file import load_workload
 from . import controls
 from .parameters import NOTHING, Parameter, Tree, assigned, path_of, tree
 from .service import MAX_CHANGES, Asked, Service
@@ -31,7 +31,7 @@ def tree_of(service: Service, asked: Asked, changes: tuple[str, ...]) -> Tree:
 
     def make() -> Tree:
         machine = load_machine(service.library.argument("hardware", asked.hardware), changes)
-        workload, _ = _api.load_workload(service.library.argument("workloads", asked.workload), changes)
+        workload, _ = load_workload(service.library.argument("workloads", asked.workload), changes)
         return tree(machine, workload)
 
     return service.ask(("tree", asked.hardware, asked.workload, changes), make, changes)

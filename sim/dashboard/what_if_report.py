@@ -10,7 +10,7 @@ from typing import Any, Final
 from dash import dcc, html
 
 from ..report import ranges, words
-from ..report.figures import FONT, GRID, INK, RESOURCES
+from ..report.figure_style import FONT, GRID, INK, RESOURCES
 from ..report.result import RunResult
 from ..units import format_quantity
 from . import exports, parts

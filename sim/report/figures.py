@@ -13,7 +13,6 @@ from . import words
 from .energy_figure import energy_figure
 from .figure_style import (
     BAR_PX,
-    CONFIG,
     FRAME_PX,
     INK,
     RESOURCES,
@@ -30,8 +29,6 @@ from .result import Ceiling, OperatorRow, RunResult
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-__all__ = ["CONFIG", "INK", "base_figure", "compare_figure", "figure", "look", "memory_figure", "roofline_figure"]
 
 _MAX_BARS: Final = 3000
 _PS_PER_US: Final = 1e6

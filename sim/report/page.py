@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from . import ranges, words
-from .figures import CONFIG, compare_figure, figure, memory_figure, roofline_figure
+from .figure_style import CONFIG
+from .figures import compare_figure, figure, memory_figure, roofline_figure
 from .files import atomic_write_text
 from .page_style import CSS, SCRIPT
 from .result import OperatorRow, RunResult

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import plan_words as say
 from . import words
-from .figures import base_figure
+from .figure_style import base_figure
 from .files import atomic_write_text
 from .page import Figures, document
 

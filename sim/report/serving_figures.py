@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..serving.metrics import ServeResult
 from ..units import format_quantity
-from .figures import INK, base_figure
+from .figure_style import INK, base_figure
 from .serving_lines import Fleet, distribution, finished, rates
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from . import words
-from .figures import base_figure
+from .figure_style import base_figure
 from .files import atomic_write_text
 from .page import Figures, document
 from .sweep_words import cell, column_title, counted, failures, shown_columns

@@ -12,7 +12,8 @@ from report_runs import DISTINCT, HOSTILE
 from effsim import UnknownNameError
 from effsim._api import FullRun
 from effsim.report import words
-from effsim.report.figures import compare_figure, figure, look, roofline_figure
+from effsim.report.figure_style import look
+from effsim.report.figures import compare_figure, figure, roofline_figure
 from effsim.report.page import page
 
 NAMES = ("operators", "energy", "roofline", "memory", "timeline", "sensitivity")
