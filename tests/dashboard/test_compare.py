@@ -126,9 +126,15 @@ def test_too_many_and_none(service: Service) -> None:
     assert "at least one machine" in text(compare.answer(service, Comparison((), ("llama70b_decode",))))
 
 
-@pytest.mark.parametrize("value", [None, 3, {"a": 1}, [None, 4, {"b": []}], True, "x" * 100_000])
+@pytest.mark.parametrize(
+    "value", [None, 3, {"a": 1}, [None, 4, {"b": []}], True, pytest.param("x" * 100_000, id="long")]
+)
 def test_any_value_is_answered(service: Service, value: Any) -> None:
-    asked = compare.asked(value, value, value, value, value)
+    try:
+        asked = compare.asked(value, value, value, value, value)
+    except effsim.DataError as error:  # the frame of the page says it
+        assert "characters" in str(error)
+        return
     assert compare.answer(service, asked)
     assert View.parse(asked.view.query) is not None
 

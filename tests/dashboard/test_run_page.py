@@ -100,7 +100,7 @@ def test_csv_holds_every_operator_and_no_formula(service: Service) -> None:
     rows = list(csv.DictReader(io.StringIO(exports.operators_csv(result))))
     assert [row["name"] for row in rows] == [row.name for row in result.operators]
     assert sum(float(row["time_s"]) for row in rows) == pytest.approx(result.time_s)
-    assert exports._safe("=1+1") == "'=1+1"
+    assert exports.safe("=1+1") == "'=1+1"
 
 
 @pytest.mark.parametrize("what", [*page.SAVED])
