@@ -113,7 +113,7 @@ def test_no_solution_is_said_with_the_nearest_miss(service: Service, small: str)
     assert not result.solved
     said = text(plan_report.report(service, asked, result))
     assert "No fleet keeps these promises" in said
-    assert all(json.dumps(line)[1:-1] in said for line in plan_report.say.nearest_lines(result))
+    assert all(json.dumps(line, ensure_ascii=False)[1:-1] in said for line in plan_report.say.nearest_lines(result))
 
 
 def test_a_link_brings_every_control_back(service: Service) -> None:
@@ -122,7 +122,7 @@ def test_a_link_brings_every_control_back(service: Service) -> None:
     back = Form.of_view(View.parse(form.asked.view.query))
     assert back.asked == form.asked
     laid = text(page.layout(service, View.parse(form.asked.view.query), []))
-    assert all(json.dumps(value)[1:-1] in laid for value in ("2 USD/h", "10 %", "energy", "plan.most_devices=32"))
+    assert all(json.dumps(value, ensure_ascii=False)[1:-1] in laid for value in ("2 USD/h", "10 %", "energy", "plan.most_devices=32"))
     assert plan_form.changes_of(service, form.asked) == (
         "plan.most_devices=32",
         "plan.headroom=10 %",

@@ -252,6 +252,8 @@ def test_a_signal_ends_it_and_nothing_is_left(tmp_path: Path, how: tuple[str, ..
         text=True,
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(tmp_path)},
+        # What is started behind a shell ignores interrupts; a terminal's programs do not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     end = time.monotonic() + 60
     while time.monotonic() < end:
