@@ -10,6 +10,7 @@ from base64 import b64decode
 from typing import Any
 
 import pytest
+from dash import no_update
 from dashboard_browser import Browser, text
 
 import effsim
@@ -128,9 +129,9 @@ def test_too_many_and_none(service: Service) -> None:
 
 @pytest.mark.parametrize("value", [None, 3, {"a": 1}, [None, 4, {"b": []}], True, "x" * 100_000])
 def test_any_value_is_answered(service: Service, value: Any) -> None:
-    asked = compare.asked(value, value, value, value, value)
-    assert compare.answer(service, asked)
-    assert View.parse(asked.view.query) is not None
+    page, link = compare.shown(service, [value] * 5)
+    assert page
+    assert link is no_update or Comparison.of(View.parse(link["query"])).bars == "time"
 
 
 def test_link_restores_the_view(service: Service) -> None:

@@ -70,7 +70,7 @@ def test_the_answer_is_that_of_the_command_line(service: Service, small: str, tm
     assert result.answer.winner is not None
     said = text(plan_report.report(service, asked, result))
     for found in (result.answer.winner, *result.answer.fleets):
-        assert all(json.dumps(cell)[1:-1] in said for cell in plan_report.say.cells(found))
+        assert all(text(cell)[1:-1] in said for cell in plan_report.say.cells(found))
     assert "small.yaml" in plan_report.command(service, asked)
     # Taken away as a file, it is the same plan.
     written = plan_report.plan_files(service, asked)
