@@ -25,6 +25,12 @@ from effsim.report import words
 MACHINES = ("gpu_a100", "gpu_h100", "gpu_mi300x")
 
 
+@pytest.fixture(scope="module")
+def service(shared: Service) -> Service:
+    """One for all tests here: answers are remembered."""
+    return shared
+
+
 def rows(service: Service, asked: Comparison) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(compared.saved(service, asked, "csv")["content"])))
 

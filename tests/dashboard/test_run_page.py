@@ -26,6 +26,12 @@ from effsim.report import words
 ASKED = Asked("gpu_a100", "llama70b_decode", "analytic", ("workload.generate=8", "hardware.memory.bandwidth=2.5 TB/s"))
 
 
+@pytest.fixture(scope="module")
+def service(shared: Service) -> Service:
+    """One for all tests here: answers are remembered."""
+    return shared
+
+
 def written(folder: Path, files: exports.Files) -> str:
     """Files as a visitor saves them; the path of the last."""
     for name, content in files.items():

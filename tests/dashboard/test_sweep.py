@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import effsim
-from effsim.dashboard import sweep_figures, sweep_parts, sweep_work, uploads
+from effsim.dashboard import sweep_drawing, sweep_figures, sweep_heat, sweep_parts, sweep_work, uploads
 from effsim.dashboard.jobs import Job, key_of
 from effsim.dashboard.pages import sweep as page
 from effsim.dashboard.service import Asked, Service
@@ -155,7 +155,7 @@ def test_the_figure_shows_the_rows_and_the_front_of_the_command_line(swept: Any,
 
 
 def test_a_name_is_escaped_where_figures_read_html(service: Service, points: Points) -> None:
-    assert sweep_figures._e("<b>x</b>") == "&lt;b&gt;x&lt;/b&gt;"
+    assert sweep_drawing.escaped("<b>x</b>") == "&lt;b&gt;x&lt;/b&gt;"
     assert "Small <b>study</b>" in text(
         sweep_parts.report(service, points, "table:x", Controls.of(points, View()), Chosen())
     )
@@ -168,7 +168,7 @@ def test_a_name_is_escaped_where_figures_read_html(service: Service, points: Poi
 def test_cells_against_their_definition(pairs: list[tuple[int, float]], goal: str) -> None:
     cell = np.array([c for c, _ in pairs], dtype=np.int64)
     values = np.array([v for _, v in pairs], dtype=np.float64)
-    best, median = (sweep_figures.summarised(values, cell, 4, how, goal) for how in ("best", "median"))
+    best, median = (sweep_heat.summarised(values, cell, 4, how, goal) for how in ("best", "median"))
     for c in range(4):
         known = [v for k, v in pairs if k == c and v == v]
         if not known:
@@ -185,7 +185,7 @@ def test_the_heat_map_counts_what_is_selected(points: Points) -> None:
     mask = chosen.mask(points)
     small = [r["status"] == "ok" and r["workload.batch"] <= 100 for r in points.result.table.to_pylist()]
     assert mask.tolist() == small
-    counted = sweep_figures.heat(points, controls, mask)["data"][0]["customdata"]
+    counted = sweep_heat.heat(points, controls, mask)["data"][0]["customdata"]
     assert sum(map(sum, counted)) == sum(small) > 0
 
 
@@ -194,7 +194,7 @@ def test_cells_have_names_of_their_own(points: Points, high: float) -> None:
     from effsim.dashboard.sweep_points import Column
 
     column = Column("x", "", 1.0, 1e3 + high * np.linspace(0, 1, 40))
-    codes, names = sweep_figures.cells_of(column, np.ones(40, dtype=bool))
+    codes, names = sweep_heat.cells_of(column, np.ones(40, dtype=bool))
     assert len({*names}) == len(names) == codes.max() + 1
 
 

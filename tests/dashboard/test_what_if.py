@@ -21,11 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import effsim
-from effsim._api import load_machine
 from effsim.dashboard import controls, parameters, what_if_actions, what_if_report
 from effsim.dashboard.pages import what_if
 from effsim.dashboard.service import Asked, RefusedError, Service
 from effsim.dashboard.view import View
+from effsim.devices.registry import load_machine
 from effsim.program.workload_file import load_workload
 from effsim.report import words
 from effsim.units import DIMENSIONS, parse
@@ -268,9 +268,9 @@ def test_what_is_shown_is_what_a_run_computes(
     lines = {m.key: m for m in what_if_report.measures(now)}
     assert {"memory", "energy_j", "cost_usd"} <= cards.keys()
     for key, card in cards.items():
-        assert text(lines[key].shown) in card
+        assert json.dumps(lines[key].shown, ensure_ascii=False) in card
     for line, (name, phase) in zip(words.headlines(now), now.phases.items(), strict=False):
-        assert any(text(line.value) in card for card in cards.values()), (name, phase)
+        assert any(json.dumps(line.value, ensure_ascii=False) in card for card in cards.values()), (name, phase)
     assert words.difference_sentence(before, now) in json.loads(json.dumps(what_if_report.cause(before, now)))
     figure = next(p["figure"] for p in found if p.get("id") == "what-figure-seconds")
     for trace, result in zip(figure["data"], (now, before), strict=True):
