@@ -124,7 +124,7 @@ def warm(service: Service) -> None:
     def ask() -> None:
         with suppress(EffsimError):
             for name in ("roofline", "operators", "memory", "timeline", "sensitivity"):
-                service.run(Asked.of(View())).figure(name)
+                service.figure(Asked.of(View()), name)
 
     timer = threading.Timer(_QUICKLY_S, ask)
     timer.daemon = True  # never in the way of the end

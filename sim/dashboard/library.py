@@ -103,6 +103,12 @@ class Library:
         found = self._uploads.get(choice)
         return found.label if found else choice
 
+    def size_of(self, text: str) -> int:
+        """Bytes of the uploads that a text names."""
+        with self._lock:
+            named = {match[0] for match in _TOKEN.finditer(text)}
+            return sum(self._uploads[token].size for token in named if token in self._uploads)
+
     def text(self, section: str, choice: str) -> str:
         """The YAML of a choice, as it was written.
 

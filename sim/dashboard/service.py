@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -25,20 +26,29 @@ MAX_CHOICE: Final = 200
 MAX_CHANGES: Final = 64
 """Assignments of one request."""
 _KEPT: Final = 256
+"""Answers that are held, of about 0.1 MB each; those of large uploads count as several."""
+_KEPT_FIGURES: Final = 384
+"""Figures, of about 20 kB each; a page of a run has six."""
+_UPLOADED: Final = 2**13
+"""Bytes of an upload for which an answer counts as one more: it grows with what it is an answer to."""
 _T = TypeVar("_T")
 
 
 class Memo:
-    """The newest answers by what was asked. Who asks for what somebody else is making waits for that."""
+    """The newest answers by what was asked. Who asks for what somebody else is making waits for that.
+
+    Held answers weigh at most *most* together; one is held in any case.
+    """
 
     def __init__(self, most: int = _KEPT) -> None:
         self._most = most
-        self._held: OrderedDict[Any, Any] = OrderedDict()
+        self._weight = 0
+        self._held: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
         self._gates: dict[Any, threading.RLock] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: Any, make: Callable[[], _T]) -> _T:
-        """The answer of *key*, made if it is not held. Errors are not held."""
+    def get(self, key: Any, make: Callable[[], _T], weigh: Callable[[_T], int] = lambda _: 1) -> _T:
+        """The answer of *key*, made if it is not held; *weigh* says what it counts as. Errors are not held."""
         with self._lock:
             if key in self._held:
                 known: _T = self._found(key)
@@ -52,17 +62,31 @@ class Memo:
             try:
                 made = make()
                 with self._lock:
-                    self._held[key] = made
-                    while len(self._held) > self._most:
-                        self._held.popitem(last=False)
+                    self._hold(key, made, weigh(made))
             finally:
                 with self._lock:
                     self._gates.pop(key, None)
         return made
 
+    @property
+    def weight(self) -> int:
+        """What all that is held weighs."""
+        with self._lock:
+            return self._weight
+
+    # --- with the lock held
+
     def _found(self, key: Any) -> Any:
         self._held.move_to_end(key)
-        return self._held[key]
+        return self._held[key][0]
+
+    def _hold(self, key: Any, made: Any, weight: int) -> None:
+        _, before = self._held.pop(key, (None, 0))
+        self._held[key] = made, weight
+        self._weight += weight - before
+        while self._weight > self._most and len(self._held) > 1:
+            _, (_, less) = self._held.popitem(last=False)
+            self._weight -= less
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +133,7 @@ class Service:
     library: Library = field(default_factory=Library)
     jobs: Jobs = field(default_factory=Jobs)
     memo: Memo = field(default_factory=Memo)
+    figures: Memo = field(default_factory=lambda: Memo(_KEPT_FIGURES))
 
     def __post_init__(self) -> None:
         """Messages of long work name uploads as their senders do."""
@@ -125,22 +150,29 @@ class Service:
         Raises:
             EffsimError: as there; messages name uploads as their senders do.
         """
-        return self.full(asked, sensitivity=sensitivity).result
 
-    def full(self, asked: Asked, *, sensitivity: bool = True) -> _api.FullRun:
-        """The run with its machine and program."""
+        def ask() -> RunResult:
+            hardware = self.library.argument("hardware", asked.hardware)
+            workload = self.library.argument("workloads", asked.workload)
+            result = _api.run(hardware, workload, engine=asked.engine, set=asked.changes, sensitivity=sensitivity)
+            return self._named(result)
 
-        def ask() -> _api.FullRun:
-            full = _api.run_full(
-                self.library.argument("hardware", asked.hardware),
-                self.library.argument("workloads", asked.workload),
-                engine=asked.engine,
-                set=asked.changes,
-                sensitivity=sensitivity,
-            )
-            return replace(full, result=self._named(full.result))
-
+        # Of what a run is made of, only the result is held: machine and program are ten times as large.
         return self.ask(("run", asked, sensitivity), ask, asked.changes)
+
+    def figure(self, asked: Asked, name: str) -> dict[str, Any]:
+        """A figure of a run (:meth:`RunResult.figure`) as plain data, which nobody may change.
+
+        Raises:
+            EffsimError: as :meth:`run`; no such figure.
+        """
+
+        def draw() -> dict[str, Any]:
+            made: dict[str, Any] = json.loads(self.run(asked).figure(name).to_json())
+            return made
+
+        with self.confined():
+            return self.figures.get((asked, name), draw, lambda _: self._weight(asked))
 
     def explain(self, asked: Asked, operator: str) -> dict[str, Any]:
         """As :func:`effsim.explain`."""
@@ -161,7 +193,11 @@ class Service:
         if len(changes) > MAX_CHANGES:
             raise DataError(f"{len(changes)} changes; at most {MAX_CHANGES} at a time")
         with self.confined():
-            return self.memo.get(key, make)
+            return self.memo.get(key, make, lambda _: self._weight(key))
+
+    def _weight(self, key: Any) -> int:
+        """How many answers the answer of *key* counts as."""
+        return 1 + self.library.size_of(repr(key)) // _UPLOADED
 
     def _named(self, result: RunResult) -> RunResult:
         """A result whose sentences name uploads as their senders do."""

@@ -13,7 +13,7 @@ from ..report import words
 from ..report.sweep_words import column_title, counted, failures
 from ..spec.study import METRICS, ParameterSpec, StudySpec
 from ..version import VERSION
-from . import parts, sweep_figures, sweep_work
+from . import parts, sweep_figures, sweep_heat, sweep_work
 from .jobs import Job
 from .service import Service
 from .sweep_points import MOST_DRAWN, Points, full_run
@@ -231,7 +231,7 @@ def _heat(points: Points, controls: Controls, chosen: Chosen) -> Any:
         ],
         className="form sweep-form",
     )
-    figure = sweep_figures.heat(points, controls, chosen.mask(points))
+    figure = sweep_heat.heat(points, controls, chosen.mask(points))
     return parts.section(
         "Heat map",
         form,

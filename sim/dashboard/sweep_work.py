@@ -28,7 +28,9 @@ from .sweep_tables import MOST_POINTS, Opened, open_table
 STUDY: Final = "study:"
 TABLE: Final = "table:"
 """How a source of points starts; the choice of the library follows."""
-_held: Final = Memo(8)
+_held: Final = Memo(16)
+_POINTS: Final = 2**14
+"""Points for which a table in memory counts as one more."""
 _FORMULA: Final = ("=", "+", "-", "@", "\t")
 
 
@@ -110,12 +112,16 @@ def points_of(service: Service, source: Any) -> Points:
         token = text.removeprefix(TABLE)
         service.library.argument("tables", token)  # still here?
         key = (str(service.library.folder), text)
-        return _held.get(key, lambda: Points.of(open_table(service.library, token)))
+        return _held.get(key, lambda: Points.of(open_table(service.library, token)), _weight)
     job = job_of(service, text.removeprefix(STUDY))
     if job is None or job.state != "done" or not isinstance(job.result, SweepResult):
         raise DataError("this study has not run here yet; press Run")
     result = job.result
-    return _held.get((str(service.library.folder), job.key), lambda: Points.of(Opened(result, True)))
+    return _held.get((str(service.library.folder), job.key), lambda: Points.of(Opened(result, True)), _weight)
+
+
+def _weight(points: Points) -> int:
+    return 1 + len(points.result.table) // _POINTS
 
 
 # --- to take away -----------------------------------------------------------------------------------------------------

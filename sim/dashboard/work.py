@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -81,6 +82,10 @@ def work(pipe: Connection, kind: str, arguments: Mapping[str, Any]) -> None:
         pipe.send(("failed", "out of memory; ask for less"))
     except BrokenPipeError:
         pass  # nobody listens any more
+    except Exception:  # a defect: words for the page, the rest for the server's log
+        traceback.print_exc()
+        with suppress(OSError):
+            pipe.send(("failed", "the work stopped for a reason nobody thought of; the server's log says more"))
 
 
 def _follow_parent() -> None:

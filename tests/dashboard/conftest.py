@@ -40,6 +40,14 @@ def service() -> Iterator[Service]:
     made.library.close()
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Service]:
+    """A service for all tests of a module, which then compute what they have in common once."""
+    made = Service()
+    yield made
+    made.close()
+
+
 @pytest.fixture(scope="session")
 def served() -> Iterator[tuple[str, Service]]:
     """Address and service of a server that listens."""

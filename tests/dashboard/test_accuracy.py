@@ -31,6 +31,12 @@ from effsim.validation.row_files import write_rows
 DOCS = Path(__file__).parents[2] / "docs" / "accuracy.md"
 
 
+@pytest.fixture(scope="module")
+def service(shared: Service) -> Service:
+    """One for all tests here: answers are remembered."""
+    return shared
+
+
 def some_rows(n: int = 60, seed: int = 3) -> list[Row]:
     rng = np.random.default_rng(seed)
     where = ("gpu_a100", "gpu_h100")

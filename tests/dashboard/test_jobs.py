@@ -93,14 +93,14 @@ def test_the_oldest_results_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs.close()
 
 
-def test_work_that_cannot_start_has_failed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_defect_of_the_work_is_words_and_goes_to_the_log(capfd: pytest.CaptureFixture[str]) -> None:
     jobs = Jobs()
-    job = jobs.start("sweep", {"n": 1})  # no root: the process ends with an error of the program
+    job = jobs.start("sweep", {"n": 1})  # no root: an error of the program, not of the visitor
     until(lambda: job.ended, 60)
-    assert job.state == "failed"
-    assert "without a result" in job.message
-    assert "code 1" in job.message
     jobs.close()
+    assert job.state == "failed"
+    assert job.message == "the work stopped for a reason nobody thought of; the server's log says more"
+    assert "KeyError: 'root'" in capfd.readouterr().err
 
 
 @pytest.mark.slow

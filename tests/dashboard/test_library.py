@@ -251,3 +251,34 @@ def test_who_asks_for_the_same_waits_for_one_answer() -> None:
         memo.get("wrong", lambda: 1 // 0)
     assert memo.get("wrong", lambda: 5) == 5
     assert memo.get("inner", lambda: "anew") == "anew"  # the oldest made room
+
+
+def test_what_weighs_more_makes_more_room() -> None:
+    memo = Memo(most=10)
+    for name in range(20):
+        memo.get(name, lambda name=name: name)
+    assert [memo.get(name, lambda: "anew") for name in range(10, 20)] == [*range(10, 20)]
+    memo.get("large", lambda: "large", lambda _: 6)
+    assert [memo.get(name, lambda: "anew", lambda _: 0) for name in range(16, 20)] == [*range(16, 20)]
+    assert memo.get(15, lambda: "anew", lambda _: 0) == "anew"
+    memo.get("all", lambda: "all", lambda _: 99)  # the newest is held whatever it weighs
+    assert memo.get("all", lambda: "anew") == "all"
+    assert memo.get("large", lambda: "anew") == "anew"
+
+
+def test_answers_of_large_uploads_weigh_more(service: Service) -> None:
+    """However large the files are that are asked about, what is held stays small."""
+    lines = [
+        f"  - {{name: o{i}, kind: linear, dimensions: {{m: 16, n: {i + 1}, k: 64, dtype: bf16}}}}" for i in range(600)
+    ]
+    head = "kind: workload\nname: many\ntask: operators\nbatch: 1\nprecision: {activations: bf16}\noperators:\n"
+    kept = receive(service.library, "workloads", "many.yaml", (head + "\n".join(lines)).encode())
+    weight = 1 + kept.size // 2**13
+    assert weight > 5
+    asked = Asked("gpu_a100", kept.token, "roofline")
+    assert len(service.run(asked, sensitivity=False).operators) == 600
+    service.run(Asked("gpu_a100", "llama7b_decode", "roofline"), sensitivity=False)
+    assert service.memo.weight == weight + 1
+    assert service.library.size_of(f"{asked} {kept.token}") == kept.size
+    service.library.discard(kept.token)
+    assert service.library.size_of(str(asked)) == 0

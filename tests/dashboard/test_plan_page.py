@@ -42,13 +42,29 @@ whatif: [{name: half as much again, load: 1.5}]
 CHANGED: dict[str, Any] = {"load": 1.5, "prices": (("H100 of ours", "9 USD/h"),), "seed": 2}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def service(shared: Service) -> Service:
+    """One for all tests here: answers are remembered."""
+    return shared
+
+
+@pytest.fixture(scope="module")
 def small(service: Service) -> str:
     return receive(service.library, "plans", "small.yaml", SMALL.encode()).token
 
 
+_answers: dict[tuple[int, Asked], PlanResult] = {}
+
+
 def answer(service: Service, asked: Asked) -> PlanResult:
-    """The work of the page, done here as its process does it."""
+    """The work of the page, done here as its process does it, once."""
+    key = id(service), asked
+    if key not in _answers:
+        _answers[key] = worked(service, asked)
+    return _answers[key]
+
+
+def worked(service: Service, asked: Asked) -> PlanResult:
     arguments = json.loads(json.dumps(plan_form.request(service, asked)))
     with confined(service.library.folder):
         result: PlanResult = WORK["plan"](arguments, iter)
@@ -122,7 +138,10 @@ def test_a_link_brings_every_control_back(service: Service) -> None:
     back = Form.of_view(View.parse(form.asked.view.query))
     assert back.asked == form.asked
     laid = text(page.layout(service, View.parse(form.asked.view.query), []))
-    assert all(json.dumps(value, ensure_ascii=False)[1:-1] in laid for value in ("2 USD/h", "10 %", "energy", "plan.most_devices=32"))
+    assert all(
+        json.dumps(value, ensure_ascii=False)[1:-1] in laid
+        for value in ("2 USD/h", "10 %", "energy", "plan.most_devices=32")
+    )
     assert plan_form.changes_of(service, form.asked) == (
         "plan.most_devices=32",
         "plan.headroom=10 %",
@@ -173,7 +192,7 @@ def test_too_many_requests_name_the_command_line(service: Service) -> None:
 
 
 def test_what_is_saved_is_the_answer(service: Service, small: str) -> None:
-    asked = Asked(small, rest=("plan.whatif=[]",))
+    asked = Asked(small, **CHANGED)
     result = answer(service, asked)
     job = Job("c" * 24, "plan", plan_form.request(service, asked), state="done", result=result)
     service.jobs._jobs[job.key] = job

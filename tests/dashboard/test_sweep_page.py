@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import time
@@ -17,13 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import effsim
-from effsim.dashboard import sweep_figures, sweep_parts, sweep_work, uploads
+from effsim.dashboard import sweep_drawing, sweep_figures, sweep_heat, sweep_parts, sweep_work, uploads
+from effsim.dashboard.jobs import Job, key_of
 from effsim.dashboard.pages import sweep as page
 from effsim.dashboard.service import Asked, Service
 from effsim.dashboard.sweep_points import Points, full_run
 from effsim.dashboard.sweep_tables import MOST_POINTS, Opened, read_table
 from effsim.dashboard.sweep_view import Chosen, Controls, in_polygon
 from effsim.dashboard.view import View
+from effsim.dashboard.work import WORK
 from effsim.errors import DataError, EffsimError, UnknownNameError
 from effsim.explore.sweep.sampling import choices, in_range
 from effsim.explore.sweep.store import MARK
@@ -152,7 +155,7 @@ def test_the_figure_shows_the_rows_and_the_front_of_the_command_line(swept: Any,
 
 
 def test_a_name_is_escaped_where_figures_read_html(service: Service, points: Points) -> None:
-    assert sweep_figures._e("<b>x</b>") == "&lt;b&gt;x&lt;/b&gt;"
+    assert sweep_drawing.escaped("<b>x</b>") == "&lt;b&gt;x&lt;/b&gt;"
     assert "Small <b>study</b>" in text(
         sweep_parts.report(service, points, "table:x", Controls.of(points, View()), Chosen())
     )
@@ -165,7 +168,7 @@ def test_a_name_is_escaped_where_figures_read_html(service: Service, points: Poi
 def test_cells_against_their_definition(pairs: list[tuple[int, float]], goal: str) -> None:
     cell = np.array([c for c, _ in pairs], dtype=np.int64)
     values = np.array([v for _, v in pairs], dtype=np.float64)
-    best, median = (sweep_figures.summarised(values, cell, 4, how, goal) for how in ("best", "median"))
+    best, median = (sweep_heat.summarised(values, cell, 4, how, goal) for how in ("best", "median"))
     for c in range(4):
         known = [v for k, v in pairs if k == c and v == v]
         if not known:
@@ -182,7 +185,7 @@ def test_the_heat_map_counts_what_is_selected(points: Points) -> None:
     mask = chosen.mask(points)
     small = [r["status"] == "ok" and r["workload.batch"] <= 100 for r in points.result.table.to_pylist()]
     assert mask.tolist() == small
-    counted = sweep_figures.heat(points, controls, mask)["data"][0]["customdata"]
+    counted = sweep_heat.heat(points, controls, mask)["data"][0]["customdata"]
     assert sum(map(sum, counted)) == sum(small) > 0
 
 
@@ -191,7 +194,7 @@ def test_cells_have_names_of_their_own(points: Points, high: float) -> None:
     from effsim.dashboard.sweep_points import Column
 
     column = Column("x", "", 1.0, 1e3 + high * np.linspace(0, 1, 40))
-    codes, names = sweep_figures.cells_of(column, np.ones(40, dtype=bool))
+    codes, names = sweep_heat.cells_of(column, np.ones(40, dtype=bool))
     assert len({*names}) == len(names) == codes.max() + 1
 
 
@@ -368,6 +371,45 @@ def test_points_that_are_not_there_change_nothing(service: Service) -> None:
         page.asked(service, {"a": 1}, {}, None)
     with pytest.raises(UnknownNameError):
         sweep_work.points_of(service, "table:upload-" + "0" * 32)
+
+
+def finished(service: Service, study: dict[str, Any]) -> str:
+    """A study that has run here (its work done in this process): the token of its file."""
+    kept = uploads.receive(service.library, "studies", "mine.yaml", json.dumps(study).encode())
+    asked = sweep_work.request(service, kept.token)
+    with service.confined():
+        result = WORK["sweep"](asked, iter)
+    job = Job(key_of("sweep", asked), "sweep", asked, state="done", result=result)
+    service.jobs._jobs[job.key] = job
+    return kept.token
+
+
+def test_no_folder_of_the_server_is_shown_or_saved(service: Service) -> None:
+    """Neither on the page nor in a file is there a path of the server, though the sweep's own summary names one."""
+    machine = b"extends: gpu_a100\nname: mine\nprovenance: {kind: assumed, source: a test}\n"
+    mine = uploads.receive(service.library, "hardware", "card.yaml", machine)
+    token = finished(service, STUDY | {"samples": 12, "hardware": Path(mine.path).name})
+    source, folder = f"study:{token}", str(service.library.folder)
+    points = sweep_work.points_of(service, source)
+    assert folder in str(points.result.as_dict()["out"])  # so there is something to leak
+    controls = Controls.of(points, View())
+    everything = Chosen.parse({"source": "scatter", "x": [0, 1e99], "y": [0, 1e99]})
+    shown = [
+        page.draw(service, source, ""),
+        page.follow(service, token, None, None, None),
+        page.selected(service, points, controls, everything, True),
+        *(sweep_parts.panel(service, points, index) for index in range(12)),
+    ]
+    assert all(folder not in text(part) for part in shown)
+    for what in sweep_parts.EXPORTS:
+        sent = sweep_work.saved(service, source, what)
+        content = sent["content"].encode()
+        assert folder.encode() not in content, what
+        if sent.get("base64"):
+            table = pq.read_table(io.BytesIO(base64.b64decode(content)))
+            said = json.dumps([table.to_pylist(), {str(k): str(v) for k, v in (table.schema.metadata or {}).items()}])
+            assert folder not in said, what
+    assert folder not in sweep_work.command(service, points, source)
 
 
 @pytest.mark.slow

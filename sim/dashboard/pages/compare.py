@@ -88,8 +88,7 @@ def register(app: Any, service: Service) -> None:
         prevent_initial_call="initial_duplicate",
     )
     def show(*values: Any) -> Any:
-        comparison = asked(*values)
-        return answer(service, comparison), {"path": PAGE.path, "query": comparison.view.query}
+        return shown(service, values)
 
     @app.callback(  # type: ignore[untyped-decorator]
         Output("download", "data", allow_duplicate=True),
@@ -108,8 +107,21 @@ def register(app: Any, service: Service) -> None:
             return no_update, parts.error(str(error))
 
 
+def shown(service: Service, values: Sequence[Any]) -> tuple[Any, Any]:
+    """The answer to a form's values, and its link; no link where there is an error in them."""
+    try:
+        comparison = asked(*values)
+    except EffsimError as error:
+        return parts.error(str(error), _WHERE), no_update
+    return answer(service, comparison), {"path": PAGE.path, "query": comparison.view.query}
+
+
 def asked(hardware: Any, workloads: Any, engine: Any, changes: Any, bars: Any) -> Comparison:
-    """What the form asks for; a value that no control gives is left out."""
+    """What the form asks for; a value that no control gives is left out.
+
+    Raises:
+        DataError: the line of changes is longer than an address can be.
+    """
     line = changes if isinstance(changes, str) else ""
     return Comparison(
         chosen(hardware), chosen(workloads), str(engine), assignments(line), bars if bars in list(BARS) else "time"

@@ -16,7 +16,7 @@ from .. import exports, parts, tables
 from ..app import Page
 from ..pickers import Uploads, picker, register_picker
 from ..service import ENGINES, Asked, Service
-from ..view import View, assignment_line, assignments
+from ..view import View, assignment_line
 
 FIGURES: Final = (
     (
@@ -76,7 +76,7 @@ def register(app: Any, service: Service) -> None:
         Output("run-report", "children"), *form, State("run-chosen", "data")
     )
     def show(hardware: Any, workload: Any, engine: Any, changes: Any, chosen: Any) -> Any:
-        return shown(service, asked_of(hardware, workload, engine, changes), chosen)
+        return shown(service, (hardware, workload, engine, changes), chosen)
 
     @app.callback(  # type: ignore[untyped-decorator]
         Output("link", "data", allow_duplicate=True),
@@ -86,7 +86,7 @@ def register(app: Any, service: Service) -> None:
     )
     def link(hardware: Any, workload: Any, engine: Any, changes: Any, chosen: Any) -> Any:
         operator, kind = _chosen(chosen)
-        view = asked_of(hardware, workload, engine, changes).view
+        view = _asked(hardware, workload, engine, changes).view
         view = view.with_fields(operator=operator, kind="" if kind == _EVERY else kind)
         return {"path": PAGE.path, "query": view.query}
 
@@ -109,7 +109,7 @@ def register(app: Any, service: Service) -> None:
         if not any(values[: len(SAVED)]):
             raise PreventUpdate
         try:
-            return saved(service, asked_of(*values[len(SAVED) :]), str(ctx.triggered_id).removeprefix("run-save-"))
+            return saved(service, _asked(*values[len(SAVED) :]), str(ctx.triggered_id).removeprefix("run-save-"))
         except EffsimError:  # the page says it already
             raise PreventUpdate from None
 
@@ -124,14 +124,14 @@ def register(app: Any, service: Service) -> None:
         Output("run-explained", "children"), Input("run-operator", "value"), *held
     )
     def explain(operator: Any, hardware: Any, workload: Any, engine: Any, changes: Any) -> Any:
-        return explained(service, asked_of(hardware, workload, engine, changes), _text(operator))
+        return explained(service, _asked(hardware, workload, engine, changes), _text(operator))
 
     @app.callback(  # type: ignore[untyped-decorator]
         Output("run-assumptions", "children"), Input("run-kind", "value"), *held
     )
     def assume(kind: Any, hardware: Any, workload: Any, engine: Any, changes: Any) -> Any:
         try:
-            result = service.run(asked_of(hardware, workload, engine, changes))
+            result = service.run(_asked(hardware, workload, engine, changes))
         except EffsimError:
             raise PreventUpdate from None
         return tables.assumptions(of_kind(result.assumptions, _text(kind)))
@@ -147,15 +147,22 @@ def _chosen(data: Any) -> tuple[str, str]:
     return _text(held.get("operator")), _text(held.get("kind")) or _EVERY
 
 
-def asked_of(hardware: Any, workload: Any, engine: Any, changes: Any) -> Asked:
-    """What the form asks for, whatever it holds."""
-    return Asked(_text(hardware), _text(workload), _text(engine), assignments(_text(changes)))
+def _asked(*form: Any) -> Asked:
+    """What the form asks for, for all but the report: that says what is wrong with the form.
 
-
-def shown(service: Service, asked: Asked, chosen: Any) -> Any:
-    """The report, or the error."""
+    Raises:
+        PreventUpdate: it asks for nothing that can be.
+    """
     try:
-        return report(service, asked, *_chosen(chosen))
+        return Asked.given(*form)
+    except EffsimError:
+        raise PreventUpdate from None
+
+
+def shown(service: Service, form: Sequence[Any], chosen: Any) -> Any:
+    """The report of a form (hardware, workload, reading, line of changes), or the error."""
+    try:
+        return report(service, Asked.given(*form), *_chosen(chosen))
     except EffsimError as error:
         return parts.error(str(error), _WHERE)
 
@@ -173,7 +180,7 @@ def report(service: Service, asked: Asked, operator: str = "", kind: str = _EVER
     out += [parts.command(exports.command_line(service, asked))]
     for name, title, hint in FIGURES:
         if _has(result, name):
-            graph = parts.plot(result.figure(name), f"run-figure-{name}", label=title)
+            graph = parts.plot(service.figure(asked, name), f"run-figure-{name}", label=title)
             out.append(parts.section(title, graph, name=f"run-{name}", soft=hint))
     return [*out, _explain_section(result, operator), _operator_section(result), _assumption_section(result, kind)]
 

@@ -212,7 +212,11 @@ def moved(service: Service, what: str, values: Sequence[Any]) -> tuple[Any, ...]
     slider, rate, workload, line = values
     if any(not isinstance(value, str | int | float | None) for value in values):
         raise PreventUpdate
-    serving = serving_of(service, str(workload), assignments(str(line or "")))
+    try:
+        changes = assignments(str(line or ""))
+    except EffsimError:  # the form says it
+        raise PreventUpdate from None
+    serving = serving_of(service, str(workload), changes)
     text = "" if rate is None else str(rate).strip()
     if what == "serve-load":
         try:

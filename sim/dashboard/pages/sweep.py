@@ -8,7 +8,7 @@ from dash import ClientsideFunction, Input, Output, Patch, State, ctx, dcc, html
 from dash.exceptions import PreventUpdate
 
 from ...errors import EffsimError
-from .. import parts, sweep_figures, sweep_parts, sweep_work
+from .. import parts, sweep_drawing, sweep_figures, sweep_heat, sweep_parts, sweep_work
 from ..app import Page
 from ..pickers import Uploads, picker, register_picker
 from ..service import Service
@@ -149,14 +149,14 @@ def asked(service: Service, source: Any, values: dict[str, Any], chosen: Any) ->
 def selected(service: Service, points: Points, controls: Controls, chosen: Chosen, changed: bool) -> tuple[Any, ...]:
     """Heat map, table and count of what is selected; where the selection *changed*, also what the figures mark."""
     mask = chosen.mask(points)
-    heat = sweep_figures.heat(points, controls, mask)
+    heat = sweep_heat.heat(points, controls, mask)
     if not changed:
         return heat, no_update, no_update, no_update, no_update
     marks: Any = no_update
     if chosen.source != "scatter":
         marks = Patch()
         for at, places in enumerate(sweep_figures.places(points)):
-            found = sweep_figures.positions(mask[places]) if chosen.source else None
+            found = sweep_drawing.positions(mask[places]) if chosen.source else None
             marks["data"][at]["selectedpoints"] = found
         marks["layout"]["selections"] = []
         marks["layout"]["selectionrevision"] = chosen.revision
