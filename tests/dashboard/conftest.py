@@ -49,12 +49,25 @@ def shared() -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
-def served() -> Iterator[tuple[str, Service]]:
+def triggered() -> set[str]:
+    """What browsers told the server so far: ``id.property`` of the components that were used."""
+    return set()
+
+
+@pytest.fixture(scope="session")
+def served(triggered: set[str]) -> Iterator[tuple[str, Service]]:
     """Address and service of a server that listens."""
+    from flask import request
     from waitress import create_server
 
     made = Service()
     app = build_app(made)
+
+    @app.server.before_request
+    def note() -> None:
+        if request.path == "/_dash-update-component":
+            triggered.update((request.get_json(silent=True) or {}).get("changedPropIds", ()))
+
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

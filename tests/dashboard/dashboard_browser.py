@@ -55,6 +55,46 @@ class Browser:
 
         self.until(clicked, f"a click on {selector}")
 
+    def use(self, name: str, value: str = "") -> None:
+        """Operate the control of an id as its kind is operated, and wait until the page has settled.
+
+        A file is sent, a text entered, a button clicked, a slider moved by a key; of a list, of buttons to choose
+        from or of boxes the option that says *value* is taken, or the first that is not chosen.
+        """
+        from selenium.webdriver.common.keys import Keys
+
+        element = self.find(f"[id='{name}']")
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+
+        def inside(selector: str) -> list[Any]:
+            return list(element.find_elements("css selector", selector))
+
+        if name.endswith("-upload"):
+            inside("input[type=file]")[0].send_keys(value)
+        elif sliders := inside("[role=slider]"):
+            sliders[0].send_keys(Keys.ARROW_RIGHT)
+        elif boxes := inside("input[type=radio], input[type=checkbox]"):
+            free = [box for box in boxes if not box.is_selected()] or boxes
+            self.driver.execute_script("arguments[0].click()", free[0])
+        elif element.tag_name == "input":
+            element.send_keys(Keys.CONTROL, "a")
+            element.send_keys(value, Keys.ENTER)
+        elif element.get_attribute("aria-haspopup"):
+            element.click()
+            option = self.until(lambda: self._option(value), f"an option {value!r} of {name}")
+            self.driver.execute_script("arguments[0].click()", option)  # the list's own search may lie over it
+            self.driver.switch_to.active_element.send_keys(Keys.ESCAPE)  # a list of several stays open
+        else:
+            self.click(f"[id='{name}']")
+        self.settle(0.3)
+
+    def _option(self, value: str) -> Any:
+        """The option of the open list that says *value*; the first that is not chosen."""
+        for option in self.all(".dash-dropdown-option"):
+            if option.text == value or (not value and option.get_attribute("aria-selected") != "true"):
+                return option
+        return None
+
     def until(self, ready: Callable[[], Any], what: str = "the page", patience_s: float = PATIENCE_S) -> Any:
         """What *ready* gives once it is true."""
         from selenium.common.exceptions import StaleElementReferenceException

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dash import no_update
 from dashboard_browser import Browser, text
 from typer.testing import CliRunner
 
@@ -138,7 +139,7 @@ def test_whatever_a_request_holds_is_answered(service: Service, value: Any, plac
     form: list[Any] = ["gpu_a100", "llama70b_decode", "analytic", ""]
     form[place] = value
     assert page.shown(service, form, value)
-    page.clicked(value)
+    assert page.clicked(value, value) is no_update
 
 
 def test_a_view_brings_the_form_back(service: Service) -> None:
@@ -157,6 +158,19 @@ def test_an_operator_is_explained_as_the_command_does(service: Service) -> None:
     assert words.seconds(info["time_s"]) in shown
     assert all(p["path"] in shown for p in info["parameters"])
     assert page.explained(service, asked, "layers.nothing").className == "error"
+
+
+def test_what_is_clicked_is_an_operator_or_nothing(service: Service) -> None:
+    """Every point of the figures that are clicked gives an operator, or (an interval) changes nothing."""
+    names = [row.name for row in service.run(ASKED).operators]
+    found = set()
+    for figure in ("roofline", "operators"):
+        for trace in service.figure(ASKED, figure)["data"]:
+            for value in trace.get("customdata", ()):
+                found.add(page.clicked({"points": [{"customdata": value}]}, names))
+    assert len(found & {*names}) > 5
+    assert found <= {*names, no_update}
+    assert page.clicked({"points": [{"customdata": "a &lt; b"}]}, [{"value": "a < b"}]) == "a < b"
 
 
 @pytest.mark.slow

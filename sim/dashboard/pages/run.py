@@ -37,7 +37,8 @@ SAVED: Final = {
     "csv": "Operators (CSV)",
     "html": "Report (HTML)",
 }
-_CLICKED: Final = ("roofline", "operators", "energy")
+_CLICKED: Final = ("roofline", "operators")
+"""Figures whose points carry the names of operators."""
 _WHERE: Final = "Choose another file, or change the line of changes."
 _EVERY: Final = "all"
 
@@ -117,6 +118,7 @@ def register(app: Any, service: Service) -> None:
         app.callback(
             Output("run-operator", "value", allow_duplicate=True),
             Input(f"run-figure-{name}", "clickData"),
+            State("run-operator", "options"),
             prevent_initial_call=True,
         )(clicked)
 
@@ -242,13 +244,14 @@ def of_kind(listed: Sequence[Assumption], kind: str) -> list[Assumption]:
     return sorted(chosen, key=lambda a: (-abs(a.elasticity or 0.0), a.path))
 
 
-def clicked(data: Any) -> Any:
-    """The operator of the point or bar that was clicked."""
+def clicked(data: Any, offered: Any) -> Any:
+    """The operator of the point or bar that was clicked; what else can be clicked (an interval) names none."""
     try:
-        name = data["points"][0]["customdata"]
+        name = unescape(data["points"][0]["customdata"])
     except (TypeError, KeyError, IndexError):
         return no_update
-    return unescape(name) if isinstance(name, str) and name else no_update
+    known = [one.get("value") if isinstance(one, dict) else one for one in offered or () if isinstance(offered, list)]
+    return name if name in known else no_update
 
 
 def explained(service: Service, asked: Asked, operator: str) -> Any:
