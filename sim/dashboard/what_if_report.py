@@ -169,7 +169,7 @@ def _table(before: RunResult, now: RunResult) -> Any:
     for name in dict.fromkeys([*other, *first]):
         shares = [_share(s.get(name, 0.0), r) for s, r in ((first, before), (other, now))]
         gap = other.get(name, 0.0) - first.get(name, 0.0)
-        sign = "unchanged" if gap == 0.0 else f"{'+' if gap > 0 else '−'}{words.seconds(abs(gap))}"
+        sign = "unchanged" if abs(gap) <= 1e-9 * now.time_s else f"{'+' if gap > 0 else '−'}{words.seconds(abs(gap))}"
         rows.append([f"{words.plain(name)} (seconds, share)", *shares, sign])
     heads = (("what", ""), ("baseline", "n"), ("now", "n"), ("difference", "n"))
     return parts.table(heads, rows, name="what-table")
@@ -268,7 +268,7 @@ def _layout(rows: int, title: str, **more: Any) -> dict[str, Any]:
         "font": {"family": FONT, "size": 13, "color": INK},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 10, "r": 16, "t": 40, "b": 44},
+        "margin": {"l": 10, "r": 16, "t": 66, "b": 44},
         "legend": {"orientation": "h", "traceorder": "normal", "x": 0.0, "y": 1.02, "yanchor": "bottom"},
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": _NOW[0]},
         "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}},
