@@ -25,7 +25,7 @@ SAVES: Final = (
     ("csv", "Operators (CSV)"),
 )
 _SAME: Final = 5e-5
-_BARS_PX, _FRAME_PX = 40, 112
+_BARS_PX, _FRAME_PX = 40, 138
 _BEFORE, _NOW = ("#9aa0a6", "/"), (RESOURCES["memory"][0], "")
 _HATCHES: Final = ("", "/", "x")
 _PARTS: Final = tuple(colour for colour, _ in RESOURCES.values())
