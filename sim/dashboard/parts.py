@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 GRAPH: Final[Any] = CONFIG | {
     "toImageButtonOptions": {"format": "png", "scale": 2, "filename": "effsim"},
-    "modeBarButtonsToRemove": ["sendChartToCloud"],
+    "modeBarButtonsToRemove": ["lasso2d", "select2d", "sendChartToCloud"],
 }
 """Options of every figure: the camera saves a picture, nothing is sent anywhere."""
 
@@ -172,3 +172,8 @@ def command(text: str) -> Any:
 def waiting(content: Any) -> Any:
     """What shows that it is being computed anew."""
     return dcc.Loading(content, type="dot", delay_show=150, overlay_style={"visibility": "visible", "opacity": 0.5})
+
+
+def computing() -> Any:
+    """What stands where the first answer will be."""
+    return html.P("Computing…", className="soft")

@@ -25,7 +25,9 @@ SAVES: Final = (
     ("csv", "Operators (CSV)"),
 )
 _SAME: Final = 5e-5
-_BARS_PX, _FRAME_PX = 40, 138
+_ROUNDING: Final = 1e-9
+"""Part of the time below which a difference is that of floating-point sums."""
+_BARS_PX, _FRAME_PX = 40, 136
 _BEFORE, _NOW = ("#9aa0a6", "/"), (RESOURCES["memory"][0], "")
 _HATCHES: Final = ("", "/", "x")
 _PARTS: Final = tuple(colour for colour, _ in RESOURCES.values())
@@ -120,10 +122,13 @@ def report(service: Service, asked: Asked, baseline: Asked) -> list[Any]:
         ),
         parts.section("In numbers", _table(before, now)),
         *[html.P(line, className="soft") for line in ranges.evidence_lines(now)],
-        html.P(words.cost_line(now), className="soft"),
-        html.P(words.energy_line(now), className="soft"),
+        *[html.P(f"{line[:1].upper()}{line[1:]}.", className="soft") for line in _lines(now)],
         parts.section("Take it away", *_away(service, asked)),
     ]
+
+
+def _lines(result: RunResult) -> tuple[str, str]:
+    return words.cost_line(result), words.energy_line(result)
 
 
 def cause(before: RunResult, now: RunResult) -> str:
@@ -169,8 +174,10 @@ def _table(before: RunResult, now: RunResult) -> Any:
     for name in dict.fromkeys([*other, *first]):
         shares = [_share(s.get(name, 0.0), r) for s, r in ((first, before), (other, now))]
         gap = other.get(name, 0.0) - first.get(name, 0.0)
-        sign = "unchanged" if abs(gap) <= 1e-9 * now.time_s else f"{'+' if gap > 0 else '−'}{words.seconds(abs(gap))}"
-        rows.append([f"{words.plain(name)} (seconds, share)", *shares, sign])
+        same = abs(gap) <= _ROUNDING * now.time_s
+        said: Any = f"{'+' if gap > 0 else '−'}{words.seconds(abs(gap))}"
+        said = html.Span("unchanged", className="soft") if same else said
+        rows.append([f"{words.plain(name)} (time, share)", *shares, said])
     heads = (("what", ""), ("baseline", "n"), ("now", "n"), ("difference", "n"))
     return parts.table(heads, rows, name="what-table")
 
@@ -268,7 +275,7 @@ def _layout(rows: int, title: str, **more: Any) -> dict[str, Any]:
         "font": {"family": FONT, "size": 13, "color": INK},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 10, "r": 16, "t": 66, "b": 44},
+        "margin": {"l": 10, "r": 16, "t": 64, "b": 44},
         "legend": {"orientation": "h", "traceorder": "normal", "x": 0.0, "y": 1.02, "yanchor": "bottom"},
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": _NOW[0]},
         "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}},

@@ -72,7 +72,7 @@ def layout(service: Service, view: View, uploads: Uploads) -> Any:
         ],
         className="form",
     )
-    return [html.H1("Compare"), form, parts.waiting(html.Div(id="compare-report"))]
+    return [html.H1("Compare"), form, parts.waiting(html.Div(parts.computing(), id="compare-report"))]
 
 
 def register(app: Any, service: Service) -> None:

@@ -63,7 +63,7 @@ def layout(service: Service, view: View, uploads: Uploads) -> Any:
         className="form",
     )
     chosen = dcc.Store(id="run-chosen", data={"operator": view.one("operator"), "kind": view.one("kind", _EVERY)})
-    return [html.H1("Run"), form, parts.waiting(html.Div(id="run-report")), chosen]
+    return [html.H1("Run"), form, parts.waiting(html.Div(parts.computing(), id="run-report")), chosen]
 
 
 def register(app: Any, service: Service) -> None:
@@ -178,8 +178,8 @@ def report(service: Service, asked: Asked, operator: str = "", kind: str = _EVER
     result = service.run(asked)
     link = html.A("What if…", href=f"/what-if{asked.view.query}", className="button")
     out: list[Any] = [html.H2(words.title(result), className="first"), html.P(words.setup(result), className="soft")]
-    out += [*parts.notes(result.notes), parts.headline(result), _sentences(result), _toolbar(link)]
-    out += [parts.command(exports.command_line(service, asked))]
+    out += [*parts.notes(result.notes), parts.headline(result), _sentences(result)]
+    out += [parts.command(exports.command_line(service, asked)), _toolbar(link)]
     for name, title, hint in FIGURES:
         if _has(result, name):
             graph = parts.plot(service.figure(asked, name), f"run-figure-{name}", label=title)

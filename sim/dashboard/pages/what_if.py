@@ -75,7 +75,7 @@ def layout(service: Service, view: View, uploads: Uploads) -> Any:
         className="what-left",
     )
     right = html.Div(
-        html.P("Computing…", className="soft"),
+        parts.computing(),
         id="what-report",
         className="what-new",
         role="region",
