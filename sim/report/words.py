@@ -30,6 +30,7 @@ _SAME_ROOF: Final = 0.05
 _SAME_TIME: Final = 5e-4
 _VISIBLE: Final = 0.01
 _REASONS: Final = 4
+_TELLING: Final = 1.5
 
 PHASE_TITLES: Final = {"prefill": "Prefill", "decode": "Decode", "step": "Step"}
 MEMORY_PARTS: Final = (
@@ -74,7 +75,7 @@ def rate(tokens_per_s: float) -> str:
 
 def percent(share: float) -> str:
     """A share of 1 as a percentage with one decimal."""
-    return f"{100.0 * share:.1f} %"
+    return f"{100.0 * share:.1f} %".replace("-", "−")
 
 
 def signed_percent(change: float) -> str:
@@ -260,7 +261,12 @@ def difference_sentence(first: RunResult, other: RunResult) -> str:
     changes = {key: after.get(key, 0.0) - before.get(key, 0.0) for key in before | after}
     ordered = sorted(changes.items(), key=lambda item: -abs(item[1]))
     largest = [(key, change) for key, change in ordered if abs(change) > _VISIBLE * abs(gap)][:_REASONS]
-    parts = ", ".join(f"{key} {_signed_seconds(change)} ({percent(change / gap)} of it)" for key, change in largest)
+    # Where large changes nearly cancel, shares of what remains tell nothing.
+    telling = all(abs(change / gap) <= _TELLING for _, change in largest)
+    parts = ", ".join(
+        f"{key} {_signed_seconds(change)}{f' ({percent(change / gap)} of it)' if telling else ''}"
+        for key, change in largest
+    )
     certain = ranges.overlap_sentence(first, other)
     return f"{name} {verdict} ({_signed_seconds(gap)}): {parts}{f'; {certain}' if certain else ''}"
 

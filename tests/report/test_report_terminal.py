@@ -136,6 +136,10 @@ def test_compare_attributes_the_difference_to_resources() -> None:
     assert words.difference_sentence(slow, fast) == "fast is 2.00× as fast (−5 s): memory −5 s (100.0 % of it)"
     assert words.difference_sentence(fast, slow) == "slow takes 2.00× the time (+5 s): memory +5 s (100.0 % of it)"
     assert words.difference_sentence(fast, fast) == "fast takes the same time"
+    # Changes that nearly cancel: shares of the remainder would say 500 %.
+    other = _machine("other", memory=13.0, launch=2.0 - 5.5 + 4.5)
+    base = _machine("base", memory=8.0, launch=5.0)
+    assert words.difference_sentence(base, other).endswith("(+1 s): memory +5 s, launch −4 s")
     text = printed(lambda console: print_compare([slow, fast], console))
     assert "fast is 2.00× as fast" in text
     assert "0.5/1.0" in text
