@@ -89,8 +89,8 @@ def read_alone(both: Any, point: Any) -> dict[str, Any]:
         ("gpu_a100", "mixtral_8x7b_decode", "hardware", "roofline"),
         ("gpu_a100", "mamba2_2_7b_prefill", "hardware", "analytic"),
         ("gpu_h100", "llama7b_int4_decode", "hardware", "analytic"),
-        ("gpu_h200", "deepseek_v2_lite_generate", "hardware", "analytic"),
-        ("gpu_a100", "gpt2_training", "hardware", "analytic"),
+        pytest.param("gpu_h200", "deepseek_v2_lite_generate", "hardware", "analytic", marks=pytest.mark.slow),
+        pytest.param("gpu_a100", "gpt2_training", "hardware", "analytic", marks=pytest.mark.slow),
     ],
 )
 @settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
