@@ -131,7 +131,9 @@ def test_processes_change_no_byte() -> None:
 def test_no_solution_names_the_nearest_miss() -> None:
     one: dict[str, Any] = {"candidates": [{"hardware": "gpu_a100"}], "prices": {}, "parallelism": [{"tensor": 1}]}
     one["most_devices"] = 1
-    found = effsim.plan(tiny(**one, set=[LOAD.replace("rate: 90", "rate: 200"), "workload.layers=8"]))
+    # A board that its power limit does not hold: more units would not help one that it does.
+    changes = [LOAD.replace("rate: 90", "rate: 200"), "workload.layers=8", "hardware.power.held=10 kW"]
+    found = effsim.plan(tiny(**one, set=changes))
     assert not found.solved
     e = found.nearest
     assert e is not None
