@@ -17,7 +17,7 @@ def shown(value: Any) -> str:
     """*value* for a message, cut to a readable length; containers are only named, because they may be deep.
 
     >>> shown("x" * 100)[-3:], shown([[]]), shown(10**5000)
-    ("xx…", 'a list', 'a number of more digits than can be shown')
+    ('xx…', 'a list', 'a number of more digits than can be shown')
     """
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
