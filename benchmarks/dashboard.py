@@ -51,7 +51,7 @@ def main() -> int:
         ]
     finally:
         service.jobs.close()
-        service.library.close()
+        service.shelf.close()
     print(report(rows), end="")
     return int(rows[0].least > WANTED_S)
 

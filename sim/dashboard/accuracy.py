@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DataError
 from ..validation.record import Figure, Row, load_record, load_rows
-from .library import Library, Upload, clean_label
 from .service import Memo, Service
+from .shelf import Shelf, Upload, clean_label
 from .view import View
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _columns(rows: Sequence[Row]) -> Rows:
     return Rows(tuple(words), texts, measured, predicted, fitted, tuple(row.label for row in rows))
 
 
-def receive_rows(library: Library, name: str, content: bytes) -> Upload:
+def receive_rows(shelf: Shelf, name: str, content: bytes) -> Upload:
     """Check a file that ``effsim validate --rows`` wrote, and keep it.
 
     Raises:
@@ -177,11 +177,11 @@ def receive_rows(library: Library, name: str, content: bytes) -> Upload:
         raise DataError(f"{label}: expected the .csv or .parquet file that effsim validate --rows FILE wrote")
     if content.startswith(b"PAR1") is not label.lower().endswith(".parquet"):
         raise DataError(f"{label}: its content is not what its name says")
-    kept = library.add(SECTION, label, content)
+    kept = shelf.add(SECTION, label, content)
     try:
         _read(kept)
     except BaseException:
-        library.discard(kept.token)
+        shelf.discard(kept.token)
         raise
     return kept
 
@@ -196,7 +196,7 @@ def rows_of(service: Service, chosen: Chosen) -> Rows | None:
         return None
     import numpy as np
 
-    kept = service.library.upload(chosen.rows)
+    kept = service.shelf.upload(chosen.rows)
     if kept is None or kept.section != SECTION:
         raise DataError("these rows are no longer here; upload the file again")
     rows = _read(kept)

@@ -58,7 +58,7 @@ def machine_of(service: Service, choice: str) -> Machine:
     """
 
     def load() -> Machine:
-        return load_machine(service.library.argument("hardware", choice))
+        return load_machine(service.shelf.argument("hardware", choice))
 
     return service.ask(("machine", choice), load)
 

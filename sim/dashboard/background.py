@@ -7,7 +7,7 @@ name that is not one of this page's kind does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -142,7 +142,7 @@ def asked(service: Service, work: Background, values: Sequence[Any], held: Any, 
         arguments = work.request(service, values)
         job = service.jobs.start(work.kind, arguments) if start else service.jobs.find(work.kind, arguments)
     except EffsimError as error:
-        return no_update, parts.error(service.library.readable(str(error)), "Nothing was started.")
+        return no_update, parts.error(service.shelf.readable(str(error)), "Nothing was started.")
     if job is not None and (start or job.state not in ("failed", "cancelled")):
         # Pressed again after a failure, the job has its old name: the count makes it news.
         again = held.get("count", 0) if isinstance(held, dict) else 0
@@ -179,7 +179,7 @@ def shown(service: Service, work: Background, ended: Any) -> Any:
     if job.state == "cancelled":
         return parts.empty(f"Cancelled. Press {work.verb} to start again.")
     if job.state == "failed":
-        return parts.error(service.library.readable(job.message), _AGAIN)
+        return parts.error(service.shelf.readable(job.message), _AGAIN)
     try:
         with service.confined():
             return work.report(service, job)
@@ -211,3 +211,34 @@ def _is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
+
+
+Saved = Callable[[Service, Any, str], tuple[Any, Any]]
+"""(service, the key of what ended, name of a button) → (a file, what went wrong)."""
+
+
+def register_saves(app: Any, service: Service, one: Background, names: Iterable[str], saved: Saved) -> None:
+    """The callbacks of the buttons that save a result."""
+
+    @app.callback(  # type: ignore[untyped-decorator]
+        Output("download", "data", allow_duplicate=True),
+        Output(f"{one.name}-said", "children", allow_duplicate=True),
+        *[Input(f"{one.name}-save-{name}", "n_clicks") for name in names],
+        State(f"{one.name}-ended", "data"),
+        prevent_initial_call=True,
+    )
+    def save(*values: Any) -> Any:
+        if not any(values[:-1]):
+            raise PreventUpdate
+        return saved(service, values[-1], str(ctx.triggered_id).removeprefix(f"{one.name}-save-"))
+
+
+def saved_file(service: Service, one: Background, ended: Any, write: Callable[[Job], Any]) -> tuple[Any, Any]:
+    """(the file that *write* makes of a job that is done, what went wrong)."""
+    job = one.job(service, ended)
+    if job is None or job.state != "done":
+        return no_update, parts.error("This result is no longer held.", f"Press {one.verb} again.")
+    try:
+        return write(job), no_update
+    except EffsimError as error:
+        return no_update, parts.error(service.shelf.readable(str(error)))

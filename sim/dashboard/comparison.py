@@ -33,7 +33,7 @@ _NAME: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a view asks for; choices are those of the library, the pairs are all of one with all of the other."""
+    """What a view asks for; choices are those of the shelf, the pairs are all of one with all of the other."""
 
     hardware: tuple[str, ...]
     workloads: tuple[str, ...]
@@ -106,7 +106,7 @@ def run_pairs(service: Service, comparison: Comparison, *, sensitivity: bool = F
 
 def _labels(service: Service, comparison: Comparison) -> list[str]:
     """Short names of the pairs: of what differs between them."""
-    name = service.library.label
+    name = service.shelf.label
     out = []
     for one in comparison.asked:
         parts = []
@@ -257,7 +257,7 @@ def best(pairs: Sequence[Pair], column: Column) -> set[int]:
 
 def differences(service: Service, pairs: Sequence[Pair]) -> list[tuple[str, list[str]]]:
     """Sentences against the first that runs: machines of each workload, or the workloads of a single machine."""
-    name = service.library.label
+    name = service.shelf.label
     several = len({pair.asked.hardware for pair in pairs}) > 1
     groups: dict[str, list[tuple[Pair, RunResult]]] = {}
     for pair in pairs:
@@ -279,7 +279,7 @@ def differences(service: Service, pairs: Sequence[Pair]) -> list[tuple[str, list
 
 def command_lines(service: Service, comparison: Comparison, pairs: Sequence[Pair]) -> list[str]:
     """The commands that compute the same, one a workload, without the machines that do not run it."""
-    name = service.library.label
+    name = service.shelf.label
     out = []
     for workload in comparison.workloads:
         machines = [p.asked.hardware for p in pairs if p.asked.workload == workload and p.result is not None]
@@ -304,7 +304,7 @@ def pairs_csv(service: Service, pairs: Sequence[Pair]) -> str:
     writer.writerow([*heads, *numbers, *more])
     for pair in pairs:
         r = pair.result
-        label = service.library.label
+        label = service.shelf.label
         row: list[Any] = [label(pair.asked.hardware), label(pair.asked.workload)]
         if r is None:
             row += ["", "", pair.asked.engine, *("" for _ in numbers), "", "", "", "", "", pair.why]

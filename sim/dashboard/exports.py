@@ -17,8 +17,8 @@ from ..report.result import RunResult
 from ..spec.catalogue import load_document
 from ..spec.overrides import apply
 from ..spec.yaml_loader import Document, Node
-from .library import Library
 from .service import Asked, Service
+from .shelf import Shelf
 
 CHANGED: Final = {"kind": "assumed", "source": "changed in the dashboard"}
 """Origin of numbers that a view changes."""
@@ -36,15 +36,15 @@ def yaml_files(service: Service, section: str, choice: str, changes: Sequence[st
     root = {"hardware": "hardware", "workloads": "workload", "plans": "plan"}.get(section, section)
     mine = [c for c in changes if c.split(".", 1)[0] == root]
     with service.confined():
-        library = service.library
-        document = load_document(section, library.argument(section, choice))
-        out = _models(library, document)
-        original, name = library.text(section, choice), _file_name(library.label(choice))
-        for held, label in _model_names(library, document).items():
+        shelf = service.shelf
+        document = load_document(section, shelf.argument(section, choice))
+        out = _models(shelf, document)
+        original, name = shelf.text(section, choice), _file_name(shelf.label(choice))
+        for held, label in _model_names(shelf, document).items():
             original = original.replace(held, label)
         if not mine:
             return {**out, name: original}
-        uploaded = library.upload(choice) is not None
+        uploaded = shelf.upload(choice) is not None
         if uploaded:
             out[name] = original
         top: dict[str, Any] = {"extends": name if uploaded else choice}
@@ -107,17 +107,15 @@ def _is_quantity(node: Node) -> bool:
     return isinstance(node.content, dict) and "value" in node.content and node.content.keys() <= _QUANTITY_KEYS
 
 
-def _model_names(library: Library, document: Document) -> dict[str, str]:
+def _model_names(shelf: Shelf, document: Document) -> dict[str, str]:
     """Names under which an uploaded model is held, with those its sender gave."""
     model = document.data.get("model")
-    found = library.upload(Path(model).stem) if isinstance(model, str) else None
+    found = shelf.upload(Path(model).stem) if isinstance(model, str) else None
     return {} if found is None else {found.path.name: found.label}
 
 
-def _models(library: Library, document: Document) -> Files:
-    return {
-        label: (library.folder / held).read_text("utf-8") for held, label in _model_names(library, document).items()
-    }
+def _models(shelf: Shelf, document: Document) -> Files:
+    return {label: (shelf.folder / held).read_text("utf-8") for held, label in _model_names(shelf, document).items()}
 
 
 def _file_name(label: str) -> str:
@@ -144,7 +142,7 @@ def download(files: Files) -> dict[str, Any]:
 
 def command_line(service: Service, asked: Asked, verb: str = "run") -> str:
     """The command that computes the same; uploads appear under their own names."""
-    label = service.library.label
+    label = service.shelf.label
     parts = ["effsim", verb, label(asked.hardware), label(asked.workload)]
     if asked.engine != "events" and verb == "run":
         parts += ["--engine", asked.engine]
@@ -173,4 +171,4 @@ def safe(value: Any) -> Any:
 
 def stem(service: Service, choice: str) -> str:
     """A choice as the beginning of a file's name."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in service.library.label(choice))
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in service.shelf.label(choice))

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -21,7 +21,7 @@ from ..devices.registry import Machine
 from ..errors import Location, YamlError
 from ..spec.build import describe_field
 from ..spec.catalogue import names
-from ..spec.fields import AnyQuantity, IntQuantity, Quantity, QuantityType
+from ..spec.fields import AnyQuantity, IntQuantity, Quantity, QuantityType, members
 from ..spec.workload import WorkloadSpec
 from ..spec.yaml_loader import resolve
 from ..units import DIMENSIONS, format_quantity, parse
@@ -148,14 +148,14 @@ class _Type:
 
     @classmethod
     def of(cls, field: FieldInfo) -> _Type:
-        members = tuple(_members(field.annotation, tuple(field.metadata)))
-        optional = any(kind is NoneType for kind, _ in members) and not field.is_required()
+        found = tuple(members(field.annotation, tuple(field.metadata)))
+        optional = any(kind is NoneType for kind, _ in found) and not field.is_required()
         said = "; ".join(filter(None, (field.description or "", describe_field(field))))
-        return cls(members, said, optional)
+        return cls(found, said, optional)
 
     def inner(self, annotation: Any) -> _Type:
         """The type of an item."""
-        return _Type(tuple(_members(annotation, ())), self.hint)
+        return _Type(tuple(members(annotation, ())), self.hint)
 
     @property
     def quantity(self) -> QuantityType | None:
@@ -182,18 +182,6 @@ class _Type:
             if get_origin(kind) is dict and get_origin(get_args(kind)[0]) is Literal:
                 return tuple(map(str, get_args(get_args(kind)[0])))
         return ()
-
-
-def _members(annotation: Any, markers: tuple[Any, ...]) -> Iterator[tuple[Any, tuple[Any, ...]]]:
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        inner, *more = get_args(annotation)
-        yield from _members(inner, (*markers, *more))
-    elif origin in (Union, UnionType):
-        for member in get_args(annotation):
-            yield from _members(member, markers)
-    else:
-        yield annotation, markers
 
 
 @cache

@@ -39,9 +39,9 @@ def visitors(held: object) -> list[dict[str, str]]:
 
 def options(service: Service, section: str, uploads: Uploads) -> list[dict[str, str]]:
     """What the list offers: uploads that are still held first, then bundled names."""
-    mine = [u for u in uploads if u.get("section") == section and service.library.upload(str(u.get("token")))]
-    out = [{"label": f"⇧ {service.library.label(u['token'])}", "value": u["token"]} for u in mine]
-    return out + [{"label": name, "value": name} for name in service.library.names(section)]
+    mine = [u for u in uploads if u.get("section") == section and service.shelf.upload(str(u.get("token")))]
+    out = [{"label": f"⇧ {service.shelf.label(u['token'])}", "value": u["token"]} for u in mine]
+    return out + [{"label": name, "value": name} for name in service.shelf.names(section)]
 
 
 def picker(
@@ -61,7 +61,7 @@ def picker(
     known = {option["value"] for option in offered}
     # A link may name an upload of another visit: it stays chosen, and the page says that it is gone.
     extra = [v for v in ([value] if isinstance(value, str) else value) if v and v not in known]
-    offered = [*({"label": service.library.label(v)[:60], "value": v} for v in extra), *offered]
+    offered = [*({"label": service.shelf.label(v)[:60], "value": v} for v in extra), *offered]
     upload = dcc.Upload(
         html.Button("Upload…", type="button", className="link"),
         id=f"{name}-upload",
@@ -113,7 +113,7 @@ def register_picker(
             offered, value, said, held = taken(service, section, sent, chosen, visitors(uploads))
             return arrange(offered), value, said, held
         except EffsimError as error:
-            return no_update, no_update, parts.error(service.library.readable(str(error))), no_update
+            return no_update, no_update, parts.error(service.shelf.readable(str(error))), no_update
 
 
 def taken(
@@ -127,7 +127,7 @@ def taken(
     """
     from .uploads import decode, receive
 
-    kept = receive(service.library, section, str(sent.get("name", "")), decode(str(sent.get("contents", ""))))
+    kept = receive(service.shelf, section, str(sent.get("name", "")), decode(str(sent.get("contents", ""))))
     mine = {"token": kept.token, "section": section, "label": kept.label}
     held = [mine, *(u for u in uploads if u["token"] != kept.token)][:_MOST]
     value: str | list[str] = kept.token

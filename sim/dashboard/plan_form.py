@@ -157,7 +157,7 @@ def opened(service: Service, choice: str, changes: Sequence[str] = ()) -> Opened
     """
 
     def load() -> Opened:
-        document = apply(load_document("plans", service.library.argument("plans", choice)), list(changes), "plan")
+        document = apply(load_document("plans", service.shelf.argument("plans", choice)), list(changes), "plan")
         return Opened(document, build(PlanSpec, document, root="plan"))
 
     return service.ask(("plan file", choice, tuple(changes)), load, changes)
@@ -225,9 +225,9 @@ def request(service: Service, asked: Asked) -> dict[str, Any]:
     changes = changes_of(service, asked)
     opened(service, asked.plan, changes)
     return {
-        "plan": service.library.argument("plans", asked.plan),
+        "plan": service.shelf.argument("plans", asked.plan),
         "set": list(changes),
         "seed": asked.seed,
-        "root": str(service.library.folder),
+        "root": str(service.shelf.folder),
         "asked": asked.data,
     }

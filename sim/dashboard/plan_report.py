@@ -186,7 +186,7 @@ def _toolbar() -> Any:
 
 def command(service: Service, asked: Asked) -> str:
     """The command line that gives the same."""
-    line = ["effsim", "plan", service.library.label(asked.plan)]
+    line = ["effsim", "plan", service.shelf.label(asked.plan)]
     for change in changes_of(service, asked):
         line += ["--set", change]
     return shlex.join([*line, *([] if asked.seed is None else ["--seed", str(asked.seed)])])
@@ -216,7 +216,7 @@ def plan_files(service: Service, asked: Asked) -> exports.Files:
     others = [change for change in changes if not change.startswith("plan.")]
     if others:
         with service.confined():
-            document = load_document("plans", service.library.argument("plans", asked.plan))
+            document = load_document("plans", service.shelf.argument("plans", asked.plan))
             held = apply(document, mine, "plan").data.get("set") or []
         mine.append(f"plan.set={json.dumps([*held, *others], ensure_ascii=False)}")
     if asked.seed is not None:

@@ -24,11 +24,11 @@ def serve_view(service: Service, asked: Asked, result: PlanResult) -> serve_form
     below make the very workload that the plan simulated (a variant, say, has assignments of its own).
     """
     winner = result.answer.winner
-    library = service.library
-    if winner is None or winner.replicas is None or result.plan.workload not in library.names("workloads"):
+    shelf = service.shelf
+    if winner is None or winner.replicas is None or result.plan.workload not in shelf.names("workloads"):
         return None
     c = winner.configuration
-    if c.hardware not in library.names("hardware"):
+    if c.hardware not in shelf.names("hardware"):
         return None
     try:
         with service.confined():

@@ -43,7 +43,7 @@ _SERVING: Final = re.compile(r"^serving\s*:", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A served load that a view asks for: choices of the library, all assignments, and the seed."""
+    """A served load that a view asks for: choices of the shelf, all assignments, and the seed."""
 
     hardware: str = START["hardware"]
     workload: str = START["workload"]
@@ -144,7 +144,7 @@ def workload_spec(service: Service, choice: str, changes: Sequence[str]) -> Work
     """
 
     def load() -> WorkloadSpec:
-        return open_workload(service.library.argument("workloads", choice), changes).spec
+        return open_workload(service.shelf.argument("workloads", choice), changes).spec
 
     return service.ask(("workload", choice, tuple(changes)), load, changes)
 
@@ -173,7 +173,7 @@ def with_serving(service: Service, offered: list[dict[str, str]]) -> list[dict[s
 
     def describes(value: str) -> bool:
         try:
-            return _SERVING.search(service.library.text("workloads", value)) is not None
+            return _SERVING.search(service.shelf.text("workloads", value)) is not None
         except (EffsimError, OSError):
             return False
 
@@ -208,11 +208,11 @@ def request(service: Service, asked: Asked) -> dict[str, Any]:
     """
     spec = workload_spec(service, asked.workload, asked.changes)
     return {
-        "hardware": service.library.argument("hardware", asked.hardware),
-        "workload": service.library.argument("workloads", asked.workload),
+        "hardware": service.shelf.argument("hardware", asked.hardware),
+        "workload": service.shelf.argument("workloads", asked.workload),
         "set": list(asked.changes),
         "seed": asked.seed,
-        "root": str(service.library.folder),
+        "root": str(service.shelf.folder),
         "requests": expected(spec.serving or ServingSpec()),
         "asked": asked.data,
     }

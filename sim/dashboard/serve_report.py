@@ -212,7 +212,7 @@ def _toolbar() -> Any:
 
 def command(service: Service, asked: Asked) -> str:
     """The command line that gives the same."""
-    label = service.library.label
+    label = service.shelf.label
     line = ["effsim", "serve", label(asked.hardware), label(asked.workload)]
     for change in asked.changes:
         line += ["--set", change]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from ..errors import DataError
-from .library import MAX_TABLE_BYTES
+from .shelf import MAX_TABLE_BYTES
 
 if TYPE_CHECKING:
     from flask import Flask, Response

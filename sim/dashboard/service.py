@@ -15,7 +15,7 @@ from ..errors import DataError, EffsimError
 from ..report.result import RunResult
 from ..spec.confine import confined
 from .jobs import Jobs
-from .library import Library
+from .shelf import Shelf
 from .view import View, assignments
 
 ENGINES: Final = ("events", "analytic", "roofline")
@@ -91,7 +91,7 @@ class Memo:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One run that a view asks for; choices are those of the library."""
+    """One run that a view asks for; choices are those of the shelf."""
 
     hardware: str
     workload: str
@@ -128,21 +128,21 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What pages ask: a library of choices, runs, and long work."""
+    """What pages ask: a shelf of choices, runs, and long work."""
 
-    library: Library = field(default_factory=Library)
+    shelf: Shelf = field(default_factory=Shelf)
     jobs: Jobs = field(default_factory=Jobs)
     memo: Memo = field(default_factory=Memo)
     figures: Memo = field(default_factory=lambda: Memo(_KEPT_FIGURES))
 
     def __post_init__(self) -> None:
         """Messages of long work name uploads as their senders do."""
-        self.jobs.readable = self.library.readable
+        self.jobs.readable = self.shelf.readable
 
     def close(self) -> None:
         """End all work, and forget what was uploaded."""
         self.jobs.close()
-        self.library.close()
+        self.shelf.close()
 
     def run(self, asked: Asked, *, sensitivity: bool = True) -> RunResult:
         """As :func:`effsim.run` with the same files.
@@ -152,8 +152,8 @@ class Service:
         """
 
         def ask() -> RunResult:
-            hardware = self.library.argument("hardware", asked.hardware)
-            workload = self.library.argument("workloads", asked.workload)
+            hardware = self.shelf.argument("hardware", asked.hardware)
+            workload = self.shelf.argument("workloads", asked.workload)
             result = _api.run(hardware, workload, engine=asked.engine, set=asked.changes, sensitivity=sensitivity)
             return self._named(result)
 
@@ -178,14 +178,14 @@ class Service:
         """As :func:`effsim.explain`."""
 
         def ask() -> dict[str, Any]:
-            hardware = self.library.argument("hardware", asked.hardware)
-            workload = self.library.argument("workloads", asked.workload)
+            hardware = self.shelf.argument("hardware", asked.hardware)
+            workload = self.shelf.argument("workloads", asked.workload)
             return _api.explain(hardware, workload, operator, set=asked.changes)
 
         return self.ask(("explain", asked, operator), ask, asked.changes)
 
     def ask(self, key: Any, make: Callable[[], _T], changes: Sequence[str] = ()) -> _T:
-        """An answer from memory, or made within the confines of the library.
+        """An answer from memory, or made within the confines of the shelf.
 
         Raises:
             EffsimError: what *make* raises, with its message made readable; too many *changes*.
@@ -197,11 +197,11 @@ class Service:
 
     def _weight(self, key: Any) -> int:
         """How many answers the answer of *key* counts as."""
-        return 1 + self.library.size_of(repr(key)) // _UPLOADED
+        return 1 + self.shelf.size_of(repr(key)) // _UPLOADED
 
     def _named(self, result: RunResult) -> RunResult:
         """A result whose sentences name uploads as their senders do."""
-        said = self.library.readable
+        said = self.shelf.readable
         assumptions = tuple(replace(a, source=said(a.source)) for a in result.assumptions)
         return replace(result, assumptions=assumptions, notes=tuple(said(note) for note in result.notes))
 
@@ -209,10 +209,10 @@ class Service:
     def confined(self) -> Iterator[None]:
         """No file but bundled ones and uploads is read; errors name uploads as their senders do."""
         try:
-            with confined(self.library.folder):
+            with confined(self.shelf.folder):
                 yield
         except EffsimError as error:
-            raise RefusedError(self.library.readable(str(error))) from error
+            raise RefusedError(self.shelf.readable(str(error))) from error
 
 
 class RefusedError(EffsimError):

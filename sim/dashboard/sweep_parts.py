@@ -289,7 +289,7 @@ def rows(service: Service, points: Points, places: Sequence[int], name: str, cap
 
 
 def _row(service: Service, points: Points, row: dict[str, Any], shown: Sequence[str]) -> list[Any]:
-    query, _ = full_run(service.library, points, row)
+    query, _ = full_run(service.shelf, points, row)
     link = dcc.Link("Run", href=f"/{query}", title=f"the full run of point {row['index']}") if query else "–"
     cells = [_cell(points, name, row[name]) for name in shown]
     return [(str(row["index"]), row["index"]), *cells, words.plain(str(row["bound"])), link]
@@ -312,7 +312,7 @@ def panel(service: Service, points: Points, index: int | None) -> Any:
             f"There is no point {index}.", f"Points have numbers from 0 to {last:,}; click one in the figure."
         )
     row = points.row(place)
-    query, why = full_run(service.library, points, row)
+    query, why = full_run(service.shelf, points, row)
     replicas = row.get("fleet.replicas", int(points.study.fleet.replicas))
     go = dcc.Link("Full run", href=f"/{query}", id="sweep-full", className="primary") if query else None
     said = f"No full run: {why}." if why else ""

@@ -17,7 +17,7 @@ from ..explore.sweep.sweep import SweepResult
 from ..report.sweep_words import cell, column_title
 from ..spec.study import METRICS, ParameterSpec, StudySpec, split_number
 from ..units import format_quantity, parse
-from .library import Library
+from .shelf import Shelf
 from .sweep_tables import Opened
 from .view import View
 
@@ -239,7 +239,7 @@ def _in_unit(number: float, unit: str) -> str:
     return min(tried, key=lambda text: abs((quantity(text) or 0.0) - number))
 
 
-def full_run(library: Library, points: Points, row: Mapping[str, Any]) -> tuple[str, str]:
+def full_run(shelf: Shelf, points: Points, row: Mapping[str, Any]) -> tuple[str, str]:
     """The query of the Run page that gives exactly a point; or an empty one, and why there is none."""
     if not points.opened.known:
         return "", "the file does not say which study its points are of, so what did not vary is not known"
@@ -257,24 +257,24 @@ def full_run(library: Library, points: Points, row: Mapping[str, Any]) -> tuple[
         return "", str(error)
     if any(change.startswith("engine.") for change in changes):
         return "", "a run takes no assignments to the engine's profile (engine.…): copy the profile and change the copy"
-    hardware = _choice(library, "hardware", str(whole["hardware"]))
-    workload = _choice(library, "workloads", str(whole["workload"]))
+    hardware = _choice(shelf, "hardware", str(whole["hardware"]))
+    workload = _choice(shelf, "workloads", str(whole["workload"]))
     for found, name in ((hardware, whole["hardware"]), (workload, whole["workload"])):
         if not found:
             return "", f"{str(name)[:60]} is neither bundled nor uploaded here"
     if whole["engine"]:
-        if _choice(library, "engines", whole["engine"]) != whole["engine"]:
+        if _choice(shelf, "engines", whole["engine"]) != whole["engine"]:
             return "", f"the engine's profile {whole['engine'][:60]} is not bundled"
         changes.insert(0, f"workload.engine={whole['engine']}")
     view = View.of(hardware=hardware, workload=workload, engine=study.reading, set=changes)
     return view.query, ""
 
 
-def _choice(library: Library, section: str, name: str) -> str:
-    """A name in a study as a choice of the library: bundled or uploaded; else empty."""
-    bundled = library.names(section)
+def _choice(shelf: Shelf, section: str, name: str) -> str:
+    """A name in a study as a choice of the shelf: bundled or uploaded; else empty."""
+    bundled = shelf.names(section)
     for known in (name, name.removesuffix(".yaml")):
         if known in bundled:
             return known
-    found = library.upload(Path(name).stem)
+    found = shelf.upload(Path(name).stem)
     return found.token if found is not None and found.section == section else ""

@@ -20,7 +20,7 @@ from ..explore.sweep.store import MARK, POINTS_FORMAT, arrow
 from ..explore.sweep.sweep import SweepResult, findings
 from ..spec.study import METRICS, PATHS, ObjectiveSpec, ParameterSpec, RangeSpec, StudySpec
 from ..version import VERSION
-from .library import MAX_TABLE_BYTES, Library, Upload
+from .shelf import MAX_TABLE_BYTES, Shelf, Upload
 
 MOST_POINTS: Final = 200_000
 """Points of a sweep that the dashboard runs or opens."""
@@ -49,31 +49,31 @@ class Opened:
     version: str = VERSION
 
 
-def receive_table(library: Library, label: str, content: bytes) -> Upload:
+def receive_table(shelf: Shelf, label: str, content: bytes) -> Upload:
     """Check a table of points and keep it.
 
     Raises:
         DataError: it is none, too large, or pyarrow is missing.
     """
     read_table(content, label)
-    return library.add("tables", label, content)
+    return shelf.add("tables", label, content)
 
 
-def open_table(library: Library, token: str) -> Opened:
+def open_table(shelf: Shelf, token: str) -> Opened:
     """The findings of a table that was kept.
 
     Raises:
         EffsimError: it is no longer here.
     """
-    path = library.argument("tables", token)
-    held = library.upload(token)
+    path = shelf.argument("tables", token)
+    held = shelf.upload(token)
     label = held.label if held else token
     with open(path, "rb") as file:
         table, study, seed, version = read_table(file.read(), label)
     known = study is not None
     if study is None:
         study = guessed(table, label)
-    return Opened(findings(study, seed, library.folder, table), known, version)
+    return Opened(findings(study, seed, shelf.folder, table), known, version)
 
 
 def read_table(content: bytes, label: str) -> tuple[Any, StudySpec | None, int, str]:

@@ -27,7 +27,7 @@ from .sweep_tables import MOST_POINTS, Opened, open_table
 
 STUDY: Final = "study:"
 TABLE: Final = "table:"
-"""How a source of points starts; the choice of the library follows."""
+"""How a source of points starts; the choice of the shelf follows."""
 _held: Final = Memo(16)
 _POINTS: Final = 2**14
 """Points for which a table in memory counts as one more."""
@@ -41,7 +41,7 @@ def study_of(service: Service, choice: str) -> StudySpec:
         EffsimError: it is unknown or wrong.
     """
     with service.confined():
-        document = load_document("studies", service.library.argument("studies", choice))
+        document = load_document("studies", service.shelf.argument("studies", choice))
         return build(StudySpec, document, root="study")
 
 
@@ -74,9 +74,9 @@ def _most(parameter: ParameterSpec) -> int:
 
 def request(service: Service, choice: str) -> dict[str, str]:
     """What the work is asked: the same for the same choice, so that a study that ran is found again."""
-    argument = service.library.argument("studies", choice)
+    argument = service.shelf.argument("studies", choice)
     folder = f"sweep-{hashlib.sha256(argument.encode()).hexdigest()[:24]}"
-    root = service.library.folder
+    root = service.shelf.folder
     return {"study": argument, "out": str(root / folder), "root": str(root)}
 
 
@@ -110,14 +110,14 @@ def points_of(service: Service, source: Any) -> Points:
     text = str(source)
     if text.startswith(TABLE):
         token = text.removeprefix(TABLE)
-        service.library.argument("tables", token)  # still here?
-        key = (str(service.library.folder), text)
-        return _held.get(key, lambda: Points.of(open_table(service.library, token)), _weight)
+        service.shelf.argument("tables", token)  # still here?
+        key = (str(service.shelf.folder), text)
+        return _held.get(key, lambda: Points.of(open_table(service.shelf, token)), _weight)
     job = job_of(service, text.removeprefix(STUDY))
     if job is None or job.state != "done" or not isinstance(job.result, SweepResult):
         raise DataError("this study has not run here yet; press Run")
     result = job.result
-    return _held.get((str(service.library.folder), job.key), lambda: Points.of(Opened(result, True)), _weight)
+    return _held.get((str(service.shelf.folder), job.key), lambda: Points.of(Opened(result, True)), _weight)
 
 
 def _weight(points: Points) -> int:
@@ -132,7 +132,7 @@ def command(service: Service, points: Points, source: str) -> str:
     import shlex
 
     choice = source.removeprefix(STUDY)
-    name = service.library.label(choice) if source.startswith(STUDY) else "study.yaml"
+    name = service.shelf.label(choice) if source.startswith(STUDY) else "study.yaml"
     stem = name.removesuffix(".yaml").removesuffix(".yml").replace(" ", "_")
     parts = ["effsim", "sweep", name, "--out", f"sweep_{stem}"]
     if points.result.seed != int(points.study.seed):
@@ -168,7 +168,7 @@ def saved(service: Service, source: str, what: str) -> dict[str, Any]:
 def parquet(service: Service, points: Points, source: str) -> bytes:
     """The file of points, as it was written or opened."""
     if source.startswith(TABLE):
-        return Path(service.library.argument("tables", source.removeprefix(TABLE))).read_bytes()
+        return Path(service.shelf.argument("tables", source.removeprefix(TABLE))).read_bytes()
     try:
         return (points.result.folder / "points.parquet").read_bytes()
     except OSError as error:
@@ -194,7 +194,7 @@ def study_yaml(service: Service, points: Points, source: str) -> str:
         DataError: that file names no study.
     """
     if source.startswith(STUDY):
-        return service.library.text("studies", source.removeprefix(STUDY))
+        return service.shelf.text("studies", source.removeprefix(STUDY))
     if not points.opened.known:
         raise DataError("the file does not say which study its points are of")
     data = points.study.model_dump(mode="json", exclude_unset=False, exclude_none=True)

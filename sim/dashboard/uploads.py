@@ -1,4 +1,4 @@
-"""From the bytes of a browser to a checked file of the library: YAML of any kind, or a Hugging Face ``config.json``."""
+"""From the bytes of a browser to a checked file of the shelf: YAML of any kind, or a Hugging Face ``config.json``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..spec.fields import SpecModel
 from ..spec.plan import PlanSpec
 from ..spec.study import StudySpec
 from ..spec.yaml_loader import MAX_BYTES, load_yaml_text
-from .library import MAX_TABLE_BYTES, Library, Upload, clean_label
+from .shelf import MAX_TABLE_BYTES, Shelf, Upload, clean_label
 
 KINDS: Final = {"workload": "workloads", "study": "studies", "plan": "plans"}
 """Section of each ``kind:`` of file; every other kind that is chosen from is hardware."""
@@ -47,7 +47,7 @@ def decode(contents: str) -> bytes:
         raise DataError("the upload is not a file") from None
 
 
-def receive(library: Library, section: str, name: str, content: bytes) -> Upload:
+def receive(shelf: Shelf, section: str, name: str, content: bytes) -> Upload:
     """Check a file and keep it.
 
     A model (a Hugging Face ``config.json``, or ``kind: architecture``) becomes a workload that runs it.
@@ -59,7 +59,7 @@ def receive(library: Library, section: str, name: str, content: bytes) -> Upload
     if section == "tables":
         from .sweep_tables import receive_table
 
-        return receive_table(library, label, content)
+        return receive_table(shelf, label, content)
     if len(content) > MAX_BYTES:
         raise DataError(f"{label}: {len(content) / 2**20:.1f} MiB; YAML and JSON have at most 1 MiB")
     try:
@@ -69,24 +69,24 @@ def receive(library: Library, section: str, name: str, content: bytes) -> Upload
     json = label.lower().endswith(".json")
     kind = None if json else load_yaml_text(text, label).data.get("kind")
     if section == "workloads" and (json or kind == "architecture"):
-        model = _checked(library, "models", label, content)
+        model = _checked(shelf, "models", label, content)
         name = f"{label.rsplit('.', 1)[0]} decode"
         shape = {"kind": "workload", "name": name, "model": model.path.name} | SHAPE
-        return _checked(library, section, name, yaml.safe_dump(shape, sort_keys=False).encode(), (model.token,))
+        return _checked(shelf, section, name, yaml.safe_dump(shape, sort_keys=False).encode(), (model.token,))
     if json:
         raise DataError(f"{label}: JSON is read for models only; expected {TITLES[section]} as YAML")
-    return _checked(library, section, label, text.encode())
+    return _checked(shelf, section, label, text.encode())
 
 
-def _checked(library: Library, section: str, label: str, content: bytes, needs: tuple[str, ...] = ()) -> Upload:
+def _checked(shelf: Shelf, section: str, label: str, content: bytes, needs: tuple[str, ...] = ()) -> Upload:
     """Keep a file that passes the check that files on disk pass."""
     checking = Path()
     try:
-        with library.candidate(section, label, content, needs) as (made, checking), confined(library.folder):
+        with shelf.candidate(section, label, content, needs) as (made, checking), confined(shelf.folder):
             _check(section, str(checking))
     except EffsimError as error:
         message = str(error).replace(checking.name, label) if checking.name else str(error)
-        raise DataError(library.readable(message)) from error
+        raise DataError(shelf.readable(message)) from error
     return made
 
 

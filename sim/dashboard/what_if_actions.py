@@ -30,8 +30,8 @@ def tree_of(service: Service, asked: Asked, changes: tuple[str, ...]) -> Tree:
     """
 
     def make() -> Tree:
-        machine = load_machine(service.library.argument("hardware", asked.hardware), changes)
-        workload, _ = load_workload(service.library.argument("workloads", asked.workload), changes)
+        machine = load_machine(service.shelf.argument("hardware", asked.hardware), changes)
+        workload, _ = load_workload(service.shelf.argument("workloads", asked.workload), changes)
         return tree(machine, workload)
 
     return service.ask(("tree", asked.hardware, asked.workload, changes), make, changes)

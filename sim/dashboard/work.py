@@ -91,21 +91,11 @@ def work(pipe: Connection, kind: str, arguments: Mapping[str, Any]) -> None:
 def _follow_parent() -> None:
     """End with the server, however that ends; an interruption from the keyboard is the server's to hear."""
     import signal
-    import threading
-    from multiprocessing import parent_process
-    from multiprocessing.connection import wait
+
+    from ..explore.processes import end_with_parent
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    if parent is None:
-        return
-    sentinel = parent.sentinel
-
-    def watch() -> None:
-        wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent()
 
 
 def _counted(items: Any, pipe: Connection) -> Iterator[Any]:

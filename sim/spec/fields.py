@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, TypeAlias, get_args
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -271,3 +272,20 @@ def _collect(
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             _collect(item, (*path, index), found)
+
+
+def members(annotation: Any, markers: tuple[Any, ...] = ()) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """Yield (type, markers) of every member of an annotation, unions and ``Annotated`` taken apart.
+
+    >>> [(kind.__name__, marks) for kind, marks in members(Annotated[int, "even"] | None)]
+    [('int', ('even',)), ('NoneType', ())]
+    """
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *more = get_args(annotation)
+        yield from members(inner, (*markers, *more))
+    elif origin in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from members(member, markers)
+    else:
+        yield annotation, markers

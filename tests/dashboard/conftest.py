@@ -37,7 +37,7 @@ def service() -> Iterator[Service]:
     made = Service()
     yield made
     made.jobs.close()
-    made.library.close()
+    made.shelf.close()
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def served(triggered: set[str]) -> Iterator[tuple[str, Service]]:
     yield f"http://127.0.0.1:{port}", made
     server.close()
     made.jobs.close()
-    made.library.close()
+    made.shelf.close()
 
 
 @pytest.fixture(scope="session")

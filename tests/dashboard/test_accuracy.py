@@ -114,7 +114,7 @@ def test_rows_are_taken_and_drawn(service: Service, tmp_path: Path, ending: str)
     if ending == ".parquet":
         pytest.importorskip("pyarrow")
     given = some_rows()
-    kept = held.receive_rows(service.library, f"rows{ending}", as_bytes(given, tmp_path, ending))
+    kept = held.receive_rows(service.shelf, f"rows{ending}", as_bytes(given, tmp_path, ending))
     chosen = Chosen(rows=kept.token, where=("gpu_a100",))
     rows = held.rows_of(service, chosen)
     assert rows is not None
@@ -145,12 +145,12 @@ def test_bad_rows_are_refused(service: Service, tmp_path: Path) -> None:
             sent = {"name": name, "contents": "data:;base64," + base64.b64encode(content).decode()}
             _, said = accuracy.received(service, sent)
             assert "error" in text(said)
-            assert str(service.library.folder) not in text(said)
+            assert str(service.shelf.folder) not in text(said)
     with pytest.raises(EffsimError, match="at most 24 MiB"):
-        held.receive_rows(service.library, "rows.csv", b"x" * (24 * 2**20 + 1))
+        held.receive_rows(service.shelf, "rows.csv", b"x" * (24 * 2**20 + 1))
     head, line = good.split(b"\n")[:2]
     with pytest.raises(EffsimError, match="200,000 are shown"):
-        held.receive_rows(service.library, "rows.csv", head + b"\n" + (line[:70] + b"\n") * 200_010)
+        held.receive_rows(service.shelf, "rows.csv", head + b"\n" + (line[:70] + b"\n") * 200_010)
     assert "no longer here" in text(accuracy.answer(service, Chosen(rows="upload-" + "0" * 32)))
     assert "no longer here" in text(accuracy.answer(service, Chosen(rows="../../etc/passwd")))
     for sent in ({}, {"name": 3, "contents": 4}, {"contents": "data:,"}):

@@ -128,7 +128,7 @@ def test_one_machine_on_several_workloads_differs_by_workload(service: Service) 
 
 
 def test_too_many_and_none(service: Service) -> None:
-    many = tuple(service.library.names("hardware"))[:5]
+    many = tuple(service.shelf.names("hardware"))[:5]
     assert "at most 24" in text(compare.answer(service, Comparison(many, many)))
     assert "at least one machine" in text(compare.answer(service, Comparison((), ("llama70b_decode",))))
 
@@ -163,9 +163,9 @@ def test_several_workloads_are_saved_one_file_each(service: Service) -> None:
 
 
 def test_names_of_uploads_are_text(service: Service) -> None:
-    plain = service.library.text("workloads", "llama7b_decode").splitlines()
+    plain = service.shelf.text("workloads", "llama7b_decode").splitlines()
     lines = ["name: '<b>bold</b>'" if line.startswith("name:") else line for line in plain]
-    kept = receive(service.library, "workloads", "<i>w</i>.yaml", "\n".join(lines).encode())
+    kept = receive(service.shelf, "workloads", "<i>w</i>.yaml", "\n".join(lines).encode())
     asked = Comparison(("gpu_a100", "gpu_h100"), (kept.token, "llama7b_prefill"))
     from effsim.dashboard.figures_compare import cost_figure
 
@@ -173,7 +173,7 @@ def test_names_of_uploads_are_text(service: Service) -> None:
     drawn = cost_figure(results, ["a", "b", "c", "d"])
     assert drawn is not None
     assert drawn.data[0].name == "&lt;b&gt;bold&lt;/b&gt;"
-    assert str(service.library.folder) not in text(compare.answer(service, asked))
+    assert str(service.shelf.folder) not in text(compare.answer(service, asked))
 
 
 @pytest.mark.slow

@@ -59,8 +59,8 @@ def files(tmp_path: Path) -> dict[str, str]:
     service = Service()
     texts = {
         "hardware": "extends: gpu_a100\nname: mine\nprovenance: {kind: assumed, source: a test}\n",
-        "workloads": service.library.text("workloads", "llama7b_decode"),
-        "loads": service.library.text("workloads", "llama3_8b_long_context"),
+        "workloads": service.shelf.text("workloads", "llama7b_decode"),
+        "loads": service.shelf.text("workloads", "llama3_8b_long_context"),
         "studies": json.dumps(study),
         "plans": json.dumps(plan),
     }

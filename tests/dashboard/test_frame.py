@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from dashboard_browser import Browser
-from test_library import CONFIG, MINE
+from test_shelf import CONFIG, MINE
 
 pytestmark = pytest.mark.slow
 

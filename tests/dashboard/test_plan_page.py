@@ -50,7 +50,7 @@ def service(shared: Service) -> Service:
 
 @pytest.fixture(scope="module")
 def small(service: Service) -> str:
-    return receive(service.library, "plans", "small.yaml", SMALL.encode()).token
+    return receive(service.shelf, "plans", "small.yaml", SMALL.encode()).token
 
 
 _answers: dict[tuple[int, Asked], PlanResult] = {}
@@ -66,7 +66,7 @@ def answer(service: Service, asked: Asked) -> PlanResult:
 
 def worked(service: Service, asked: Asked) -> PlanResult:
     arguments = json.loads(json.dumps(plan_form.request(service, asked)))
-    with confined(service.library.folder):
+    with confined(service.shelf.folder):
         result: PlanResult = WORK["plan"](arguments, iter)
     return result
 

@@ -91,7 +91,7 @@ def test_saved_files_give_the_same_run(
 
 def test_files_that_belong_together_are_saved_together(service: Service, tmp_path: Path) -> None:
     source = "extends: gpu_a100\nname: mine\nprovenance: {kind: assumed, source: here}\nmemory: {bandwidth: 3 TB/s}\n"
-    kept = receive(service.library, "hardware", "my card.yaml", source.encode())
+    kept = receive(service.shelf, "hardware", "my card.yaml", source.encode())
     asked = Asked(kept.token, "llama7b_decode", "analytic", ("hardware.sm.count=90",))
     saved = page.saved(service, asked, "hardware")
     with zipfile.ZipFile(io.BytesIO(base64.b64decode(saved["content"]))) as archive:

@@ -48,7 +48,7 @@ def service(shared: Service) -> Service:
 
 def worked(service: Service, kind: str, arguments: dict[str, Any]) -> Any:
     """The work of a kind, done here as its process does it."""
-    with confined(service.library.folder):
+    with confined(service.shelf.folder):
         return WORK[kind](json.loads(json.dumps(arguments)), iter)
 
 
@@ -212,7 +212,7 @@ def test_workloads_with_a_load_stand_first(service: Service) -> None:
     marked = [option["value"] for option in shown if "load" in option["label"].rpartition(" · ")[2]]
     assert set(marked) >= {"llama3_70b_serve", "llama3_70b_chat", "llama3_8b_long_context"}
     assert [option["value"] for option in shown[: len(marked)]] == marked
-    assert len(shown) == len(service.library.names("workloads"))
+    assert len(shown) == len(service.shelf.names("workloads"))
 
 
 def test_a_load_of_the_most_requests_is_held_in_megabytes() -> None:

@@ -86,7 +86,7 @@ def test_no_request_brings_the_server_down(client: Any, held: Service, secret: P
         got = client.post(UPDATE, data=data, content_type="application/json")
         said = got.get_data(as_text=True)
         assert got.status_code < 500, (data[:400], said[:400])
-        for leak in ("PLANTED-SECRET:", "root:x", "Traceback", str(held.library.folder), str(ROOT), "site-packages"):
+        for leak in ("PLANTED-SECRET:", "root:x", "Traceback", str(held.shelf.folder), str(ROOT), "site-packages"):
             assert leak not in said, (leak, data[:400])
 
     callbacks = [c for c in client.get("/_dash-dependencies").json if not c["clientside_function"]]
@@ -113,7 +113,7 @@ def test_an_unexpected_error_is_words_and_goes_to_the_log(
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("PLANTED-DETAIL")
 
-    monkeypatch.setattr(type(held.library), "names", broken)
+    monkeypatch.setattr(type(held.shelf), "names", broken)
     callback = next(c for c in client.get("/_dash-dependencies").json if "page.children" in c["output"])
     got = client.post(UPDATE, json=forged(callback, lambda: "/"))
     assert got.status_code == 200
@@ -222,10 +222,10 @@ def test_addresses_that_cannot_be_listened_on_are_one_error() -> None:
         check_address("127.0.0.1", 99_999)
 
 
-@pytest.mark.parametrize("library", ["dash", "waitress"])
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
-    monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(DataError, match=rf"needs {library}: pip install \"effsim\[dashboard\]\""):
+@pytest.mark.parametrize("package", ["dash", "waitress"])
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(DataError, match=rf"needs {package}: pip install \"effsim\[dashboard\]\""):
         serve()
 
 

@@ -86,7 +86,7 @@ def parquet(table: Any) -> bytes:
 def agree(service: Service, points: Points, place: int) -> bool:
     """Whether the run behind a point has its numbers; False if the point does not run, and neither does that."""
     row = points.row(place)
-    query, why = full_run(service.library, points, row)
+    query, why = full_run(service.shelf, points, row)
     assert query, why
     asked = Asked.of(View.parse(query))
     if row["status"] != "ok":
@@ -117,14 +117,14 @@ def test_files_that_vary_are_in_the_link(service: Service, tmp_path: Path) -> No
 
 def test_a_link_is_refused_with_a_reason(service: Service, swept: Any, points: Points) -> None:
     row = points.row(0)
-    assert full_run(service.library, Points.of(Opened(swept, False)), row)[0] == ""
+    assert full_run(service.shelf, Points.of(Opened(swept, False)), row)[0] == ""
     elsewhere = swept.study.model_copy(update={"hardware": "../../etc/passwd"})
     changed = Points.of(
         Opened(type(swept)(**{n: getattr(swept, n) for n in swept.__slots__} | {"study": elsewhere}), True)
     )
-    query, why = full_run(service.library, changed, row)
+    query, why = full_run(service.shelf, changed, row)
     assert (query, "neither bundled nor uploaded" in why) == ("", True)
-    assert full_run(service.library, points, row | {"workload.precision.weights": "int4"})[0] == ""
+    assert full_run(service.shelf, points, row | {"workload.precision.weights": "int4"})[0] == ""
 
 
 @settings(max_examples=30)
@@ -254,7 +254,7 @@ def effsim_findings(swept: Any, table: Any) -> Any:
 
 def test_the_file_of_the_command_line_opens_with_its_study(service: Service, swept: Any) -> None:
     content = (swept.folder / "points.parquet").read_bytes()
-    kept = uploads.receive(service.library, "tables", "../points.parquet", content)
+    kept = uploads.receive(service.shelf, "tables", "../points.parquet", content)
     opened = sweep_work.points_of(service, f"table:{kept.token}")
     assert opened.opened.known
     assert opened.study == swept.study
@@ -262,7 +262,7 @@ def test_the_file_of_the_command_line_opens_with_its_study(service: Service, swe
     assert agree(service, opened, 0) or True
     saved = sweep_work.saved(service, f"table:{kept.token}", "yaml")["content"]
     assert "workload.generate=16" in saved
-    again = uploads.receive(service.library, "studies", "study.yaml", saved.encode())
+    again = uploads.receive(service.shelf, "studies", "study.yaml", saved.encode())
     assert sweep_work.study_of(service, again.token).parameters == swept.study.parameters
     assert sweep_work.parquet(service, opened, f"table:{kept.token}") == content
     csv = sweep_work.saved(service, f"table:{kept.token}", "csv")["content"]
@@ -272,7 +272,7 @@ def test_the_file_of_the_command_line_opens_with_its_study(service: Service, swe
 
 def test_a_table_without_a_study_is_shown_without_links(service: Service, swept: Any) -> None:
     bare = swept.table.replace_schema_metadata(None)
-    kept = uploads.receive(service.library, "tables", "points.parquet", parquet(bare))
+    kept = uploads.receive(service.shelf, "tables", "points.parquet", parquet(bare))
     opened = sweep_work.points_of(service, f"table:{kept.token}")
     assert not opened.opened.known
     said = text(sweep_parts.report(service, opened, f"table:{kept.token}", Controls.of(opened, View()), Chosen()))
@@ -348,7 +348,7 @@ def test_a_study_that_is_not_there(service: Service, study: Any) -> None:
 def test_a_study_of_too_many_points_is_refused_without_counting_them(service: Service) -> None:
     axes = [{"path": f"workload.a{i}", "range": {"low": 0, "high": 1, "points": 100_000}} for i in range(60)]
     big = json.dumps(STUDY | {"method": "grid", "samples": None, "parameters": axes}).replace('"samples": null, ', "")
-    kept = uploads.receive(service.library, "studies", "big.yaml", big.encode())
+    kept = uploads.receive(service.shelf, "studies", "big.yaml", big.encode())
     assert "at most 200,000" in text(page.follow(service, kept.token, None, "sweep-run", None)[1])
     assert not service.jobs._jobs
 
@@ -375,7 +375,7 @@ def test_points_that_are_not_there_change_nothing(service: Service) -> None:
 
 def finished(service: Service, study: dict[str, Any]) -> str:
     """A study that has run here (its work done in this process): the token of its file."""
-    kept = uploads.receive(service.library, "studies", "mine.yaml", json.dumps(study).encode())
+    kept = uploads.receive(service.shelf, "studies", "mine.yaml", json.dumps(study).encode())
     asked = sweep_work.request(service, kept.token)
     with service.confined():
         result = WORK["sweep"](asked, iter)
@@ -387,9 +387,9 @@ def finished(service: Service, study: dict[str, Any]) -> str:
 def test_no_folder_of_the_server_is_shown_or_saved(service: Service) -> None:
     """Neither on the page nor in a file is there a path of the server, though the sweep's own summary names one."""
     machine = b"extends: gpu_a100\nname: mine\nprovenance: {kind: assumed, source: a test}\n"
-    mine = uploads.receive(service.library, "hardware", "card.yaml", machine)
+    mine = uploads.receive(service.shelf, "hardware", "card.yaml", machine)
     token = finished(service, STUDY | {"samples": 12, "hardware": Path(mine.path).name})
-    source, folder = f"study:{token}", str(service.library.folder)
+    source, folder = f"study:{token}", str(service.shelf.folder)
     points = sweep_work.points_of(service, source)
     assert folder in str(points.result.as_dict()["out"])  # so there is something to leak
     controls = Controls.of(points, View())
@@ -415,7 +415,7 @@ def test_no_folder_of_the_server_is_shown_or_saved(service: Service) -> None:
 @pytest.mark.slow
 def test_a_sweep_runs_is_cancelled_and_goes_on(service: Service) -> None:
     study = STUDY | {"samples": 64, "reading": "events", "workload": "llama70b_decode", "hardware": "gpu_h100"}
-    kept = uploads.receive(service.library, "studies", "small.yaml", json.dumps(study).encode())
+    kept = uploads.receive(service.shelf, "studies", "small.yaml", json.dumps(study).encode())
     page.follow(service, kept.token, None, "sweep-run", None)
     wait(lambda: sweep_work.points_done(service, kept.token) > 0)
     page.follow(service, kept.token, None, "sweep-cancel", None)

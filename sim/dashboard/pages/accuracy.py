@@ -80,7 +80,7 @@ def layout(service: Service, view: View, uploads: Uploads) -> Any:
 
 
 def _said(service: Service, chosen: Chosen) -> str:
-    return f"{service.library.label(chosen.rows)} is shown" if service.library.upload(chosen.rows) else ""
+    return f"{service.shelf.label(chosen.rows)} is shown" if service.shelf.upload(chosen.rows) else ""
 
 
 def register(app: Any, service: Service) -> None:
@@ -152,9 +152,9 @@ def received(service: Service, sent: Any) -> Any:
         raise PreventUpdate
     try:
         content = decode(str(sent.get("contents", "")))
-        kept = receive_rows(service.library, str(sent.get("name", "")), content)
+        kept = receive_rows(service.shelf, str(sent.get("name", "")), content)
     except EffsimError as error:
-        return no_update, parts.error(service.library.readable(str(error)))
+        return no_update, parts.error(service.shelf.readable(str(error)))
     return kept.token, f"{kept.label} is shown"
 
 

@@ -155,7 +155,7 @@ def report(service: Service, comparison: Comparison, pairs: Sequence[Pair]) -> l
 
 def _title(service: Service, comparison: Comparison) -> str:
     def count(choices: Sequence[str], many: str) -> str:
-        return service.library.label(choices[0]) if len(choices) == 1 else f"{len(choices)} {many}"
+        return service.shelf.label(choices[0]) if len(choices) == 1 else f"{len(choices)} {many}"
 
     return words.plain(f"{count(comparison.workloads, 'workloads')} on {count(comparison.hardware, 'machines')}")
 
@@ -167,7 +167,7 @@ def _table(service: Service, pairs: Sequence[Pair]) -> Any:
     rows = []
     for place, pair in enumerate(pairs):
         cells = [_cell(pair, column, place in stars) for column, stars in zip(shown, marked, strict=True)]
-        rows.append([_machine(service, pair), service.library.label(pair.asked.workload), *cells])
+        rows.append([_machine(service, pair), service.shelf.label(pair.asked.workload), *cells])
     several = len({pair.asked.hardware for pair in pairs}) > 1
     of = "of a workload's machines" if several else "of the workloads"
     said = (
@@ -186,7 +186,7 @@ def _table(service: Service, pairs: Sequence[Pair]) -> Any:
 def _machine(service: Service, pair: Pair) -> list[Any]:
     """The machine as a link to its full run."""
     href = f"/{pair.asked.view.query}"
-    cell: list[Any] = [dcc.Link(service.library.label(pair.asked.hardware), href=href)]
+    cell: list[Any] = [dcc.Link(service.shelf.label(pair.asked.hardware), href=href)]
     if pair.result is None:
         return cell
     return [*cell, html.Div(words.plain(pair.result.hardware), className="soft")]
@@ -229,7 +229,7 @@ def _notes(pairs: Sequence[Pair]) -> list[Any]:
 def _figures(service: Service, pairs: Sequence[Pair], comparison: Comparison) -> list[Any]:
     results = ran(pairs)
     times = time_figure(results, comparison.bars)
-    cost = cost_figure(results, [service.library.label(p.asked.hardware) for p in pairs if p.result is not None])
+    cost = cost_figure(results, [service.shelf.label(p.asked.hardware) for p in pairs if p.result is not None])
     unpriced = [result.hardware for result in results if words.dollars_per_million(result) is None]
     rest = f"Not shown, because price or tokens are unknown: {', '.join(unpriced)}." if unpriced and cost else ""
     shown = (

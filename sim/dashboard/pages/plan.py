@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from dash import ALL, Input, Output, State, ctx, dcc, html, no_update
+from dash import ALL, Input, Output, ctx, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from ...errors import EffsimError
@@ -14,7 +14,7 @@ from ...report import plan_words as say
 from ...report import words
 from .. import parts, plan_report
 from ..app import Page
-from ..background import Background, panel, register_background, start_button
+from ..background import Background, panel, register_background, register_saves, saved_file, start_button
 from ..jobs import Job
 from ..pickers import Uploads, picker, register_picker
 from ..plan_form import LEAST, MOST, OBJECTIVES, Asked, Form, candidates, opened, request, times
@@ -228,28 +228,16 @@ def register(app: Any, service: Service) -> None:
     def link(*values: Any) -> Any:
         return linked(values)
 
-    @app.callback(  # type: ignore[untyped-decorator]
-        Output("download", "data", allow_duplicate=True),
-        Output("plan-said", "children", allow_duplicate=True),
-        *[Input(f"plan-save-{name}", "n_clicks") for name in plan_report.EXPORTS],
-        State("plan-ended", "data"),
-        prevent_initial_call=True,
-    )
-    def save(*values: Any) -> Any:
-        if not any(values[:-1]):
-            raise PreventUpdate
-        return saved(service, values[-1], str(ctx.triggered_id).removeprefix("plan-save-"))
+    register_saves(app, service, PLAN, plan_report.EXPORTS, saved)
 
 
 def saved(service: Service, ended: Any, what: str) -> tuple[Any, Any]:
     """(the file that a button saves, what went wrong)."""
-    job = PLAN.job(service, ended)
-    if job is None or job.state != "done":
-        return no_update, parts.error("This answer is no longer held.", "Press Plan again.")
-    try:
-        return plan_report.saved(service, Asked.of(job.arguments["asked"]), job.result, what), no_update
-    except EffsimError as error:
-        return no_update, parts.error(service.library.readable(str(error)))
+
+    def write(job: Job) -> Any:
+        return plan_report.saved(service, Asked.of(job.arguments["asked"]), job.result, what)
+
+    return saved_file(service, PLAN, ended, write)
 
 
 PAGE: Final = Page("/plan", "Plan", layout, register)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from dash import Input, Output, State, ctx, dcc, html, no_update
+from dash import Input, Output, ctx, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from ...errors import EffsimError
@@ -14,7 +14,7 @@ from ...spec.serving import ServingSpec
 from ...units import format_quantity
 from .. import parts, serve_report
 from ..app import Page
-from ..background import Background, panel, register_background, start_button
+from ..background import Background, panel, register_background, register_saves, saved_file, start_button
 from ..jobs import Job
 from ..pickers import Uploads, picker, register_picker
 from ..serve_form import (
@@ -283,28 +283,16 @@ def _register_rest(app: Any, service: Service) -> None:
         job = SERVE.job(service, ended)
         return job is None or job.state != "done" or not job.result.bare.completed
 
-    @app.callback(  # type: ignore[untyped-decorator]
-        Output("download", "data", allow_duplicate=True),
-        Output("serve-said", "children", allow_duplicate=True),
-        *[Input(f"serve-save-{name}", "n_clicks") for name in serve_report.EXPORTS],
-        State("serve-ended", "data"),
-        prevent_initial_call=True,
-    )
-    def save(*values: Any) -> Any:
-        if not any(values[:-1]):
-            raise PreventUpdate
-        return saved(service, values[-1], str(ctx.triggered_id).removeprefix("serve-save-"))
+    register_saves(app, service, SERVE, serve_report.EXPORTS, saved)
 
 
 def saved(service: Service, ended: Any, what: str) -> tuple[Any, Any]:
     """(the file that a button saves, what went wrong)."""
-    job = SERVE.job(service, ended)
-    if job is None or job.state != "done":
-        return no_update, parts.error("This result is no longer held.", "Press Serve again.")
-    try:
-        return serve_report.saved(service, Asked.of(job.arguments["asked"]), job.result.full(), what), no_update
-    except EffsimError as error:
-        return no_update, parts.error(service.library.readable(str(error)))
+
+    def write(job: Job) -> Any:
+        return serve_report.saved(service, Asked.of(job.arguments["asked"]), job.result.full(), what)
+
+    return saved_file(service, SERVE, ended, write)
 
 
 PAGE: Final = Page("/serve", "Serve", layout, register)

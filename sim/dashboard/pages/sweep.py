@@ -98,7 +98,7 @@ def follow(service: Service, study: Any, table: Any, did: Any, source: Any) -> t
             return True, sweep_parts.describe(described, total), False, True, None, True, gone
         done = sweep_work.points_done(service, choice)
     except EffsimError as error:
-        return True, parts.error(service.library.readable(str(error)), _ADVICE), True, True, None, True, gone
+        return True, parts.error(service.shelf.readable(str(error)), _ADVICE), True, True, None, True, gone
     if job.state == "done":
         shown = f"{sweep_work.STUDY}{choice}"
         return True, None, True, True, None, True, no_update if shown == source else shown
@@ -114,7 +114,7 @@ def draw(service: Service, source: Any, query: Any) -> Any:
     try:
         points = sweep_work.points_of(service, source)
     except EffsimError as error:
-        return parts.error(service.library.readable(str(error)), _ADVICE)
+        return parts.error(service.shelf.readable(str(error)), _ADVICE)
     view = View.parse(str(query or ""))
     if source_of(view) != source:
         view = View()
@@ -323,7 +323,7 @@ def _register_report(app: Any, service: Service) -> None:
         try:
             return sweep_work.saved(service, str(source), str(ctx.triggered_id).removeprefix("sweep-save-")), ""
         except EffsimError as error:
-            return no_update, parts.error(service.library.readable(str(error)))
+            return no_update, parts.error(service.shelf.readable(str(error)))
 
 
 PAGE: Final = Page("/sweep", "Sweep", layout, register)

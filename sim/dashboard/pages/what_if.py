@@ -229,7 +229,7 @@ def changed_list(service: Service, asked: Asked, pin: tuple[str, ...]) -> Any:
     """Every change with a button that undoes it, and the baseline."""
     items = [_changed(service, change) for change in asked.changes]
     none = html.P("Nothing yet: the files as they are.", className="soft")
-    pinned = ", ".join(service.library.readable(change) for change in pin) if pin else "the files as they are"
+    pinned = ", ".join(service.shelf.readable(change) for change in pin) if pin else "the files as they are"
     return [
         html.Ul(items, className="what-list") if items else none,
         html.P(["Baseline: ", html.Span(pinned, id="what-baseline")], className="soft"),
@@ -240,7 +240,7 @@ def _changed(service: Service, change: str) -> Any:
     path, _, value = change.partition("=")
     name = {"type": "what-undo", "path": path.strip()}
     undo = html.Button("Undo", id=name, n_clicks=0, type="button", className="link", **controls.named(f"undo {path}"))
-    shown = service.library.readable(value.strip())
+    shown = service.shelf.readable(value.strip())
     return html.Li([html.Code(path), " = ", html.B(shown), " ", undo])
 
 
@@ -303,7 +303,7 @@ def _labels(service: Service, path: str) -> Any:
     def shown(choice: str) -> str:
         if path == _DEGREES and choice.startswith("{"):
             return f"degrees {choice}"
-        return service.library.readable(choice)
+        return service.shelf.readable(choice)
 
     return shown
 

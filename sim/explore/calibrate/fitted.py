@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from ...spec.fields import QuantityType, SpecModel
+from ...spec.fields import QuantityType, SpecModel, members
 from .fit import Fit
 
 UNITS = {
@@ -64,19 +63,6 @@ def _below(kind: Any, key: str) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         field = next((f for name, f in kind.model_fields.items() if (f.alias or name) == key), None)
         if field is not None:
-            yield from _members(field.annotation, tuple(field.metadata))
+            yield from members(field.annotation, tuple(field.metadata))
     elif get_origin(kind) is dict:
-        yield from _members(get_args(kind)[1], ())
-
-
-def _members(annotation: Any, markers: tuple[Any, ...]) -> Iterator[tuple[Any, tuple[Any, ...]]]:
-    """Members of a union and their markers."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        inner, *more = get_args(annotation)
-        yield from _members(inner, (*markers, *more))
-    elif origin in (Union, UnionType):
-        for member in get_args(annotation):
-            yield from _members(member, markers)
-    else:
-        yield annotation, markers
+        yield from members(get_args(kind)[1], ())

@@ -15,6 +15,7 @@ from typing import Any
 from ...errors import DataError, SpecError
 from ...spec.confine import Layers, carried
 from ...spec.study import StudySpec
+from ..processes import end_with_parent
 from .evaluate import Evaluator, Row
 from .sampling import Point
 
@@ -80,7 +81,7 @@ class Processes:
 
         if self._pool is None:
             # Started from nothing: a copy of this process would also copy its threads' locks.
-            self._pool = ProcessPoolExecutor(self._count, get_context("spawn"), initializer=_watch_parent)
+            self._pool = ProcessPoolExecutor(self._count, get_context("spawn"), initializer=end_with_parent)
         return self._pool
 
     def run(self, job: Job, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[Row]]]:
@@ -126,24 +127,6 @@ class Processes:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
-
-
-def _watch_parent() -> None:
-    """End this process when its parent is gone, however that ended."""
-    import threading
-    from multiprocessing import parent_process
-    from multiprocessing.connection import wait
-
-    parent = parent_process()
-    if parent is None:
-        return
-    sentinel = parent.sentinel
-
-    def watch() -> None:
-        wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 class Dask:

@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from effsim import EffsimError, run
-from effsim.dashboard import library as library_module
+from effsim.dashboard import shelf as library_module
 from effsim.dashboard.jobs import Jobs
-from effsim.dashboard.library import Library, clean_label
 from effsim.dashboard.pickers import options, taken, visitors
 from effsim.dashboard.service import Asked, Memo, Service
+from effsim.dashboard.shelf import Shelf, clean_label
 from effsim.dashboard.uploads import decode, receive
 from effsim.dashboard.view import MAX_QUERY, View, assignments
 
@@ -50,21 +50,21 @@ BOMB = "\n".join(
 
 
 @pytest.fixture
-def library() -> Iterator[Library]:
-    made = Library()
+def shelf() -> Iterator[Shelf]:
+    made = Shelf()
     yield made
     made.close()
     assert not made.folder.exists()
 
 
-def refused(library: Library, section: str, name: str, content: bytes) -> str:
+def refused(shelf: Shelf, section: str, name: str, content: bytes) -> str:
     with pytest.raises(EffsimError) as caught:
-        receive(library, section, name, content)
+        receive(shelf, section, name, content)
     message = str(caught.value)
-    assert str(library.folder) not in message
+    assert str(shelf.folder) not in message
     assert "upload-" not in message
     assert "checking-" not in message
-    assert list(library.folder.iterdir()) == []  # nothing that was refused is kept
+    assert list(shelf.folder.iterdir()) == []  # nothing that was refused is kept
     return message
 
 
@@ -91,15 +91,15 @@ def refused(library: Library, section: str, name: str, content: bytes) -> str:
     ids=range(16),
 )
 def test_what_is_wrong_is_refused_under_its_own_name(
-    library: Library, section: str, name: str, content: bytes, says: str
+    shelf: Shelf, section: str, name: str, content: bytes, says: str
 ) -> None:
-    assert says in refused(library, section, name, content)
+    assert says in refused(shelf, section, name, content)
 
 
 @pytest.mark.parametrize("contents", ["", "data:,xé", "data:;base64,!!!", "data:;base64,A", ","])
-def test_what_is_no_file_is_refused(library: Library, contents: str) -> None:
+def test_what_is_no_file_is_refused(shelf: Shelf, contents: str) -> None:
     with pytest.raises(EffsimError):
-        receive(library, "hardware", "x.yaml", decode(contents))
+        receive(shelf, "hardware", "x.yaml", decode(contents))
 
 
 def test_what_is_far_too_large_is_not_decoded() -> None:
@@ -110,31 +110,31 @@ def test_what_is_far_too_large_is_not_decoded() -> None:
 def test_a_file_runs_as_from_the_disk(tmp_path: Path) -> None:
     service = Service()
     (tmp_path / "mine.yaml").write_bytes(MINE)
-    kept = receive(service.library, "hardware", "mine.yaml", MINE)
+    kept = receive(service.shelf, "hardware", "mine.yaml", MINE)
     mine = service.run(Asked(kept.token, "llama70b_decode", "analytic", ("workload.generate=8",)))
     theirs = run(str(tmp_path / "mine.yaml"), "llama70b_decode", engine="analytic", set=["workload.generate=8"])
     assert mine.to_json() == theirs.to_json()
     service.close()
 
 
-def test_systems_may_name_bundled_devices(library: Library) -> None:
-    kept = receive(library, "hardware", "two.yaml", SYSTEM)
-    assert library.argument("hardware", kept.token) == str(kept.path)
+def test_systems_may_name_bundled_devices(shelf: Shelf) -> None:
+    kept = receive(shelf, "hardware", "two.yaml", SYSTEM)
+    assert shelf.argument("hardware", kept.token) == str(kept.path)
 
 
-def test_an_exported_overlay_needs_no_kind(library: Library) -> None:
-    kept = receive(library, "workloads", "changed.yaml", b"extends: llama70b_decode\nbatch: 3\n")
+def test_an_exported_overlay_needs_no_kind(shelf: Shelf) -> None:
+    kept = receive(shelf, "workloads", "changed.yaml", b"extends: llama70b_decode\nbatch: 3\n")
     assert kept.section == "workloads"
 
 
 def test_a_model_becomes_a_workload(tmp_path: Path) -> None:
     service = Service()
     content = json.dumps(CONFIG).encode()
-    kept = receive(service.library, "workloads", "config.json", content)
+    kept = receive(service.shelf, "workloads", "config.json", content)
     asked = Asked("gpu_a100", kept.token, "analytic")
     result = service.run(asked)
     (tmp_path / "config.json").write_bytes(content)
-    shape = yaml.safe_load(service.library.text("workloads", kept.token)) | {"model": "config.json"}
+    shape = yaml.safe_load(service.shelf.text("workloads", kept.token)) | {"model": "config.json"}
     (tmp_path / "w.yaml").write_text(yaml.safe_dump(shape, sort_keys=False))
     assert result.time_s == run("gpu_a100", str(tmp_path / "w.yaml"), engine="analytic").time_s > 0
     assert kept.label == "config decode"
@@ -142,11 +142,11 @@ def test_a_model_becomes_a_workload(tmp_path: Path) -> None:
     service.close()
 
 
-def test_tokens_are_of_one_section_and_one_name(library: Library) -> None:
-    first = receive(library, "hardware", "a.yaml", MINE)
-    second = receive(library, "hardware", "b.yaml", MINE)
+def test_tokens_are_of_one_section_and_one_name(shelf: Shelf) -> None:
+    first = receive(shelf, "hardware", "a.yaml", MINE)
+    second = receive(shelf, "hardware", "b.yaml", MINE)
     assert first.token != second.token
-    assert (library.label(first.token), library.label(second.token)) == ("a.yaml", "b.yaml")
+    assert (shelf.label(first.token), shelf.label(second.token)) == ("a.yaml", "b.yaml")
     for section, choice in [
         ("workloads", first.token),
         ("hardware", first.path.name),
@@ -157,25 +157,25 @@ def test_tokens_are_of_one_section_and_one_name(library: Library) -> None:
         ("hardware", "../hw_configs/gpu_a100"),
     ]:
         with pytest.raises(EffsimError):
-            library.argument(section, choice)
+            shelf.argument(section, choice)
     for wrong in (None, 5, [], {}, float("nan")):
         with pytest.raises(EffsimError):
-            library.argument("hardware", wrong)  # type: ignore[arg-type]
+            shelf.argument("hardware", wrong)  # type: ignore[arg-type]
 
 
-def test_the_oldest_makes_room_and_takes_nothing_along(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_makes_room_and_takes_nothing_along(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library_module, "MAX_FILES", 4)
-    workload = receive(library, "workloads", "config.json", json.dumps(CONFIG).encode())
+    workload = receive(shelf, "workloads", "config.json", json.dumps(CONFIG).encode())
     for index in range(8):
-        library.add("hardware", f"{index}.yaml", MINE)
-        assert library.upload(workload.token) is not None  # looked at: it stays, with the model it needs
-        assert library.upload(workload.needs[0]) is not None
-    assert len(list(library.folder.iterdir())) == 4
+        shelf.add("hardware", f"{index}.yaml", MINE)
+        assert shelf.upload(workload.token) is not None  # looked at: it stays, with the model it needs
+        assert shelf.upload(workload.needs[0]) is not None
+    assert len(list(shelf.folder.iterdir())) == 4
     for index in range(8):
-        library.add("hardware", f"{index + 8}.yaml", MINE)
-    assert library.upload(workload.token) is None
-    assert library.readable(f"{workload.path.name}:1:1") == "an upload that is no longer here:1:1"
-    library.discard("upload-nothing")
+        shelf.add("hardware", f"{index + 8}.yaml", MINE)
+    assert shelf.upload(workload.token) is None
+    assert shelf.readable(f"{workload.path.name}:1:1") == "an upload that is no longer here:1:1"
+    shelf.discard("upload-nothing")
 
 
 def test_many_upload_at_once_while_others_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_many_upload_at_once_while_others_make_room(monkeypatch: pytest.MonkeyPa
     service = Service()
 
     def visit(index: int) -> str:
-        kept = receive(service.library, "hardware", f"{index % 7}.yaml", MINE)
+        kept = receive(service.shelf, "hardware", f"{index % 7}.yaml", MINE)
         try:
             asked = Asked(kept.token, "llama70b_decode", "roofline", (f"workload.generate={index % 2 + 1}",))
             return f"{service.run(asked, sensitivity=False).time_s > 0}"
@@ -194,7 +194,7 @@ def test_many_upload_at_once_while_others_make_room(monkeypatch: pytest.MonkeyPa
         said = set(pool.map(visit, range(40)))
     assert "True" in said
     assert all("no longer here" in one for one in said - {"True"}), said
-    assert len(list(service.library.folder.iterdir())) == 3
+    assert len(list(service.shelf.folder.iterdir())) == 3
     service.close()
 
 
@@ -204,17 +204,17 @@ def test_labels_are_no_paths() -> None:
     assert len(clean_label("x" * 1000)) == 80
 
 
-def test_what_a_browser_says_about_uploads_is_looked_through(library: Library) -> None:
+def test_what_a_browser_says_about_uploads_is_looked_through(shelf: Shelf) -> None:
     good = {"token": "t", "section": "hardware", "label": "l"}
     assert visitors([good, {"token": []}, None, 5, good | {"more": "x"}]) == [good, good]
     for wrong in (None, 5, "x", {}, float("nan")):
         assert visitors(wrong) == []
-    service = Service(library, Jobs())
-    assert len(options(service, "hardware", [good])) == len(library.names("hardware"))
+    service = Service(shelf, Jobs())
+    assert len(options(service, "hardware", [good])) == len(shelf.names("hardware"))
 
 
-def test_an_upload_is_chosen(library: Library) -> None:
-    service = Service(library, Jobs())
+def test_an_upload_is_chosen(shelf: Shelf) -> None:
+    service = Service(shelf, Jobs())
     sent = {"name": "mine.yaml", "contents": "data:;base64," + base64.b64encode(MINE).decode()}
     offered, value, said, held = taken(service, "hardware", sent, None, [])
     assert offered[0]["value"] == value == held[0]["token"]
@@ -272,13 +272,13 @@ def test_answers_of_large_uploads_weigh_more(service: Service) -> None:
         f"  - {{name: o{i}, kind: linear, dimensions: {{m: 16, n: {i + 1}, k: 64, dtype: bf16}}}}" for i in range(600)
     ]
     head = "kind: workload\nname: many\ntask: operators\nbatch: 1\nprecision: {activations: bf16}\noperators:\n"
-    kept = receive(service.library, "workloads", "many.yaml", (head + "\n".join(lines)).encode())
+    kept = receive(service.shelf, "workloads", "many.yaml", (head + "\n".join(lines)).encode())
     weight = 1 + kept.size // 2**13
     assert weight > 5
     asked = Asked("gpu_a100", kept.token, "roofline")
     assert len(service.run(asked, sensitivity=False).operators) == 600
     service.run(Asked("gpu_a100", "llama7b_decode", "roofline"), sensitivity=False)
     assert service.memo.weight == weight + 1
-    assert service.library.size_of(f"{asked} {kept.token}") == kept.size
-    service.library.discard(kept.token)
-    assert service.library.size_of(str(asked)) == 0
+    assert service.shelf.size_of(f"{asked} {kept.token}") == kept.size
+    service.shelf.discard(kept.token)
+    assert service.shelf.size_of(str(asked)) == 0

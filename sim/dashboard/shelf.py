@@ -51,7 +51,7 @@ class Upload:
     needs: tuple[str, ...] = ()
 
 
-class Library:
+class Shelf:
     """Choices of one server. Safe to use from several threads."""
 
     def __init__(self) -> None:
