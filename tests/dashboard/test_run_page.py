@@ -41,7 +41,7 @@ def written(folder: Path, files: exports.Files) -> str:
 
 
 def test_every_number_is_the_command_lines(service: Service) -> None:
-    shown = text(page.report(service, ASKED))
+    shown = text([page.report(service, ASKED), page.rest(service, ASKED)])
     changes = [part for change in ASKED.changes for part in ("--set", change)]
     command = ["run", ASKED.hardware, ASKED.workload, "--engine", ASKED.engine, "--json", *changes]
     told = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
@@ -57,7 +57,7 @@ def test_every_number_is_the_command_lines(service: Service) -> None:
 def test_figures_are_those_of_the_result(service: Service) -> None:
     asked = Asked("gpu_a100", "llama70b_decode")
     result = effsim.run("gpu_a100", "llama70b_decode")
-    shown = text(page.report(service, asked))
+    shown = text(page.figures(service, asked))
     for name, _, _ in page.FIGURES:
         assert f'"id": "run-figure-{name}"' in shown
         assert service.figure(asked, name) is service.figure(asked, name)
@@ -128,7 +128,8 @@ def test_every_file_can_be_saved(service: Service, what: str) -> None:
     ],
 )
 def test_errors_are_text(service: Service, changes: str, said: str) -> None:
-    shown = page.shown(service, ("gpu_a100", "llama70b_decode", "analytic", changes), {})
+    shown, query = page.shown(service, ("gpu_a100", "llama70b_decode", "analytic", changes))
+    assert not query
     assert shown.className == "error"
     assert said in text(shown)
 
@@ -138,7 +139,8 @@ def test_errors_are_text(service: Service, changes: str, said: str) -> None:
 def test_whatever_a_request_holds_is_answered(service: Service, value: Any, place: int) -> None:
     form: list[Any] = ["gpu_a100", "llama70b_decode", "analytic", ""]
     form[place] = value
-    assert page.shown(service, form, value)
+    assert page.shown(service, form)
+    page.below(value, lambda asked: page.rest(service, asked))
     assert page.clicked(value, value) is no_update
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import unescape
 from typing import Any, Final
 
-from dash import Input, Output, State, ctx, dcc, html, no_update
+from dash import ClientsideFunction, Input, Output, State, ctx, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from ...errors import EffsimError
@@ -63,7 +63,10 @@ def layout(service: Service, view: View, uploads: Uploads) -> Any:
         className="form",
     )
     chosen = dcc.Store(id="run-chosen", data={"operator": view.one("operator"), "kind": view.one("kind", _EVERY)})
-    return [html.H1("Run"), form, parts.waiting(html.Div(parts.computing(), id="run-report")), chosen]
+    # Figures come by themselves: their library is several megabytes, and the headline need not wait for it.
+    areas = [html.Div(parts.computing(), id="run-report"), html.Div(id="run-figures"), html.Div(id="run-rest")]
+    stores = [chosen, dcc.Store(id="run-shown"), dcc.Store(id="run-drawn")]
+    return [html.H1("Run"), form, *map(parts.waiting, areas), *stores]
 
 
 def register(app: Any, service: Service) -> None:
@@ -74,10 +77,28 @@ def register(app: Any, service: Service) -> None:
     form, held = [Input(name, "value") for name in names], [State(name, "value") for name in names]
 
     @app.callback(  # type: ignore[untyped-decorator]
-        Output("run-report", "children"), *form, State("run-chosen", "data")
+        Output("run-report", "children"), Output("run-shown", "data"), *form
     )
-    def show(hardware: Any, workload: Any, engine: Any, changes: Any, chosen: Any) -> Any:
-        return shown(service, (hardware, workload, engine, changes), chosen)
+    def show(*values: Any) -> Any:
+        return shown(service, values)
+
+    later = ClientsideFunction("effsim", "later")
+    app.clientside_callback(later, Output("run-drawn", "data"), Input("run-shown", "data"), prevent_initial_call=True)
+
+    @app.callback(  # type: ignore[untyped-decorator]
+        Output("run-figures", "children"), Input("run-drawn", "data"), prevent_initial_call=True
+    )
+    def draw(query: Any) -> Any:
+        return below(query, lambda asked: figures(service, asked))
+
+    @app.callback(  # type: ignore[untyped-decorator]
+        Output("run-rest", "children"),
+        Input("run-drawn", "data"),
+        State("run-chosen", "data"),
+        prevent_initial_call=True,
+    )
+    def tell(query: Any, chosen: Any) -> Any:
+        return below(query, lambda asked: rest(service, asked, *_chosen(chosen)))
 
     @app.callback(  # type: ignore[untyped-decorator]
         Output("link", "data", allow_duplicate=True),
@@ -123,13 +144,13 @@ def register(app: Any, service: Service) -> None:
         )(clicked)
 
     @app.callback(  # type: ignore[untyped-decorator]
-        Output("run-explained", "children"), Input("run-operator", "value"), *held
+        Output("run-explained", "children"), Input("run-operator", "value"), *held, prevent_initial_call=True
     )
     def explain(operator: Any, hardware: Any, workload: Any, engine: Any, changes: Any) -> Any:
         return explained(service, _asked(hardware, workload, engine, changes), _text(operator))
 
     @app.callback(  # type: ignore[untyped-decorator]
-        Output("run-assumptions", "children"), Input("run-kind", "value"), *held
+        Output("run-assumptions", "children"), Input("run-kind", "value"), *held, prevent_initial_call=True
     )
     def assume(kind: Any, hardware: Any, workload: Any, engine: Any, changes: Any) -> Any:
         try:
@@ -161,16 +182,25 @@ def _asked(*form: Any) -> Asked:
         raise PreventUpdate from None
 
 
-def shown(service: Service, form: Sequence[Any], chosen: Any) -> Any:
-    """The report of a form (hardware, workload, reading, line of changes), or the error."""
+def shown(service: Service, form: Sequence[Any]) -> tuple[Any, str]:
+    """(headline, of what figures and tables are drawn) of a form: hardware, workload, reading, line of changes."""
     try:
-        return report(service, Asked.given(*form), *_chosen(chosen))
+        asked = Asked.given(*form)
+        return report(service, asked), asked.view.query
     except EffsimError as error:
-        return parts.error(str(error), _WHERE)
+        return parts.error(str(error), _WHERE), ""
 
 
-def report(service: Service, asked: Asked, operator: str = "", kind: str = _EVERY) -> list[Any]:
-    """A run as components; *operator* is explained, assumptions of *kind* are listed.
+def below(query: Any, draw: Callable[[Asked], list[Any]]) -> list[Any]:
+    """What comes after the headline; nothing where that says what is wrong."""
+    try:
+        return draw(Asked.of(View.parse(_text(query)))) if query else []
+    except EffsimError:
+        return []
+
+
+def report(service: Service, asked: Asked) -> list[Any]:
+    """The headline of a run and what belongs to it.
 
     Raises:
         EffsimError: as :func:`effsim.run`.
@@ -179,12 +209,24 @@ def report(service: Service, asked: Asked, operator: str = "", kind: str = _EVER
     link = html.A("What if…", href=f"/what-if{asked.view.query}", className="button")
     out: list[Any] = [html.H2(words.title(result), className="first"), html.P(words.setup(result), className="soft")]
     out += [*parts.notes(result.notes), parts.headline(result), _sentences(result)]
-    out += [parts.command(exports.command_line(service, asked)), _toolbar(link)]
+    return [*out, parts.command(exports.command_line(service, asked)), _toolbar(link)]
+
+
+def figures(service: Service, asked: Asked) -> list[Any]:
+    """Its figures; raises as :func:`report`."""
+    result, out = service.run(asked), []
     for name, title, hint in FIGURES:
         if _has(result, name):
             graph = parts.plot(service.figure(asked, name), f"run-figure-{name}", label=title)
             out.append(parts.section(title, graph, name=f"run-{name}", soft=hint))
-    return [*out, _explain_section(result, operator), _operator_section(result), _assumption_section(result, kind)]
+    return out
+
+
+def rest(service: Service, asked: Asked, operator: str = "", kind: str = _EVERY) -> list[Any]:
+    """Its tables: *operator* is explained, assumptions of *kind* are listed; raises as :func:`report`."""
+    result = service.run(asked)
+    area = _explain_section(service, asked, result, operator)
+    return [area, _operator_section(result), _assumption_section(result, kind)]
 
 
 def _sentences(result: RunResult) -> Any:
@@ -208,12 +250,13 @@ def _has(result: RunResult, name: str) -> bool:
     return name != "sensitivity" or bool(result.sensitivity)
 
 
-def _explain_section(result: RunResult, operator: str) -> Any:
+def _explain_section(service: Service, asked: Asked, result: RunResult, operator: str) -> Any:
     names = list(dict.fromkeys(row.name for row in words.by_time(result.operators) if row.kind != "host"))
     value = operator if operator in names else None
     pick = dcc.Dropdown(names, value, id="run-operator", placeholder="choose an operator, or one in a figure")
     area = [html.Label("Operator", htmlFor="run-operator"), pick]
-    return parts.section("One operator explained", html.Div(area, className="field"), html.Div(id="run-explained"))
+    answer = html.Div(explained(service, asked, value or ""), id="run-explained")
+    return parts.section("One operator explained", html.Div(area, className="field"), answer)
 
 
 def _operator_section(result: RunResult) -> Any:
